@@ -58,7 +58,7 @@ Then = Callable[[], None]
 
 
 class Log:
-    """A file of zeros. Each write is on disk when the call returns."""
+    """The file of zeros into which a server of the bare cluster writes. Each write is on disk when the call returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -125,7 +125,7 @@ class Loop:
             after()
 
     def _begin_write(self) -> None:
-        """Begin to write what waits, unless a write is under way."""
+        """Begin to write the data that waits, unless a write is under way."""
         size = taken = 0
         while not self._begun and taken < len(self._asked):
             size += len(self._asked[taken][0])
@@ -241,7 +241,7 @@ class Leader:
         with self._voting:
             group = self._groups.get(number)
             if group is None:
-                return  # it is answered
+                return  # the group is answered already
             group.votes += 1
             if group.votes < MAJORITY:
                 return

@@ -159,7 +159,7 @@ def _join_under_load(cluster: Pfsb, server: int, seconds: float, figures: Figure
     target = cluster.target(cluster.wait_leader())
     before = _rate(target, seconds)
     took: list[float] = []
-    # Not in the thread: the server would be killed when the thread ends that has started it.
+    # The server is not started in the thread: it would be killed when that thread ends.
     look = _start(cluster, server)
     waiting = threading.Thread(target=lambda: took.append(_wait_joined(cluster, server, look)))
     waiting.start()
@@ -169,7 +169,7 @@ def _join_under_load(cluster: Pfsb, server: int, seconds: float, figures: Figure
     waiting.join()
     if not took:
         raise Trouble(f"server {server} is not back")
-    meanwhile = statistics.mean(rates[:-1] or rates)  # it is back before the end of the last load
+    meanwhile = statistics.mean(rates[:-1] or rates)  # the server is back before the end of the last load
     settle(cluster)
     figures["seconds"].append(took[0])
     figures["rate, of that with two servers"].append(meanwhile / before)

@@ -59,7 +59,7 @@ MORE: Final = {
     "faults": ":ref:`faults`",
     "http_names": ":ref:`http-browsers`",
 }
-"""Where more is said about a key."""
+"""Key -> the section of the documentation that says more about it."""
 
 INTRODUCTION = """\
 Configuration reference
@@ -178,7 +178,7 @@ def _meanings(kind: type) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """A docstring as reStructuredText. What is said of None is what holds without the key."""
+    """A docstring in reStructuredText. Its words "None: ..." become "Without the key: ..."."""
     text = re.sub(r"\bNone: ", "Without the key: ", text)
     return re.sub(r"`([^`]+)`", r"``\1``", text).replace("Local_Aru", r"Local\_Aru")
 

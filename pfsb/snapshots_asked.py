@@ -24,9 +24,9 @@ class GivenBackup:
     """A backup that a client of this server has got as a whole."""
 
     at: float
-    """When that was, in seconds since 1970."""
+    """When the client had got all of the backup, in seconds since 1970."""
     seq: int
-    """The slot whose state it holds."""
+    """The slot whose state the backup holds."""
 
 
 @define(eq=False)
@@ -41,7 +41,7 @@ class SnapshotsAsked:
     _is_born: Callable[[], bool]
     """Tells whether slot 1 is executed: before, there is no state of which a snapshot could be taken."""
     _waiting: dict[int, tuple[Taken, IDelayedCall]] = field(factory=dict, init=False)
-    """Number of a request -> whom to tell, and the call that ends the waiting."""
+    """Number of a request -> the function that is called with its result, and the call that ends the waiting."""
     _number: int = field(default=0, init=False)
     last_backup: GivenBackup | None = field(default=None, init=False)
     """The last backup that a client has got since this server's start."""

@@ -86,7 +86,8 @@ Plain = Any
 
 
 def to_plain(value: object) -> Plain:
-    """The value as JSON: bytes as {"hex": ...}, a message or a batch as an object that names its class."""
+    """The value as a value of JSON: bytes become {"hex": ...}, a message or a batch becomes an object that names its
+    class."""
     match value:
         case bytes():
             return {"hex": value.hex()}
@@ -139,7 +140,8 @@ def encoded_payload(bundles: Iterator[Bundle] | list[Bundle]) -> bytes:
 
 
 def codec(meaning: dict[str, Any], server_id: int = SENDER) -> FrameCodec:
-    """The codec that makes the frame of this meaning, or, for another server, opens it."""
+    """The codec of the server that makes the frame of a vector with this meaning; or, for another server, one that can
+    open that frame."""
     identity = FrameIdentity(
         server_id,
         SERVERS - {server_id},
@@ -152,7 +154,7 @@ def codec(meaning: dict[str, Any], server_id: int = SENDER) -> FrameCodec:
 
 
 def encoded_frame(meaning: dict[str, Any]) -> bytes:
-    """The frame of this meaning; the codec has sent frames with all lower counters."""
+    """The frame with this meaning, from a codec that has sent frames with all lower counters before."""
     sender = codec(meaning)
     for _ in range(meaning["counter"]):
         later = any(isinstance(message, LATER) for message in meaning["messages"])
@@ -342,7 +344,8 @@ GROUPS: Final[dict[str, tuple[Record, ...]]] = {
         ProposalRecord(4, MEMBERS.first_view, BATCH),
     ),
 }
-"""The groups of a log, between that of its first start and one that leaves slot 2 out."""
+"""The groups of records in the log of the vectors, between the group of the first start and the one that leaves slot 2
+out."""
 PASSES: Final = {2: batch_digest(BATCH.data)}
 
 
@@ -420,7 +423,7 @@ def vector(name: str, data: bytes, meaning: object) -> dict[str, Plain]:
 
 
 def renew() -> None:
-    """Write all vectors."""
+    """Write all vectors into tests/data anew."""
     for file_name, content in vectors().items():
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (DATA / file_name).write_text(text + "\n", encoding="utf-8")

@@ -91,7 +91,7 @@ class Lab:
         self.cluster.run_until(lambda: len(unfinished) == values, WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:
-        """Cut all links but those within each group."""
+        """Cut all links but those within each of these groups of peers."""
         self.cluster.heal()
         for group in groups:
             self.cluster.isolate(*group)

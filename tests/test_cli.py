@@ -26,7 +26,7 @@ def subcommands() -> Iterator[tuple[str, click.Command]]:
 
 class ProgramCase(SynchronousTestCase):
     def pfsb(self, *words: str) -> tuple[int, str, str]:
-        """Exit status, standard output and standard error."""
+        """Call `pfsb` with these arguments. Returns exit status, standard output and standard error."""
         out, err = io.StringIO(), io.StringIO()
         with mock.patch.object(sys, "stdout", out), mock.patch.object(sys, "stderr", err):
             end = self.assertRaises(SystemExit, cli.main, words)
@@ -35,7 +35,8 @@ class ProgramCase(SynchronousTestCase):
 
 class HelpTests(ProgramCase):
     def test_help_names_every_command_under_its_heading(self) -> None:
-        """-h does as --help. No module of a command is imported for it, so that it is quick."""
+        """Help lists every command below its heading; -h does as --help. Help imports no module of a command, so that
+        it is quick."""
         status, text, _ = self.pfsb("-h")
         self.assertEqual((status, self.pfsb("--help")[1]), (0, text))
         for heading in ("Run a cluster:", "Ask a cluster:", "Data of a stopped server:", "Look for bugs in pfsb:"):
@@ -45,7 +46,7 @@ class HelpTests(ProgramCase):
 
     @long
     def test_help_imports_no_command(self) -> None:
-        """Twisted and prompt_toolkit take longer to import than all the rest."""
+        """Help imports neither Twisted nor prompt_toolkit, whose imports take longer than all the rest."""
         code = (
             "import contextlib, sys\nfrom pfsb import cli\nwith contextlib.suppress(SystemExit): cli.main(['--help'])\n"
             "print([name for name in sys.modules if name.startswith(('twisted', 'prompt_toolkit', 'pfsb.commands'))])"
@@ -65,7 +66,7 @@ class HelpTests(ProgramCase):
             self.assertEqual(self.pfsb(name, "--version")[:2], (0, f"pfsb {__version__}\n"))
 
     def test_version_is_that_of_pfsb(self) -> None:
-        """And not that of a library."""
+        """`pfsb --version` tells the version of pfsb, and not that of a library."""
         self.assertEqual(self.pfsb("--version")[:2], (0, f"pfsb {__version__}\n"))
 
 
@@ -92,7 +93,7 @@ class MistakeTests(ProgramCase):
             self.assertIn(text, err)
 
     def test_missing_configuration_is_told_with_both_ways_out(self) -> None:
-        """Name one, or have one written."""
+        """The error for a missing configuration says both ways out: name a file, or have one written."""
         for name in ("client", "status", "why", "check", "bench"):
             status, _, err = self.pfsb(name)
             self.assertEqual(status, 2, name)
@@ -102,7 +103,7 @@ class MistakeTests(ProgramCase):
 
 class CompletionTests(SynchronousTestCase):
     def complete(self, *words: str) -> list[str]:
-        """The words that a shell is told for the last one."""
+        """The words that `pfsb` offers a shell as completions of the last word."""
         from click.shell_completion import ShellComplete
 
         *before, last = words
@@ -119,5 +120,5 @@ class CompletionTests(SynchronousTestCase):
 
 class ParseTests(SynchronousTestCase):
     def test_group_needs_a_command(self) -> None:
-        """`pfsb` alone does nothing."""
+        """`pfsb` without a command is an error, since it does nothing."""
         self.assertRaises(click.UsageError, parse, cli.program, [])

@@ -50,7 +50,8 @@ def read(file_name: str) -> list[tuple[str, bytes, Any]]:
 
 
 class VectorTests(SynchronousTestCase):
-    """A test that fails here says that the format has changed: see `tests/formats.py` before renewing anything."""
+    """Vectors of all formats. A test that fails here says that a format has changed: see `tests/formats.py` before
+    renewing vectors."""
 
     def test_vectors_are_complete_and_renewed(self) -> None:
         """The files hold what the generator writes today, no more and no less."""
@@ -58,7 +59,7 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual(written, formats.vectors())
 
     def test_messages(self) -> None:
-        """Encoding gives these bytes, and decoding gives these values."""
+        """Encoding each message gives the bytes of its vector, and decoding these bytes gives the message."""
         for name, data, meaning in read("messages.json"):
             with self.subTest(name):
                 message = from_plain(meaning)
@@ -66,12 +67,13 @@ class VectorTests(SynchronousTestCase):
                 self.assertEqual(decode(SENDER, msgpack.unpackb(data, use_list=False)), message)
 
     def test_every_kind_of_message_has_a_vector(self) -> None:
-        """A kind without one could change unseen."""
+        """Each kind of message has a vector: one without a vector could change unseen."""
         kinds = {value for name, value in vars(MessageKind).items() if name.isupper()}
         self.assertEqual({msgpack.unpackb(data)[0] for _, data, _ in read("messages.json")}, kinds)
 
     def test_batches(self) -> None:
-        """The bytes of a batch are on every disk, and are what servers agree on."""
+        """Encoding each batch gives the bytes of its vector. These bytes are on every disk, and are what servers agree
+        on."""
         for name, data, meaning in read("batches.json"):
             with self.subTest(name):
                 self.assertEqual(from_plain(meaning).data, data)
@@ -79,7 +81,7 @@ class VectorTests(SynchronousTestCase):
                 self.assertIsNotNone(content_of(data))
 
     def test_bundles(self) -> None:
-        """The payload of an update."""
+        """The payload of an update with these bundles has the bytes of the vector, and decoding gives the bundles."""
         for name, data, meaning in read("bundles.json"):
             with self.subTest(name):
                 bundles = [Bundle(**from_plain(each)) for each in meaning]
@@ -87,7 +89,8 @@ class VectorTests(SynchronousTestCase):
                 self.assertEqual(decode_bundles(data), bundles)
 
     def test_frames(self) -> None:
-        """With and without a secret, every field with a value of its own."""
+        """Frames with and without a secret, in which each field has a value of its own, have the bytes of the
+        vectors."""
         for name, data, meaning in read("frames.json"):
             with self.subTest(name):
                 frame = from_plain(meaning)
@@ -108,12 +111,12 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual({data[5] for _, data, _ in read("notices.json")}, set(TYPE_OF.values()))
 
     def test_every_flag_of_frames_has_a_vector(self) -> None:
-        """Keyed and not."""
+        """There are vectors of keyed frames and of frames without a key."""
         self.assertEqual({data[6] for _, data, _ in read("frames.json")}, {0, frames.FLAG_KEYED})
 
 
 class RecordTests(SynchronousTestCase):
-    """The log in a data directory."""
+    """Vectors of the log in a data directory, and of a snapshot."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -135,13 +138,13 @@ class RecordTests(SynchronousTestCase):
         return server
 
     def test_head(self) -> None:
-        """Encoding gives these bytes, and decoding gives this meaning."""
+        """Encoding the head of a segment gives the bytes of the vector, and decoding them gives its meaning."""
         _, data, meaning = self.vectors[0]
         self.assertEqual(SegmentHead.decode(self.segment, data), SEGMENT)
         self.assertEqual(formats.plain_head(SEGMENT), meaning["head"])
 
     def test_groups(self) -> None:
-        """Each group is found at its place, and decoding gives this meaning."""
+        """The vectors of groups: each is found at its place, and decoding gives the meaning beside it."""
         at = len(self.vectors[0][1])
         for name, data, meaning in self.vectors[1:]:
             with self.subTest(name):
@@ -176,7 +179,7 @@ class RecordTests(SynchronousTestCase):
         return b"".join(data for _, data, _ in read("snapshot.json"))
 
     def test_snapshot(self) -> None:
-        """Decoding the bytes of the vectors gives their pieces and their name."""
+        """The vectors of snapshots: decoding their bytes gives the pieces and the name beside them."""
         decoder = SnapshotDecoder()
         pieces = list(decoder.feed(self.snapshot_bytes()))
         meanings = [meaning for _, _, meaning in read("snapshot.json")]
@@ -205,30 +208,31 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(found.passes, formats.PASSES)
 
     def test_every_kind_of_item_has_a_vector(self) -> None:
-        """A kind without one could change unseen."""
+        """Each kind of item has a vector: one without a vector could change unseen."""
         plain = [meaning["content"] for _, _, meaning in self.vectors[1:]]
         for name in plain[0]:
             self.assertTrue(any(each[name] for each in plain), name)
 
 
 class PageTests(SynchronousTestCase):
-    """docs/internals/formats.rst names what the code has."""
+    """docs/internals/formats.rst names the kinds, numbers and sizes that the code has."""
 
     def test_page_has_every_kind_of_message_with_its_number(self) -> None:
-        """The table of messages in the document."""
+        """The table of messages in docs/internals/formats.rst has every kind of message with its number."""
         text = PAGE.read_text(encoding="utf-8")
         for name, number in vars(MessageKind).items():
             if name.isupper():
                 self.assertRegex(text, rf"(?m)^{number} +{name} ", name)
 
     def test_page_has_every_kind_of_item_with_its_number(self) -> None:
-        """The table of items in the document."""
+        """The table of items in docs/internals/formats.rst has every kind of item with its number."""
         text = LOG_PAGE.read_text(encoding="utf-8")
         for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SNAPSHOT", "EPOCH", "SLOT"):
             self.assertRegex(text, rf"(?m)^{getattr(items, name)} +{name} ", name)
 
     def test_page_gives_the_sizes_of_the_code(self) -> None:
-        """Versions, and the bytes around the body."""
+        """docs/internals/formats.rst has the present version numbers, and the number of bytes around the body of a
+        frame."""
         text = PAGE.read_text(encoding="utf-8")
         self.assertIn(f"format version, {frames.VERSION}\n", text.replace("  ", "\n"))
         self.assertIn(f"{frames.OVERHEAD_BYTES} bytes", text)

@@ -125,7 +125,8 @@ class LargeValueTests(LabTestCase):
 
     @long
     def test_large_and_small_proposals_compete(self) -> None:
-        """Each instance has the whole value of one proposer, under loss as well."""
+        """Where large and small proposals compete for instances, each instance gets the whole value of one proposer,
+        also if frames are lost."""
         for loss in (0.0, 0.1):
             for lab in self.labs(3, loss):
                 proposed: dict[int, list[bytes]] = {}
@@ -159,7 +160,8 @@ class LargeValueTests(LabTestCase):
 
     @long
     def test_proposer_that_was_cut_off_begins_anew(self) -> None:
-        """The parts that the server had taken are gone with its session."""
+        """When the session of a proposer has ended, the parts that the server had of its value are gone, and the
+        proposer begins anew."""
         for lab in self.labs(3):
             lab[1].start(7, b"first")
             lab.wait_for_all(7)
@@ -233,11 +235,12 @@ class ForgettingTests(LabTestCase):
             self.assertTrue(all(10 * b < a for a, b in zip(before, after, strict=True)), (before, after))
             self.assertEqual([len(peer.wanted) for peer in lab.peers], [0] * 3)
             gc.collect()
-            # In the list, and as the argument.
+            # The list and the argument of the call refer to each value, and nothing else does.
             self.assertEqual([sys.getrefcount(values[i]) for i in range(3)], [2] * 3)
 
     def test_peers_without_storage_keep_no_history_of_the_forgotten(self) -> None:
-        """A batch that every server has executed is needed by none, and no server without a disk starts again."""
+        """Peers without storage drop a batch that every server has executed, since no server needs it: a server without
+        a disk never starts again."""
         for seed in SEEDS:
             lab = Lab(f"{self.id()}/{seed}", 3, has_disks=False)
             for seq in range(20):
@@ -254,7 +257,8 @@ class ForgettingTests(LabTestCase):
                 self.assertLess(history.batch_bytes, 1_000)
 
     def test_peers_without_storage_keep_the_history_that_a_peer_lacks(self) -> None:
-        """The peer that was cut off learns all decisions, from its peers' memory alone."""
+        """A peer that was cut off learns all decisions from the memory of peers without storage, which keep the history
+        that it lacks."""
         for seed in SEEDS:
             lab = Lab(f"{self.id()}/{seed}", 3, has_disks=False)
             lab[0].start(0, b"before")
@@ -270,12 +274,12 @@ class ForgettingTests(LabTestCase):
 
     @long
     def test_process_gives_the_memory_of_the_forgotten_back(self) -> None:
-        """Without storage: after each round of values, the process has about as much memory as after the first."""
+        """Peers without storage have, after each round of values, about as much memory as after the first round."""
         self.assert_memory_is_freed()
 
     @long
     def test_process_with_storage_on_disk_gives_the_memory_back(self) -> None:
-        """With SQLite: the history is on disk, and a few megabytes of it in memory."""
+        """Peers with a storage on disk keep a few megabytes of their history in memory, and the rest on disk."""
         self.assert_memory_is_freed(os.path.abspath(self.mktemp()))
 
     def assert_memory_is_freed(self, *directory: str) -> None:
@@ -312,7 +316,7 @@ class LossTests(LabTestCase):
                 lab.wait_for_all(*range(1, 50))
 
     def test_peer_that_crashes_knows_again(self) -> None:
-        """A restarted peer learns decisions from its disk, or from the others."""
+        """A peer that has crashed learns decisions again, from its disk or from the others."""
         for lab in self.labs(3):
             lab[0].start(0, b"hello")
             lab.wait_for_all(0)
@@ -332,7 +336,7 @@ class PartitionTests(LabTestCase):
 
     @long
     def test_minority_proposal_is_ignored(self) -> None:
-        """The decisions that the majority made meanwhile stand."""
+        """The decisions that a majority makes without a minority stand: proposals of the minority are ignored."""
         for lab in self.labs():
             lab.part((0, 1), (2, 3, 4))
             lab[1].start(0, b"minority")
@@ -376,7 +380,7 @@ class PartitionTests(LabTestCase):
             self.assertEqual(lab[0].status(1), (True, b"111"))
 
     def test_one_peer_that_changes_partition(self) -> None:
-        """The peer brings the decision to its new partition."""
+        """A peer that moves into another partition brings its decisions along."""
         for lab in self.labs():
             for seq in range(8):
                 lab.part((0, 1, 2), (3, 4))

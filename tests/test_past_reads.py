@@ -12,7 +12,7 @@ VALUE = Done((("value", b"old"), ("revision", 1)))
 
 
 class Reader:
-    """Builds states of the past when a test says so."""
+    """Stands for the process that builds states of the past: it answers when a test says so."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, int, Callable[[Result], None]]] = []
@@ -45,7 +45,8 @@ class PastReadsTests(ClusterTestCase):
         return answers
 
     def test_value_that_has_not_changed_since_needs_no_past(self) -> None:
-        """The present value is the answer, for any revision from its own on."""
+        """GET with at=REVISION answers with the present value, for any revision from that of its last write on, without
+        looking at the past."""
         for revision in (self.second, self.second + 1):
             answers = self.get(b"colour", revision)
             self.cluster.run(0.1)
@@ -53,7 +54,8 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual((self.reader.asked, self.past.under_way), ([], 0))
 
     def test_value_that_has_changed_is_looked_for_in_the_past(self) -> None:
-        """As is a key that is not there now. All that was ordered up to now is on disk then, and shown as ordered."""
+        """A value that has changed since the revision is looked for in the past; so is a key that is absent now. By
+        then all slots up to now are on disk, and known there as ordered."""
         disk = self.cluster.disk(0)
         answers = self.get(b"colour", self.first)
         self.cluster.run(0.1)
@@ -67,7 +69,8 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual(self.reader.asked[-1][0], b"absent")
 
     def test_revision_that_has_not_come_is_waited_for(self) -> None:
-        """And the question is refused as a read with a bound is, if it does not come in time."""
+        """A question about a revision that has not come is answered when it comes; if it does not come in time, the
+        question is refused."""
         later = self.server().machine.revision + 1
         answers = self.get(b"colour", later)
         self.cluster.run(0.5)
@@ -82,7 +85,8 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual(self.past.under_way, 0)
 
     def test_no_question_waits_without_end(self) -> None:
-        """The state goes on being built, and counts as under way; a late answer is thrown away."""
+        """A question that takes too long is refused. The state goes on being built, and counts as under way; its late
+        answer is thrown away."""
         answers = self.get(b"colour", self.first)
         self.cluster.run(2.1)
         self.assertEqual(code(answers[0]), ("UNAVAILABLE", "none"))
@@ -92,7 +96,7 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual((len(answers), self.past.under_way), (1, 0))
 
     def test_few_questions_are_under_way_at_a_time(self) -> None:
-        """Others are refused at once, and can be asked again."""
+        """Questions beyond `ASKED_MAX` under way are refused at once with BUSY, and can be asked again."""
         all_answers = [self.get(b"colour", self.first) for _ in range(ASKED_MAX)]
         self.assertEqual(code(self.get(b"colour", self.first)[0]), ("BUSY", "none"))
         self.cluster.run(0.1)
@@ -111,7 +115,7 @@ class PastReadsTests(ClusterTestCase):
         self.assertIn("storage: memory", str(changed[0]))
 
     def test_refusal_of_the_application_is_passed_on(self) -> None:
-        """A cluster that does not run kv has no keys."""
+        """In a cluster that does not run kv, the question is answered with the refusal UNKNOWN."""
         self.server().machine.question = lambda command: Refused("UNKNOWN", "no application here")  # type: ignore
         answers = self.get(b"colour", self.first)
         self.cluster.run(0.1)

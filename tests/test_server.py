@@ -22,14 +22,15 @@ class StatusTests(ClusterTestCase):
         self.leader = self.cluster.leader() or 0
 
     def test_status_has_the_names_of_the_interface_in_one_line_of_json(self) -> None:
-        """Scripts rely on the names; more may be added."""
+        """STATUS is one line of JSON with the documented names, on which scripts rely; more may be added."""
         status = self.server().status()
         line = json.dumps(status)
         self.assertNotIn("\n", line)
         self.assertEqual(STATUS_NAMES - set(json.loads(line)), set())
 
     def test_status_tells_what_has_happened(self) -> None:
-        """Revision, aru, sessions and connections are counted; the digest is the same everywhere."""
+        """STATUS counts revision, Local_Aru, sessions and connections, and shows the digest, which is the same at all
+        servers."""
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
         self.connect(self.leader)
@@ -48,7 +49,7 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(len({self.server(i).status()["digest"] for i in self.cluster.ids}), 1)
 
     def test_status_counts_what_a_measurement_divides_by(self) -> None:
-        """Updates are counted at every server; proposals, and their size, at the one that made them."""
+        """STATUS counts updates at every server; proposals and their sizes only at the server that has made them."""
         before = self.server().status()["updates"]
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n")
@@ -69,20 +70,21 @@ class StatusTests(ClusterTestCase):
         )
 
     def test_all_servers_name_the_same_leader(self) -> None:
-        """One server has the state of a leader, and all name it."""
+        """When a server leads, its STATUS has the state of a leader, and all servers name it."""
         statuses = [self.server(i).status() for i in self.cluster.ids]
         self.assertEqual({status["leader"] for status in statuses}, {self.leader})
         self.assertEqual([s["server"] for s in statuses if s["state"] == "REG_LEADER"], [self.leader])
 
     def test_no_leader_is_known_in_an_election(self) -> None:
-        """A server that is cut off knows no leader, and says so."""
+        """A server that is cut off says in STATUS that it knows no leader."""
         self.cluster.isolate(self.leader)
         self.cluster.run(10.0)
         self.assertIsNone(self.server(self.leader).leader())
         self.assertEqual(self.server(self.leader).status()["state"], "LEADER_ELECTION")
 
     def test_peers_that_are_silent_are_not_alive(self) -> None:
-        """STATUS and SERVERS agree, and STATUS has the time since the last message."""
+        """STATUS and SERVERS agree about which peers are alive, and STATUS has the time since the last message of
+        each."""
         gone, other = (i for i in self.cluster.ids if i != self.leader)
         self.cluster.crash(gone)
         self.cluster.run(5.0)
@@ -97,7 +99,7 @@ class StatusTests(ClusterTestCase):
         self.assertEqual(rows[self.leader]["state"], "REG_LEADER")
 
     def test_server_that_never_heard_of_a_peer_says_so(self) -> None:
-        """The value is null, and not a very large number."""
+        """For a peer that was never heard, the time since its last message is null, and not a very large number."""
         self.cluster.crash(0)
         self.cluster.isolate(0)
         self.cluster.restart(0)
@@ -124,7 +126,7 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(value(self.answers[0], "digest"), self.server(0).status()["digest"])
 
     def test_digest_waits_until_its_slot_is_executed(self) -> None:
-        """All servers tell the same digest of a slot."""
+        """DIGEST of a later slot waits until that slot is executed, and all servers answer alike."""
         for server_id in self.cluster.ids:
             self.server(server_id).digest(self.base + 4, self.answers.append)
         self.execute(3)
@@ -137,7 +139,8 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(value(self.answers[0], "seq"), self.base + 4)
 
     def test_digest_of_a_slot_that_does_not_come_is_refused_in_time(self) -> None:
-        """Questions that are never answered would count as under way, and keep other clients from being served."""
+        """A DIGEST of a slot that does not come is refused after a time: questions that are never answered would count
+        as under way, and keep other clients from being served."""
         self.server(0).digest(2**62, self.answers.append)
         seconds = self.server(0).config.limits.request_seconds
         self.cluster.run(seconds - 1)
@@ -149,7 +152,7 @@ class DigestTests(ClusterTestCase):
         self.assertIn(f"not slot {2**62} in time", refused.text)
 
     def test_question_that_has_waited_elsewhere_keeps_its_deadline(self) -> None:
-        """The time that it spent behind other requests of its client counts."""
+        """The time that a DIGEST has spent behind other requests of its client counts towards its deadline."""
         until = self.server(0).deadline()
         self.cluster.run(self.server(0).config.limits.request_seconds - 1)
         self.server(0).digest(2**62, self.answers.append, until)
@@ -158,14 +161,14 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(len(self.answers), 1)
 
     def test_digests_of_different_slots_differ(self) -> None:
-        """A digest is chained over the whole history."""
+        """The digest is chained over the whole history, so it differs from slot to slot."""
         self.execute(3)
         for seq in (1, 2, 3):
             self.server(0).digest(seq, self.answers.append)
         self.assertEqual(len({value(answer, "digest") for answer in self.answers}), 3)
 
     def test_digest_that_is_not_kept_any_more_is_refused(self) -> None:
-        """Only the last digests are kept."""
+        """DIGEST of a slot before the last digests that are kept is refused."""
         self.execute(DIGESTS_KEPT + 1)
         for seq in (1, 2):
             self.server(0).digest(self.base + seq, self.answers.append)
@@ -175,7 +178,7 @@ class DigestTests(ClusterTestCase):
 
 class LifeTests(ClusterTestCase):
     def test_follow_tells_what_is_said(self) -> None:
-        """Any server tells the chat lines of all."""
+        """A client that follows the chat at any server is told the lines that were said at all servers."""
         self.begin(3)
         events: list[Event] = []
         self.server(2).event_feed.subscribe("LISTEN", 1, events.append, self.fail)
@@ -184,7 +187,7 @@ class LifeTests(ClusterTestCase):
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])
 
     def test_idle_server_is_drained_at_once(self) -> None:
-        """There are no commands to wait for."""
+        """A server without commands under way ends its drain at once."""
         self.begin()
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(True))
@@ -192,7 +195,7 @@ class LifeTests(ClusterTestCase):
         self.assertTrue(self.server().local_clients.draining)
 
     def test_server_without_a_majority_stops_waiting(self) -> None:
-        """Commands under way may never be answered, but a server that is asked to stop must stop."""
+        """A server that drains without a majority stops after a time, although commands under way are not answered."""
         self.begin(3)
         at = self.cluster.leader() or 0
         self.cluster.isolate(at)
@@ -206,7 +209,7 @@ class LifeTests(ClusterTestCase):
         self.assertTrue(DRAIN_SECONDS <= at_last - began < DRAIN_SECONDS + 0.1, at_last - began)
 
     def test_stopped_server_leaves_no_timer_behind(self) -> None:
-        """Waiting clients, locks and digests leave no timer either."""
+        """A stopped server has no timer left, not even for waiting clients, locks and digests."""
         self.begin()
         client = self.open("alice")
         self.do(client, "LOCK", "x")
@@ -219,7 +222,7 @@ class LifeTests(ClusterTestCase):
         self.assertEqual(running.server_clock.getDelayedCalls(), [])
 
     def test_skipped_number_is_left_out(self) -> None:
-        """FAULT SKIP leaves a hole, which only the next leader fills."""
+        """FAULT SKIP leaves a slot out, a hole which only the next leader fills."""
         self.begin()
         self.server().skip.add(self.base + 1)
         told = self.connect().ask("INCR", "n")

@@ -29,7 +29,7 @@ class StatusFormTests(ClusterTestCase):
         return found
 
     def test_names_keep_their_order(self) -> None:
-        """A script may cut the line at a name."""
+        """The names of STATUS keep their order, since a script may cut the line at a name."""
         status = self.status()
         self.assertEqual(tuple(status), STATUS_NAMES)
         self.assertEqual(list(status["peers"]), [str(i) for i in self.cluster.ids if i != self.leader])
@@ -40,7 +40,8 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual([type(value) for value in status["proposed"].values()], [int, int])
 
     def test_counters_are_shown_where_there_are_any(self) -> None:
-        """A simulated server counts neither frames nor groups; `storage: memory` shows no groups."""
+        """Counters that a server does not have are left out of STATUS: a simulated server counts neither frames nor
+        groups, and one with `storage: memory` no groups."""
         self.assertEqual((self.status()["frames"], self.status()["storage"]), ({}, {}))
         facts = self.server(self.leader).facts
         facts.transport, facts.storage = TransportCounters(frames_in=3), StorageCounters()
@@ -64,7 +65,7 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(self.status()["storage"], {})
 
     def test_archive_is_shown_where_there_is_one(self) -> None:
-        """A server whose superfluous files are deleted has none."""
+        """STATUS shows an archive only if the server has one; a server that deletes superfluous files has none."""
         self.assertIsNone(self.status()["archive"])
         facts = self.server(self.leader).facts
         archive = ArchiveCounters("arc/0/6f1c8e0b5a7d3f42", 5_000, 800, 2, "arc: No space left on device")
@@ -73,7 +74,7 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(self.status()["archive"], expected | {"error": "arc: No space left on device"})
 
     def test_rows_of_servers(self) -> None:
-        """Every server has a row with five fields, the one that is asked included."""
+        """SERVERS has a row of five fields for every server, the one that is asked included."""
         rows = self.server(self.leader).servers()
         expected = [
             (

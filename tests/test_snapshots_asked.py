@@ -22,7 +22,7 @@ from pfsb.transports.links import Links
 
 @implementer(IReplicatedApplication)
 class Tally:
-    """An application that knows nothing of snapshots."""
+    """An application that can give no snapshot of its state."""
 
     name = "tally"
     version = 1
@@ -50,7 +50,8 @@ class Tally:
 
 
 class WithoutSnapshotsTests(SynchronousTestCase):
-    """A cluster of one server, which would take a snapshot at each slot."""
+    """A cluster of one server that is set to take a snapshot at each slot, and takes none, since its application gives
+    none."""
 
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []

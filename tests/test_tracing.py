@@ -62,14 +62,15 @@ class NameTests(SynchronousTestCase):
 
 class DescriptionTests(SynchronousTestCase):
     def test_message_is_shown_with_its_fields(self) -> None:
-        """`{"type":"PROPOSAL","view":3,"seq":812,...}`; of a batch only its size."""
+        """A message in the trace is an object such as `{"type":"PROPOSAL","view":3,"seq":812,...}`; of a batch it has
+        only the size."""
         self.assertEqual(
             describe(Proposal(0, 3, 812, BATCH)),
             {"type": "PROPOSAL", "server_id": 0, "view": 3, "seq": 812, "batch": {"bytes": len(BATCH.data)}},
         )
 
     def test_everything_in_it_can_be_written_as_json(self) -> None:
-        """Fields may be states, lists of numbers, bytes, and messages inside messages."""
+        """States, lists of numbers, bytes, and messages inside messages can all be written as JSON."""
         described = [
             describe(Alive(1, 2, State.REG_LEADER, 5)),
             describe(Accept(1, 2, (7, 8), bytes(32))),
@@ -98,7 +99,7 @@ class JSONTracerTests(SynchronousTestCase):
         return [json.loads(line) for line in text.splitlines()]
 
     def test_one_object_a_line_in_the_order_of_occurrence(self) -> None:
-        """Each line has its time, its server and its event."""
+        """The trace has one JSON object a line, each with its time, its server and its event."""
         self.tracer.trace("start", view=0, aru=3)
         self.now = 13.0
         self.tracer.trace("stop")
@@ -111,14 +112,14 @@ class JSONTracerTests(SynchronousTestCase):
         )
 
     def test_message_in_an_event_is_described(self) -> None:
-        """The events `send` and `receive` carry a message."""
+        """The message in an event `send` or `receive` is shown as an object."""
         self.tracer.trace("send", to=None, message=Prepare(0, 3, 811))
         (line,) = self.lines()
         self.assertEqual(line["message"], {"type": "PREPARE", "server_id": 0, "view": 3, "local_aru": 811})
         self.assertIsNone(line["to"])
 
     def test_text_that_is_no_text_is_written_all_the_same(self) -> None:
-        """Half a surrogate pair has no UTF-8; a trace must not stop a server."""
+        """Half a surrogate pair, which UTF-8 does not have, is written escaped: a trace must not stop a server."""
         self.tracer.trace("client", client="\ud800")
         self.assertEqual(self.lines()[0]["client"], "\ud800")
 
@@ -127,7 +128,7 @@ class JSONTracerTests(SynchronousTestCase):
         self.assertLess(len(self.file.getvalue()), 200)
 
     def test_trace_that_cannot_be_written_ends(self) -> None:
-        """If the disk of the trace is full, the server goes on without it."""
+        """If the disk of the trace is full, the trace ends and the server goes on."""
 
         def full() -> None:
             raise OSError(28, "No space left on device")
@@ -140,14 +141,14 @@ class JSONTracerTests(SynchronousTestCase):
         self.assertEqual(self.file.getvalue(), written)
 
     def test_line_is_written_at_once(self) -> None:
-        """A server that is killed leaves all but half a line."""
+        """Each line is written at once, so a server that is killed leaves all lines but half of the last one."""
         flushed: list[str] = []
         self.file.flush = lambda: flushed.append(self.file.getvalue())  # type: ignore[method-assign]
         self.tracer.trace("start")
         self.assertEqual(flushed, [self.file.getvalue()])
 
     def test_text_of_users_stays_on_one_line(self) -> None:
-        """A client chooses its id, which may be long."""
+        """A client id, which the client chooses and which may be long, does not break the line of an event."""
         self.tracer.trace("client", client='a"\n\u2028é')
         self.assertEqual(self.file.getvalue().count("\n"), 1)
         line = json.loads(self.file.getvalue())

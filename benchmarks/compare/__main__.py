@@ -149,7 +149,7 @@ def say(line: str) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    for number in INTERRUPTS:  # a second one must not disturb the end of the servers
+    for number in INTERRUPTS:  # a second interrupt must not disturb the end of the servers
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 

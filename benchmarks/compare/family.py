@@ -21,7 +21,7 @@ def members(pid: int) -> list[int]:
         if entry.name.isdigit() and (fields := _stat(int(entry.name))) is not None:
             children.setdefault(int(fields[1]), []).append(int(entry.name))
     found = [pid]
-    for parent in found:  # grows meanwhile, by the children of those that it has
+    for parent in found:  # the list grows meanwhile, by the children of the processes in it
         found += children.get(parent, [])
     return found
 

@@ -95,7 +95,7 @@ class Run:
             "errors": self.errors,
             "first_error": self.first_error,
             "seconds": seconds,
-            "cpu_seconds": 0.0,  # the CPU time of the servers includes it
+            "cpu_seconds": 0.0,  # the CPU time of the servers includes that of the client
             "histogram": self.histogram.counts(),
         }
 

@@ -128,7 +128,7 @@ class Comparison:
         for name in list(self._clusters):
             try:
                 self._stop(name)
-            except (OSError, subprocess.SubprocessError) as error:  # the others must be stopped all the same
+            except (OSError, subprocess.SubprocessError) as error:  # the other clusters must be stopped all the same
                 self.say(f"! stopping {name}: {error}")
 
     def _stop(self, name: str) -> None:

@@ -4,7 +4,7 @@ from struct import unpack_from
 
 from xxhash import xxh3_128_digest
 
-SIZES = {1: 9, 2: 17, 3: 9, 4: 27, 5: 17, 6: 21, 7: 49, 8: 5}  # of each kind of item
+SIZES = {1: 9, 2: 17, 3: 9, 4: 27, 5: 17, 6: 21, 7: 49, 8: 5}  # kind of item -> size in bytes
 
 
 def groups(directory: Path):

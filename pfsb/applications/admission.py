@@ -127,7 +127,7 @@ def _takes(method: Callable[..., Any], arguments: int) -> bool:
         inspect.signature(method).bind(*range(arguments))
     except TypeError:
         return False
-    except ValueError:  # a method that does not tell
+    except ValueError:  # the method does not tell its arguments
         return True
     return True
 
@@ -161,7 +161,7 @@ def _try_command(application: IReplicatedApplication, description: CommandDescri
         return  # the application does not take the example
     command = as_ordered(application, checked[0])
     if IEventLog.providedBy(application) and command[0] in _log_verbs(application):
-        return  # the front end runs these
+        return  # the front end answers questions about the log itself
     if not description.changes:
         answered = _tolerant(lambda: (application.query(command),))
     else:

@@ -22,8 +22,8 @@ none)."""
 KEYS_AT_ONCE: Final = 1_024
 """Number of keys that are read together."""
 READS_MAX: Final = 8
-"""Maximum number of times that so many keys are read for one row, so that it does not take long to make one, even where
-most keys are new and count for nothing."""
+"""Maximum number of times that `KEYS_AT_ONCE` keys are read for one row, so that a row does not take long to make, even
+where most keys are new and count for nothing."""
 READ_AHEAD: Final = 32_768
 """Number of entries that are read before their rows are made. While they last, a place with 400,000 new keys is passed,
 a part of it for each row."""

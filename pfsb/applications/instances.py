@@ -93,7 +93,7 @@ class FrozenInstances:
             value = self.decided.get(seq)
             if value is None:
                 value = self.forgotten.pop(seq, None)
-            if value is not None:  # it was not forgotten before
+            if value is not None:  # otherwise the instance was forgotten before this moment
                 yield pack((seq, value))
         self.forgotten.clear()
         for (session, seq), unfinished in self.unfinished:

@@ -60,7 +60,7 @@ class Pieces(Iterator[bytes]):
     def close(self) -> None:
         """Make no more pieces, and keep nothing of the frozen state."""
         self._pieces = iter(())
-        ended, self._ended = self._ended, _do_nothing  # which knows the frozen state, too
+        ended, self._ended = self._ended, _do_nothing  # the former callback refers to the frozen state, too
         ended()
 
 
@@ -81,7 +81,7 @@ def pieces_of(head: Sequence[Any], rows: Iterable[bytes]) -> Iterator[bytes]:
             count += len(parts)
             yield b"".join(parts)
             parts, size = [], 0
-    count += len(parts) - 1  # without the head
+    count += len(parts) - 1  # the head is no row
     yield b"".join((*parts, msgpack.packb(count)))
 
 

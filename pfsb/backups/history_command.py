@@ -33,7 +33,7 @@ class Options:
     key: bytes
     places: Sequence[Path]
     data: Sequence[Path]
-    """The data directories among them that a configuration names: they tell which cluster is meant."""
+    """The data directories in `places` that a configuration names: they tell which cluster is meant."""
     first: Target
     last: Target
     everything: bool

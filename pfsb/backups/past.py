@@ -77,7 +77,8 @@ class _Reached(BaseException):
 
 @frozen
 class Target:
-    """The state that is sought: that after a revision, or the last one at or before a time. None, None: the latest."""
+    """The state that is sought: that after a revision, or the last one at or before a time. If both are None: the
+    latest one that can be built."""
 
     revision: int | None = None
     time_ms: int | None = None
@@ -128,13 +129,13 @@ class Change:
     key: bytes
     revision: int
     verb: str
-    """IF stands with the command that it runs."""
+    """The verb of the command; for IF, followed by that of the command that it runs."""
     before: Entry | None
     """The value of the key, with the revision at which it was written, before the command; None: there was no key."""
     after: Entry | None
     """Value and revision behind the command: another object than `before` if it has written or deleted the key."""
     refusal: Refused | None
-    """None: the command was carried out."""
+    """The refusal of the command; None: the command was carried out."""
     slot: int
     time_ms: int
     """The state machine's time, in milliseconds since 1970."""
@@ -252,7 +253,7 @@ class Replay:
     _slots: Iterator[tuple[int, Batch]] = field(factory=lambda: iter(()), init=False)
     """The next slots, for `step`."""
     is_within: bool = field(default=False, init=False)
-    """Whether it has stopped in the middle of a slot, and cannot go on."""
+    """Whether the replay has stopped in the middle of a slot, and cannot go on."""
 
     @property
     def seq(self) -> int:
@@ -328,7 +329,7 @@ class Past:
     """Path of a snapshot that cannot be used -> the reason, in words."""
     _known: list[SnapshotFacts] = field(factory=list, init=False)
     _facts: dict[int, list[SnapshotFacts]] = field(factory=dict, init=False)
-    """Slot -> the snapshots of it, of those in `_known`."""
+    """Slot -> the snapshots of this slot that are in `_known`, the list of snapshots from which this table was made."""
 
     @classmethod
     def of(cls, places: Iterable[Path], data: Iterable[Path] = ()) -> Past:
@@ -520,13 +521,13 @@ class Past:
 
 @frozen
 class Before:
-    """The value that a key had at the beginning of what is kept."""
+    """The value that a key had in the earliest state that can be built."""
 
     revision: int
-    """The revision at which it was written."""
+    """The revision at which the value was written."""
     value: bytes
     at: int
-    """The revision of the state that is the beginning."""
+    """The revision of the earliest state that can be built, at which the key had this value."""
 
 
 def name_of(path: Path) -> SnapshotName:

@@ -34,16 +34,17 @@ READ_BYTES: Final = 65_536
 
 @define(eq=False)
 class PastValues:
-    """Tells values of keys at earlier revisions. The last state stays, so a later revision needs no snapshot."""
+    """Tells values of keys at earlier revisions. The last state that was built is kept, so that a somewhat later one is
+    built without a snapshot."""
 
     _places: Sequence[Path]
     _past: Past | None = field(default=None, init=False)
     _replay: Replay | None = field(default=None, init=False)
-    """The last state that was built: that behind the slot in which a revision was that was asked for."""
+    """The last state that was built: that after the slot in which the revision of the last question lies."""
     _begin: int = field(default=0, init=False)
-    """The revision before that slot; that of the state, if it is that of a snapshot."""
+    """The revision before the slot that `_replay` has executed last; if it has executed none, that of its snapshot."""
     _changes: list[Change] = field(factory=list, init=False)
-    """The commands about keys in that slot."""
+    """The commands about keys in the slot that `_replay` has executed last."""
 
     def find(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
         """(value, revision at which it was written) of a key, as it was behind a revision; or why there is none."""
@@ -65,7 +66,8 @@ class PastValues:
         return found
 
     def _find_anew(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
-        """As `_find`. If something is missing, the files are looked for anew: the server may have begun its archive."""
+        """Find the value of a key behind a revision, as `find` returns it. If slots or snapshots are missing, look for
+        the files once more: the server may have begun its archive."""
         if self._past is not None:
             try:
                 return self._find(key, revision)
@@ -94,7 +96,7 @@ class PastValues:
         return entry[0], entry[1]
 
     def _entry(self, replay: Replay, key: bytes, revision: int) -> Entry | None:
-        """The entry of a key behind a revision in the last slot."""
+        """The entry of a key behind a revision that lies in the slot which `replay` has executed last."""
         changes = [each for each in self._changes if each.key == key and each.has_changed]
         done = [each for each in changes if each.revision <= revision]
         if done:
@@ -102,7 +104,7 @@ class PastValues:
         return changes[0].before if changes else replay.machine.entry(key)
 
     def _is_nearest(self, replay: Replay, revision: int) -> bool:
-        """Whether no snapshot is nearer to a revision than the state that is there."""
+        """Whether there is no snapshot between the state of `replay` and a revision."""
         assert self._past is not None, "it was looked for before"
         return not any(replay.machine.revision < each.revision <= revision for each in self._past.snapshots)
 

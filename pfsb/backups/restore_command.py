@@ -55,7 +55,7 @@ class Options:
     revision: int | None
     dry_run: bool
     at: Target | None = None
-    """Which state of the past; None: that in the backup."""
+    """The state of the past with which the new cluster begins; None: that in the backup."""
 
 
 @subcommand("restore")
@@ -236,7 +236,7 @@ def _find_state(reactor: Any, options: Options, out: TextIO, err: TextIO) -> tup
 
 
 def _again(options: Options, servers: Sequence[int], token: str) -> str:
-    """The command that makes these servers of the same cluster."""
+    """The command line that makes the directories of these servers of the same new cluster."""
     ids = " ".join(f"--id {each}" for each in servers)
     revision = "" if options.revision is None else f" --revision {options.revision}"
     files, at = "FILE", ""
@@ -246,7 +246,7 @@ def _again(options: Options, servers: Sequence[int], token: str) -> str:
 
 
 def _if_interrupted(options: Options, free: Sequence[int]) -> str:
-    """A line that says what may be done about directories that are there already."""
+    """A line that says what may be done about directories which an interrupted restore has left."""
     text = "if a restore that was interrupted has made this, and no server was started with it: delete it"
     if free:
         text += f", or make the rest with {_again(options, free, 'TOKEN')}, with the token that it has shown"

@@ -132,7 +132,7 @@ class Batch:
         first = index if self.first_server is None else self.first_server
         client = LineClient(self._reactor, ClientCore(self._addresses, index=first % len(self._addresses), window=1))
         if index == 0:
-            client.core.on_unreachable = self.on_unreachable  # the others find the same
+            client.core.on_unreachable = self.on_unreachable  # one client reports for all
         client.start()
         return client
 

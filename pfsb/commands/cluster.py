@@ -187,9 +187,9 @@ class Cluster:
             self._poll = self._reactor.callLater(POLL_SECONDS, self._wait_until_ready)
 
     def _is_ready(self, status: dict[str, Any]) -> bool:
-        """Whether a server that says this is one of these servers, and has a leader.
+        """Whether this is the STATUS of a server that this object has started, and the server has a leader.
 
-        Servers that ran before hold the ports, if their cluster was not stopped; then the children end, and say why.
+        A server that ran before may hold the port and answer, if it was not stopped; then the child ends, and says why.
         """
         is_older = status.get("uptime", 0.0) > self._reactor.seconds() - self._started
         return status.get("leader") is not None and not is_older

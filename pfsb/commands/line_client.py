@@ -56,7 +56,7 @@ class LineClient:
 
         def heard(reply: Reply) -> None:
             if answered.called:
-                return  # it was given up
+                return  # the command was given up
             if reply.code == "CLOSED":
                 answered.errback(ClientStopped(line))
             else:

@@ -95,7 +95,7 @@ class ClientPortProtocol(Protocol):
         self._silence = self._factory.clock.callLater(0, self._begin_lines)
 
     def _begin_lines(self, data: bytes = b"") -> StreamProtocol:
-        """Begins the line protocol. `data` are the first bytes of the client, if there are any."""
+        """Begins the line protocol on this connection. `data` are the first bytes of the client, if any have come."""
         inner = self._factory.line.buildProtocol(None)
         inner.is_greeted_with_crlf = data.partition(b"\n")[0].endswith(b"\r")
         return self._begin(inner)

@@ -271,7 +271,8 @@ class DataStructures:
         if message.part in entry.arrived:
             return False
         is_own = message.server_id == self.server.server_id
-        entry.arrived[message.part] = message if is_own else evolve(message, data_list=())  # its entries are in slots
+        # The slots have the entries of its data list.
+        entry.arrived[message.part] = message if is_own else evolve(message, data_list=())
         return True
 
     def apply_proposal(self, message: Proposal) -> Slot | None:

@@ -34,10 +34,12 @@ class History:
     time_ms: int
     oldest_valid: int
     timestamps: OrderedDict[str, tuple[int, int]]
-    """As in `LastExecuted`."""
+    """Client id -> (timestamp of its latest executed update, slot of that update), least recently touched first, as in
+    `LastExecuted`."""
 
     def pieces(self) -> Iterator[Piece]:
-        """The pieces of the section, whatever is executed while they are taken."""
+        """The pieces of the section `history`. Slots that are executed while the pieces are taken do not change
+        them."""
         timestamps = [*self.timestamps.items()]
         head = self.seq, self.digest, self.time_ms, self.oldest_valid, len(timestamps)
         return pieces_of(HISTORY, _rows(head, timestamps))
@@ -52,7 +54,7 @@ def _rows(head: tuple[Any, ...], timestamps: list[tuple[str, tuple[int, int]]]) 
 @implementer(IRestorer)
 @define(eq=False)
 class HistoryRestorer:
-    """Builds a history, and by the state machine's own restorer the state of that, of the pieces of a snapshot."""
+    """Builds, from the pieces of a snapshot, the history, and by the state machine's own restorer the state."""
 
     machine: IRestorer
     _adopt: Callable[[History, IRestorer], None]

@@ -140,7 +140,7 @@ class GlobalOrderingHandler(Handler):
             return False
         digest = proposal.batch.digest
         if [*votes.values()].count(digest) == len(votes):
-            return True  # as almost always
+            return True  # nearly always all votes name one batch
         return self.is_majority(voter for voter, voted in votes.items() if voted == digest)
 
     def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:

@@ -119,11 +119,11 @@ class ISnapshotFile(Interface):
         """Add a piece, which is written later."""
 
     def finish(finished: Callable[[SnapshotName], None]) -> None:
-        """End the file. `finished` is called in the reactor when file and directory are on disk, with the name of the
-        snapshot. Until a `SnapshotRecord` names it the file may be deleted at the next start."""
+        """End the file. `finished` is called in the reactor with the name of the snapshot, when file and directory are
+        on disk. Until a `SnapshotRecord` names the snapshot, the file may be deleted at the next start."""
 
     def abandon() -> None:
-        """Give the file up. `finished` is not called any more."""
+        """Give up the file that is being written: the function given to `finish` is not called any more."""
 
 
 class IFetchedSnapshot(Interface):
@@ -131,16 +131,19 @@ class IFetchedSnapshot(Interface):
 
     size: int = Attribute("""Number of bytes that the file has: the next part must begin there.""")
 
-    waiting_bytes: int = Attribute("""As in `ISnapshotFile`.""")
+    waiting_bytes: int = Attribute("""Number of bytes that were given to the file and are not written yet.""")
 
-    has_failed: bool = Attribute("""As in `ISnapshotFile`.""")
+    has_failed: bool = Attribute(
+        """Whether the file was given up, since the disk has no room for it. Nothing more is written then, and
+        `finished` is not called."""
+    )
 
     def write(data: bytes) -> None:
         """Add the next bytes."""
 
     def finish(finished: Callable[[bool], None]) -> None:
         """Check the file against its name. `finished` is called in the reactor: with True when the file is right, and
-        file and directory are on disk; with False if it is wrong, and then it is deleted."""
+        file and directory are on disk; with False when the file is wrong, which is then deleted."""
 
 
 class StorageRefused(Exception):
@@ -218,7 +221,7 @@ class IStateMachine(Interface):
         """
 
     def restorer() -> IRestorer:
-        """Build a state of pieces beside the present one."""
+        """Make a restorer, which builds a state from the pieces of a snapshot, beside the present state."""
 
     def too_old(update: ClientUpdate) -> None:
         """Take notice that an update is ordered but not executed: its slot is beyond its horizon (Departure 7), or not

@@ -285,8 +285,8 @@ class LogPositionHandler(Handler):
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether the message names a start or a log position that this storage has not reached.
 
-        Nor has it reached a start with the present incarnation and another mark: that is of another copy of it
-        (Departure 53).
+        A start with the present incarnation and another mark counts as not reached: it is the start of another copy of
+        the storage (Departure 53).
         """
         own = self._first_told if message.start < self.start else self.told()
         is_other = message.start > self.start or are_of_two_copies(message.start, self.start)

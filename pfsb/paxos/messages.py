@@ -361,7 +361,7 @@ class SnapshotPart:
 
 
 VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
-"""Kinds of messages by which a server binds itself."""
+"""Kinds of messages that are votes (VIEW_CHANGE, ACCEPT) or promises (PREPARE_OK)."""
 AcceptOrOrdered = Accept | Ordered
 """A vote of one server, or a message that stands for the votes of a majority."""
 FrequentMessage = ClientUpdate | Proposal | Accept | Ordered

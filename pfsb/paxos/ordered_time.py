@@ -25,7 +25,7 @@ class OrderedTime:
         """Whether any slot was executed here since this server's start, its stored history included. The first slot
         sets the time to that of its batch, however far ahead that is."""
         self._ahead_ms = 0
-        """How far the state machine's time is ahead of this server's clock."""
+        """How far, in milliseconds, the state machine's time is ahead of this server's clock."""
         self._told_ms = 0
         """The latest time that a proposal of this server has carried."""
 
@@ -51,7 +51,8 @@ class OrderedTime:
         return batch_time_ms
 
     def restore(self, time_ms: int, leads: bool) -> None:
-        """Move the time to that of a snapshot, as if its slot had just been executed here. `leads`: as in `execute`."""
+        """Move the time to that of a snapshot, as if its slot had just been executed here. `leads` says whether this
+        server leads."""
         begins = not self.has_begun
         self.has_begun = True
         self.time_ms = time_ms

@@ -45,7 +45,7 @@ class DigestChain:
         self._ring = bytearray(kept * DIGEST_BYTES)
         self._kept = kept
         self.begin = 0
-        """The slot from which the chain begins: 0, or that of the snapshot from which this server has started."""
+        """Slot from which the chain begins: 0, or that of the snapshot from which this server has started."""
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
@@ -62,7 +62,7 @@ class DigestChain:
         self.replace_head(head)
 
     def replace_head(self, head: bytes) -> None:
-        """Put another hash in the place of that of the last slot, as if executing the slot had had other outcomes.
+        """Replace the hash of the last slot by another one, as if executing the slot had had other outcomes.
 
         Only the simulator does so, to let a server diverge.
         """
@@ -147,13 +147,20 @@ class OrderedUpdateQueue(Handler):
         return FrozenPieces(chain(history.pieces(), machine), machine.close)
 
     def restorer(self) -> HistoryRestorer:
-        """Builds history and state of a snapshot beside the present ones (`IRestorer`). The slots behind it, of which
-        some may be ordered here, are executed by the next call of `mark_ordered` or `catch_up`."""
+        """Make a restorer, which builds the history and the state of a snapshot beside the present ones (`IRestorer`).
+
+        The slots behind the snapshot, of which some may be ordered here, are executed by the next call of
+        `mark_ordered` or `catch_up`.
+        """
         return HistoryRestorer(self.state_machine.restorer(), self._adopt)
 
     def _adopt(self, history: History, machine: IRestorer) -> None:
-        """Go on as if the slot of the snapshot had just been executed here. `machine` then puts its state in place, and
-        so the settings: the horizon, which bounds `oldest_valid` from the next slot on, and the window."""
+        """Adopt the history of a snapshot, and by `machine` its state, as if the slot of the snapshot had just been
+        executed here.
+
+        With the state come the settings: the horizon, which bounds `oldest_valid` from the next slot on, and the
+        window.
+        """
         ordering = self._data.ordering
         assert history.seq > ordering.local_aru, "a snapshot does not take the state back"
         ordering.local_aru = history.seq

@@ -1,4 +1,4 @@
-"""Which parts of something long a server asks for now, and which of its requests it takes for lost.
+"""Which parts of a long promise or a snapshot a server asks for now, and which of its requests it takes for lost.
 
 A new leader asks for the parts of long promises (Departure 47), and a server that is far behind for those of a snapshot
 (Departure 57). What follows is said of promises, and holds for snapshots as well.
@@ -37,11 +37,11 @@ FAILURES_BORNE = 2
 
 
 class InParts(Protocol):
-    """Something that one server sends in parts, and of which some have arrived."""
+    """A promise or a snapshot, which another server sends in parts."""
 
     @property
     def lacking(self) -> int:
-        """Number of parts that have not arrived; 0: it is complete."""
+        """Number of parts that have not arrived; 0: all parts are here."""
 
     def missing(self) -> Iterable[int]:
         """The parts that have not arrived and may be asked for now, ascending."""
@@ -52,7 +52,7 @@ class Request:
     """One request for a part of a promise, until its answer has come or it counts as lost."""
 
     number: int
-    """Requests are numbered in the order in which they leave."""
+    """Number of the request: requests are numbered in the order in which they leave."""
     at: float
     """Time, by the clock in seconds, at which the request left."""
     first_at: float

@@ -58,8 +58,8 @@ Local_Aru (Invariant 10), and a follower that has accepted proposals of several 
 above. `WINDOW_MAX`, the largest window that a cluster may have, is used here, since the cluster's window may be larger
 than the one in this server's configuration, and may have been larger when the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
-"""Total size, in bytes, of the ordered batches in memory. While they have more, this server takes no ordered batch but
-that of the slot after Local_Aru, which can be executed at once."""
+"""Total size, in bytes, of the ordered batches in memory. While the batches in memory have more bytes, this server
+takes no ordered batch but that of the slot after Local_Aru, which can be executed at once."""
 SNAPSHOT_BYTES_MAX: Final = 2**40
 """Maximum size, in bytes, of a snapshot that another server may offer."""
 

@@ -239,7 +239,8 @@ class ProposalHandler(Handler):
         """
         own_id = self._data.server.server_id
         if self._membership.leader_tells:
-            to = self._membership.leader_of(message.view)  # a proposal from disk does not name its sender (`recover`)
+            # The proposal may come from the disk (`recover`), and then does not name its sender.
+            to = self._membership.leader_of(message.view)
             if to == own_id:
                 return
         self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest), to)

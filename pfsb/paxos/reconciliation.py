@@ -115,8 +115,8 @@ class ReconciliationHandler(Handler):
         self._awaits_reply = False
         """Whether the last request has had no reply yet, and was not given up."""
         self._peers_asked: dict[int, float] = {}
-        """Peer -> time by the clock at which it was first asked for the slots from the one on with which the last
-        request began; without the peers that were asked only for slots from another one on."""
+        """Peer -> time by the clock at which it was first asked for the slots from `_first` on; without the peers that
+        were asked for slots only from another one on."""
         self._asked: dict[int, tuple[int, int]] = {}
         """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
         request)."""
@@ -128,8 +128,8 @@ class ReconciliationHandler(Handler):
         slot above which it needs slots, the time by the clock of its last request)."""
         self._allowances = defaultdict(Allowance, {peer: Allowance() for peer in core.membership.others})
         self.refused = 0
-        """Number of requests since this server's start that were not answered, as their senders had used up their
-        allowance."""
+        """Number of requests since this server's start that were not answered, since their senders had used up their
+        allowances."""
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -392,7 +392,7 @@ class ReconciliationHandler(Handler):
                 self.round_trip.back_off()
         self.ask_a_peer()
 
-    # ------------------------------------------------------------------ the server that has them
+    # ------------------------------------------------------------------ the server that has the slots
 
     def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
         """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
@@ -427,8 +427,8 @@ class ReconciliationHandler(Handler):
         """Departure 57: have the storage keep the slots above `seq` for a server that fetches the snapshot of that
         slot, or has fetched it and asks for these slots: for `FETCH_SECONDS` from now on.
 
-        Otherwise, where snapshots follow each other faster than one is fetched, a server would never arrive: behind
-        each snapshot slots would be missing, and it would have to fetch the next one.
+        Otherwise, where new snapshots are taken faster than one is fetched, that server would never catch up: the slots
+        after each snapshot that it has fetched would be gone already, and it would have to fetch the next snapshot.
         """
         self._fetching[server_id] = seq, self._clock.seconds()
         self._look_who_fetches()
@@ -439,19 +439,21 @@ class ReconciliationHandler(Handler):
         self._storage.kept_above = min((seq for seq, _ in self._fetching.values()), default=None)
 
     def may_serve(self, server_id: int) -> bool:
-        """Departure 37: whether a server may get something now. Otherwise it asks again after a time, or asks another
-        one."""
+        """Departure 37: whether a server may get something now. If not, that server asks again after a time, or asks
+        another server."""
         if self._allowances[server_id].is_left(self._clock.seconds()):
             return True
         self.refused += 1
         return False
 
     def note_served(self, server_id: int, size: int) -> None:
-        """Count `size` bytes that are sent to a server against what it may ask for."""
+        """Departure 37: count `size` bytes, which are sent to a server that has asked for them, against its
+        allowance."""
         self._allowances[server_id].spend(size)
 
     def _serve_read(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
-        """Serve what was read from disk. If the slots are not there since they were dropped, offer a snapshot."""
+        """Serve ordered batches that were read from disk. If there are none, because the slots were dropped, offer a
+        snapshot."""
         if rows or first > self._storage.compacted or not self.on_dropped(to):
             self._serve(to, first, rows)
 

@@ -47,7 +47,7 @@ class PastProcess:
     _timeout: IDelayedCall | None = field(default=None, init=False)
     _number: int = field(default=0, init=False)
     _asked: dict[int, Answered] = field(factory=dict, init=False)
-    """Number of a question -> whom to tell."""
+    """Number of a question -> the function that is called with its answer."""
     _is_stopped: bool = field(default=False, init=False)
 
     @property
@@ -57,7 +57,8 @@ class PastProcess:
         return None if transport is None else transport.pid
 
     def ask(self, key: bytes, revision: int, answered: Answered) -> None:
-        """As `IPastReader.ask`."""
+        """Ask the process for the value of a key behind a revision, as `IPastReader.ask` says; start the process if
+        there is none."""
         if self._is_stopped:
             answered(STOPPING)
             return
@@ -72,7 +73,7 @@ class PastProcess:
         self._wait(SILENT_SECONDS_MAX)
 
     def stop(self) -> None:
-        """As `IPastReader.stop`."""
+        """End the process, and refuse all questions that it has not answered."""
         self._is_stopped = True
         self._end()
 
@@ -104,7 +105,7 @@ class PastProcess:
     # ------------------------------------------------------------------ inside
 
     def _wait(self, seconds: float | None) -> None:
-        """End the process if it is silent for so long; None: do not wait any more."""
+        """End the process if it writes nothing for this number of seconds; None: do not wait any more."""
         if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
         self._timeout = None if seconds is None else self._reactor.callLater(seconds, self._end)

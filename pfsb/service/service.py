@@ -189,7 +189,7 @@ class Options(usage.Options):
         self.daemon = go_into_background(twistd["logfile"] or "the system's log")
         if is_told:
             clock.afterDaemonize()
-        twistd["nodaemon"] = True  # it has happened
+        twistd["nodaemon"] = True  # the process is in the background already
         if twistd["umask"] is None:
             twistd["umask"] = DAEMON_UMASK
 

@@ -37,7 +37,7 @@ _TEXTS: Final = {str}
 _INTEGERS: Final = {int}
 _WORDS: Final = {str, int, bytes}
 _PLAIN_WORDS: Final = {str, bytes}
-"""The types of words that need no further check."""
+"""The types that the words of a command usually have; words of these types need no further check."""
 _verb = itemgetter(0)
 _command = itemgetter(1)
 _FLAGS: Final = {bool}
@@ -151,8 +151,8 @@ def decode(payload: bytes) -> list[Bundle] | None:
     except (MemoryError, RecursionError):
         raise
     except Exception:
-        # msgpack documents no complete list of its exceptions, and the checks stumble over values of other types. All
-        # that depends on nothing but these bytes.
+        # msgpack documents no complete list of its exceptions, and the checks stumble over values of other types.
+        # Whether and how they fail depends on nothing but these bytes.
         return None
 
 

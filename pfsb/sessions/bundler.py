@@ -46,7 +46,7 @@ NOT_RUN = NeverRan("UNAVAILABLE", "the command was ordered in a slot that did no
 
 
 def nothing(*_: Any) -> None:
-    """Does nothing: the default of a call-back that the caller does not need."""
+    """Does nothing: the default of a call-back that a caller may leave out."""
 
 
 @define(eq=False)

@@ -51,7 +51,7 @@ class CommandTimes:
             self.count_noted()
 
     def count_noted(self) -> None:
-        """Counts all noted groups in the histograms, and forgets the notes. Called now and then, too, so that the
+        """Counts all noted groups in the histograms, and forgets the notes. Called also from time to time, so that the
         results in the notes do not stay in memory for long."""
         noted, self.noted = self.noted, []
         if not noted:

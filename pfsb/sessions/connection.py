@@ -82,8 +82,8 @@ class Submitted:
     answer: AnswerAll | None
     """The call-back for the results of these commands, called once; None after that.
 
-    If it was called with a `Provisional` refusal, because the disk hung before the results were known, these go only to
-    `repeats`.
+    If it was called with a `Provisional` refusal, because the disk hung before the results were known, the results go
+    only to the call-backs in `repeats`.
     """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
@@ -396,7 +396,8 @@ class ClientConnection:
         after them get the same, so the client may use these numbers again.
         """
         if type(results) is RunResults or type(results[0]) is Done:
-            # All have run, and none is PENDING. With one command in each group, the checks below cost it 2 %.
+            # All commands of the group have run, and none is PENDING. With one command in each group, the checks below
+            # would cost 2 % of its time.
             self.submitted.pop(submitted.highest, None)
             self._answer_submitted(submitted, results)
             return

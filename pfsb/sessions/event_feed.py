@@ -50,7 +50,7 @@ class EventFeed:
         clients wait, and the others send ACCEPTs to this server at once (Departure 25)."""
         self._follow_catalogue()
         for log in self._logs.values():
-            log.released = event_count(log.application)  # what was recovered is on disk
+            log.released = event_count(log.application)  # all events up to here were recovered, so they are on disk
         catalogue.watch(self._follow_catalogue)
 
     @property

@@ -23,14 +23,15 @@ from pfsb.sessions.session import Closed, Session
 
 SESSION, PAGE, MORE = 0, 1, 2
 """Kinds of rows: (SESSION, client id, epoch, server, ttl, last number, opened, forgotten, (number, application) of each
-command that waits, number of pages); (PAGE, bytes, those of them in values that grow, number, results that it had at
-the last look, entries) for each page, the last of which is the one that takes results; (MORE, entries)."""
+command that waits, number of pages); (PAGE, bytes, those of them in values that grow, number, results that the page had
+at the last look, entries) for each page of the session's reply cache, the last of which is the one that takes results;
+(MORE, further entries of the same page)."""
 ROW_ENTRIES: Final = 256
-"""Maximum number of entries in a row of a page."""
+"""Maximum number of entries of a page in one row."""
 _LARGE_PAGE_BYTES: Final = 65_536
 """Bytes of a page's results above which each entry has a row of its own: so a row is not much larger than a piece."""
 _SESSION_WORK: Final = 8
-"""Work of a session and of a page, besides that of its results (`Row`)."""
+"""Work, as in `Row`, of the row of a session without its results."""
 _PAGE_WORK: Final = 3
 
 _Image = tuple[tuple[Any, ...], Sequence[tuple[Mapping[int, Any], int, int, int, int, int]]]
@@ -42,7 +43,7 @@ _of_page: Final = attrgetter("results", "size", "shared", "number", "looked_at")
 
 @define(eq=False)
 class FrozenSessions:
-    """The sessions of one moment, in their order."""
+    """The sessions as they were when a snapshot was begun, in their order."""
 
     number: int
     """The number of the snapshot (`Session.frozen_in`)."""
@@ -50,22 +51,25 @@ class FrozenSessions:
     _open: Mapping[str, Session]
     """Client id -> session, for the sessions that are open at present."""
     _growing: Sequence[GrowingBytes]
-    """The values that grow whose beginnings were kept as results at that moment, in the order of
+    """The values that grow whose beginnings were kept as results when the snapshot was begun, in the order of
     `KeptReplies.growing`."""
     _sharing: Sequence[Any]
     """The applications whose states and results share values that grow (`IGrowingValues`)."""
     _ends: Sequence[tuple[str, Closed]]
-    """(client id, end) of the sessions that have ended, and of some that were opened anew before that moment."""
+    """(client id, end) of the sessions that had ended when the snapshot was begun, and of some that had been opened
+    anew by then."""
     _closed: Mapping[str, Closed]
-    """The sessions that have ended and are not forgotten, as they are at present."""
+    """Client id -> end of each session that has ended and is not forgotten, at present."""
     _closed_then: set[int] = field(factory=set, init=False)
-    """Addresses of ends that were in `_closed` at that moment, and are not any more."""
+    """Addresses of the ends of sessions that were in `_closed` when the snapshot was begun, and are not any more."""
     _counted_then: dict[int, int] = field(factory=dict, init=False)
-    """Address of a value that grows -> its `counted` at that moment, for those that have changed."""
+    """Address of a value that grows -> its `counted` when the snapshot was begun, for the values that have changed
+    since."""
     _places: dict[int, int] = field(factory=dict, init=False)
-    """The place of each value that grows among the rows, by its address."""
+    """Address of each value that grows -> its place among the rows of the values that grow."""
     images: dict[int, _Image] = field(factory=dict, init=False)
-    """Address of a session that has changed, and whose turn has not come -> its image."""
+    """Address of a session that has changed since the snapshot was begun, and whose rows are not made yet -> its
+    image."""
 
     def keep(self, session: Session) -> None:
         """Called before a session is changed: keep its image, unless that is done or not needed."""
@@ -83,7 +87,7 @@ class FrozenSessions:
         """Rows (counted bytes, application, key) of the values that the state of an application shares, and (counted
         bytes, "", value) of all others. A value that no state shares any more does not change.
 
-        They are taken before the first piece of any application, as `IGrowingValues.growing_then` demands.
+        The rows are taken before the first piece of any application, as `IGrowingValues.growing_then` demands.
         """
         for place, growing in enumerate(self._growing):
             self._places[id(growing)] = place

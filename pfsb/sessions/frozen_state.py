@@ -40,15 +40,18 @@ class StateHead:
     forgotten: int
     oldest_kept: int
     heard_in: Sequence[tuple[int, int]]
-    """`SessionStateMachine.heard_in`, by ascending servers."""
+    """(server id, last slot in which an update of that server was executed), by ascending ids
+    (`SessionStateMachine.heard_in`)."""
     overdue: Sequence[tuple[str, int]]
-    """Deadlines that applications have not dealt with, by the names of the applications."""
+    """(name of an application, deadline that it has not dealt with), by ascending names
+    (`SessionStateMachine._overdue`)."""
     replies_bytes: int
-    """`KeptReplies.size`"""
+    """Number of bytes of the results that all sessions keep (`KeptReplies.size`)."""
     pages_numbered: int
-    """`KeptReplies.numbered`"""
+    """The highest number that a page of kept results has got (`KeptReplies.numbered`)."""
     closed: int
-    """Number of rows of the section `CLOSED`, and so on."""
+    """Number of rows of the section `CLOSED`, the sessions that have ended. The next fields count the rows of other
+    sections."""
     growing: int
     sessions: int
     settings: bytes | None
@@ -65,7 +68,8 @@ class FrozenApplication:
     name: str
     version: int
     size: int | None
-    """As in `StateHead.applications`."""
+    """Number of bytes of the application's snapshot, if it was made in one go; None: the application makes the pieces
+    itself."""
     _pieces: Iterator[bytes]
     _data: bytes = b""
 
@@ -89,7 +93,8 @@ class FrozenApplication:
 
 
 def _as_bytes(data: object, name: str, bytes_max: float = inf) -> bytes:
-    """The state, or a piece of it, that an application has given. Raises `TypeError` if it is none."""
+    """Returns the state of an application, or a piece of it, as bytes. Raises `TypeError` if the application has given
+    something else."""
     if type(data) is not bytes or len(data) > bytes_max:
         raise TypeError(f"the application {name} has made {data!r:.40}, which is no state, or no piece of one")
     return data
@@ -97,4 +102,4 @@ def _as_bytes(data: object, name: str, bytes_max: float = inf) -> bytes:
 
 def raising(error: Exception) -> Iterator[Piece]:
     raise error
-    yield  # so that this is a generator, which raises in its first step
+    yield  # makes this function a generator, which raises in its first step

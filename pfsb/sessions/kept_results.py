@@ -1,4 +1,5 @@
-"""Kept results as entries of a snapshot, which are equal on every server, and results of such entries.
+"""Encodes the results that sessions keep as entries of a snapshot, which are equal on every server, and decodes such
+entries.
 
 A server may keep results that follow each other as one range or one by one: other servers leave out the questions of a
 bundle, so there the commands before and behind a question may be one run. So an entry stands for as many results that
@@ -20,7 +21,8 @@ from pfsb.sessions.reply_cache import Beginning, Page
 
 Kept = Done | Result | Beginning | int | range | RunResults
 Entry = tuple[Any, ...]
-"""(kind, ...), see `_SINGLE` and the other kinds."""
+"""(kind, ...): an entry of a snapshot, which stands for one or more kept results. The kinds are `_SINGLE` and the
+following constants."""
 
 _SINGLE: Final = 0
 """(_SINGLE, first command number, revisions): results "OK revision=R" of commands whose numbers follow each other."""
@@ -31,17 +33,18 @@ _COUNTED: Final = 2
 """(_COUNTED, number, count, names, firsts): `count` results, whose fields count up from each to the next. The last of
 `firsts` is the first revision, and the others are the first values of the fields `names`."""
 _DONE: Final = 3
-"""(_DONE, number, fields, rows)"""
+"""Kind of the entry (_DONE, number, fields, rows): the result `Done` of one command."""
 _REFUSED: Final = 4
-"""(_REFUSED, number, code, text, fate)"""
+"""Kind of the entry (_REFUSED, number, code, text, fate): the refusal of one command."""
 _BEGINNING: Final = 5
-"""(_BEGINNING, number, place of the value in the section of the values that grow, name, size, other fields)"""
+"""Kind of the entry (_BEGINNING, number, place of the value in the section of the values that grow, name, size, other
+fields): a result that is a `Beginning`."""
 
 _WORD: Final = 1
 _LARGE: Final = 2
 """Codes of the types of msgpack for a `Word`, and for an integer that msgpack has no other form for."""
 _COUNT_MAX: Final = 2**62
-"""Maximum value that counts up; larger ones may not fit into an integer of msgpack."""
+"""Maximum value of a field in a run; larger ones may not fit into an integer of msgpack."""
 _INTEGERS: Final = range(-(2**63), 2**64)
 _ENTRY_WORK: Final = 3
 """Work of an entry (`pfsb.paxos.snapshot_rows.Row`); `_AT_ONCE` results "OK revision=R" are one more."""
@@ -50,7 +53,7 @@ _AT_ONCE: Final = 6
 
 @define
 class _Run:
-    """Results that count up."""
+    """Results of commands whose numbers, revisions and further fields count up together."""
 
     number: int
     count: int
@@ -121,7 +124,8 @@ def _plain(numbers: list[int], revisions: list[int]) -> tuple[Entry, int]:
 
 
 def _parts(number: int, kept: Kept) -> Sequence[_Run | tuple[int, Result | Beginning]]:
-    """The run that is kept as `kept` under this command number; or the result, with its number, if none counts up."""
+    """Splits what a page keeps under a command number into a run, or single results with their numbers if they do not
+    count up."""
     if isinstance(kept, int):
         return (_Run(number, 1, (), (kept,)),)
     if isinstance(kept, range):
@@ -139,7 +143,8 @@ def _parts(number: int, kept: Kept) -> Sequence[_Run | tuple[int, Result | Begin
 
 
 def _counts(fields: Fields) -> bool:
-    """Whether a result with these fields may be one of a run: all are integers, the last one the revision."""
+    """Whether a result with these fields may be part of a run: all fields are integers, the last one is the
+    revision."""
     return (
         bool(fields)
         and fields[-1][0] == "revision"
@@ -170,7 +175,8 @@ def _encodable_value(value: Value) -> Any:
 
 
 def decoded_value(code: int, data: bytes) -> Value:
-    """The value that msgpack has as a type with this code. Raises `ValueError` for another code."""
+    """The value of a type that msgpack itself does not have, from the code of the type and its data. Raises
+    `ValueError` for an unknown code."""
     if code == _WORD:
         return Word(data.decode("utf-8", "surrogatepass"))
     if code == _LARGE:
@@ -181,8 +187,8 @@ def decoded_value(code: int, data: bytes) -> Value:
 def put(page: Page, entry: Entry, growing: Sequence[GrowingBytes]) -> None:
     """Keep in a page the results that an entry stands for; `growing` are the values that grow, by their places.
 
-    The bytes of the page, which the snapshot tells, are not changed. Raises `TypeError`, `ValueError` or `LookupError`
-    for an entry that is none.
+    The count of the page's bytes is not changed: the snapshot tells it. Raises `TypeError`, `ValueError` or
+    `LookupError` if `entry` is not a valid entry.
     """
     kind, number, *rest = entry
     if kind == _SINGLE:

@@ -34,8 +34,8 @@ class ISessionObserver(Interface):
     def completed(client_id: str, epoch: int, number: int, result: Result) -> None:
         """Called when a command that was PENDING has its result: for every session, at every server.
 
-        `epoch` is that under which the session is open, or was when it ended. A connection that has opened it under
-        another epoch is fenced off, and is not told.
+        `epoch` is that under which the session is open, or was when it ended. A connection that has opened the session
+        under another epoch is fenced off, and is not told.
         """
 
     def session_ended(client_id: str, epoch: int, refusal: Refused) -> None:
@@ -48,8 +48,8 @@ class ISessionObserver(Interface):
         """Called when an application has new events for its subscribers: `length` is the number of the latest one."""
 
     def restored() -> None:
-        """Called when the state of a snapshot has taken the place of the state machine's: the calls for the slots in
-        between are left out. The protocol's tables have changed already."""
+        """Called when the state of a snapshot has taken the place of the state machine's state: the calls for the slots
+        in between are left out. The tables of the protocol have changed already."""
 
 
 @implementer(ISessionObserver)

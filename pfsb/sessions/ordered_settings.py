@@ -73,7 +73,7 @@ class Abilities:
 
     @classmethod
     def decode(cls, data: bytes) -> Abilities:
-        """The abilities that `encode` has made these bytes of. Raises `WrongSetting`, and nothing else, for all other
+        """The abilities in bytes that `encode` has made. Raises `WrongSetting`, and nothing else, for all other
         bytes."""
         try:
             rules, apps = msgpack.unpackb(data, use_list=False)

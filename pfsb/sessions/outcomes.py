@@ -46,7 +46,8 @@ def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
         return end
     results, about = zip(*noted, strict=True)
     if set(map(type, results)) == _ONLY_DONE:
-        # As almost always. Then each part is taken from all results together, with one step of the interpreter.
+        # Nearly every slot takes this way: each part is taken from all results together, with one step of the
+        # interpreter.
         return end + _packed([*zip(about, map(_FIELDS, results), map(_ROWS, results), strict=True)])
     rows: list[Any] = []
     for result, of in noted:

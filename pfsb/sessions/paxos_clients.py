@@ -23,7 +23,7 @@ class PaxosClient:
     client_id: str
     timestamp: int = 0
     payload: bytes = b""
-    """The payload of its latest update."""
+    """The payload of the latest update of this Paxos client."""
     bundlers: Sequence[Bundler] = field(default=())
     """The bundlers whose bundles the outstanding update holds, in that order; empty if no update is outstanding."""
 

@@ -52,8 +52,8 @@ def _bytes(value: bytes | str) -> int:
 
 @frozen
 class Beginning:
-    """A `DoneGrowing` as it is kept: the result of a command such as APPEND, which tells the whole value that the
-    command made.
+    """A `DoneGrowing` as the cache keeps it: the result of a command such as APPEND, which tells the whole value that
+    the command made.
 
     Later commands only add to the end of that value. So the cache stores the length of the told value, and `growing`,
     the object with the value as it is now: the told value is the beginning of it.
@@ -63,9 +63,9 @@ class Beginning:
     name: str
     """The name of the first field, whose value is the beginning."""
     size: int
-    """Number of bytes of the beginning."""
+    """Number of bytes of the told value, which is the beginning of `growing`."""
     fields: Fields
-    """All fields but the first."""
+    """All fields of the result but the first."""
 
     @classmethod
     def of(cls, result: DoneGrowing) -> Beginning:
@@ -151,13 +151,15 @@ class Page:
 
 
 class RepliesWatcher(Protocol):
-    """Looks on while a snapshot is taken (`pfsb.sessions.frozen_sessions`)."""
+    """Interface of an object that is told of changes of reply caches while a snapshot is taken
+    (`pfsb.sessions.frozen_sessions`)."""
 
     def answers_change(self, answers: ReplyCache) -> None:
-        """Called before `KeptReplies.make_room` changes or drops a page of this cache."""
+        """Called before `KeptReplies.make_room` changes or drops a page of the reply cache `answers`."""
 
     def growing_changes(self, growing: GrowingBytes) -> None:
-        """Called before `growing.counted` is changed. Beginnings of this value are kept in reply caches."""
+        """Called before `growing.counted` is changed, for a value that grows and whose beginnings are kept in reply
+        caches."""
 
 
 @define
@@ -170,7 +172,8 @@ class KeptReplies:
 
     bytes_max: int = BYTES_IN_ALL_MAX
     size: int = 0
-    """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
+    """Number of bytes that all sessions keep. A value that grows counts once, however many of its beginnings are
+    kept."""
     pages: OrderedDict[int, Page] = field(factory=OrderedDict, eq=False, repr=False)
     """Number of a page -> the page, for all pages that have bytes, by ascending numbers. `make_room` looks at the first
     one next."""
@@ -180,7 +183,7 @@ class KeptReplies:
     """Address of a value that grows -> the value, for each one whose beginnings are kept as results; in the order in
     which its first beginning was kept."""
     watcher: RepliesWatcher | None = field(default=None, eq=False, repr=False)
-    """Told of some changes before they are made; None: no one looks on."""
+    """Object that is told of some changes before they are made; None: there is none."""
 
     def note(self, page: Page) -> None:
         """Put a page at the end of `pages`: one that has got its first bytes, and is counted from now on, or one at
@@ -190,7 +193,7 @@ class KeptReplies:
         self.pages[page.number] = page
 
     def release(self, page: Page) -> None:
-        """Count the results of a page no more, since it was dropped."""
+        """Stop counting the results of a page, which was dropped."""
         self.size -= page.size - page.shared
         self.pages.pop(page.number, None)
         for result in page.results.values() if page.has_beginnings else ():
@@ -249,7 +252,7 @@ class ReplyCache:
         return Page(self, _a_quarter_of(self.answers_max))
 
     def set_limits(self, answers_max: int, bytes_max: int) -> None:
-        """Keep as many results as these limits say from the next result on."""
+        """Set the maximum number of results and of their bytes that are kept, from the next result on."""
         self.answers_max, self.bytes_max = answers_max, bytes_max
         self.page.entries_max = _a_quarter_of(answers_max) - self.page.in_ranges
 
@@ -306,7 +309,7 @@ class ReplyCache:
         results = page.results
         if type(result) is Done and not result.rows:
             fields = result.fields
-            # True equals 1, and is shown otherwise; 1.0 does, too, and cannot be shown.
+            # True equals 1, but is shown in another way; 1.0 equals 1, too, and cannot be shown.
             if fields == (("revision", revision),) and type(fields[0][1]) is int:
                 results[number] = revision
                 if len(results) >= page.entries_max:
@@ -332,8 +335,8 @@ class ReplyCache:
         return False
 
     def _keep_other(self, page: Page, number: int, result: Result) -> int:
-        """Keep in `page` a result that is a refusal, has rows, or is a `DoneGrowing`. Returns the number of bytes by
-        which more is kept."""
+        """Keep in `page` a result that is a refusal, has rows, or is a `DoneGrowing`. Returns by how many bytes the
+        kept results grow."""
         if not isinstance(result, DoneGrowing):
             page.results[number] = result
             return size_of(result)
@@ -359,7 +362,7 @@ class ReplyCache:
         self._forget(page)
 
     def drop_all(self) -> None:
-        """Count the results of this session no more, since it has ended."""
+        """Stop counting the results of this session, which has ended."""
         for page in self.pages():
             self._kept.release(page)
 
@@ -369,14 +372,14 @@ class ReplyCache:
         yield self.page
 
     def new_page(self, size: int, shared: int, number: int, looked_at: int) -> Page:
-        """A page for `put_pages`, still without results."""
+        """Make a page for `put_pages`, still without results."""
         page = self._make_page()
         page.size, page.shared, page.number, page.looked_at = size, shared, number, looked_at
         return page
 
     def put_pages(self, pages: Iterable[Page]) -> None:
-        """Take these pages of a snapshot, the oldest first, in the place of all present ones. The last one takes the
-        next results."""
+        """Replace all pages of this cache by these pages of a snapshot, the oldest first. The last page takes the next
+        results."""
         *full, self.page = pages
         self._full = deque(full)
 

@@ -1,5 +1,5 @@
-"""Builds the state of a `SessionStateMachine` of the pieces of a snapshot (`pfsb.sessions.frozen_state`), beside the
-state that it has."""
+"""Builds the state of a `SessionStateMachine` from the pieces of a snapshot (`pfsb.sessions.frozen_state`), beside the
+present state."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class RestoredApplication:
     application: Any
     size: int | None
     waits: bool
-    """Whether the application is one that this server has already, since its caller has made it (`GivenApplications`).
-    Then its pieces wait until the state is adopted: a state that is given up leaves nothing in it."""
+    """Whether this server has only one object of the application, which the caller has made (`GivenApplications`). Then
+    the pieces of the application wait until the state is adopted, so that a restore that is given up does not change
+    the object."""
     _pieces: list[bytes] = field(factory=list, init=False)
 
     def take(self, data: bytes) -> None:
@@ -46,7 +47,7 @@ class RestoredApplication:
             self.application.take_piece(data)
 
     def end(self) -> None:
-        """Called after the last piece, and again when the state is adopted if the pieces have to wait for that."""
+        """Called after the last piece, and again when the state is adopted if the pieces had to wait for that."""
         pieces, self._pieces = self._pieces, []
         if self.size is None:
             for piece in pieces:
@@ -61,7 +62,7 @@ class RestoredApplication:
 
 @define(eq=False)
 class RestoredState:
-    """The state of a snapshot. It is whole when `SessionRestorer.end` was called."""
+    """The state in a snapshot. It is complete when `SessionRestorer.end` was called."""
 
     head: StateHead
     values: ClusterSettings | None
@@ -76,8 +77,8 @@ class RestoredState:
     sessions: dict[str, Session] = field(factory=dict, init=False)
 
     def end(self, waiting: bool) -> None:
-        """End those applications, and let them share their values, that wait until the state is adopted if `waiting`,
-        or all others if not. Raises `WrongSnapshot`."""
+        """Finish those restored applications that wait until the state is adopted if `waiting`, or all others if not,
+        and give them the values that they share. Raises `WrongSnapshot`."""
         _guarded(self._end, waiting)
 
     def _end(self, waiting: bool) -> None:
@@ -103,7 +104,8 @@ class SessionRestorer:
         adopt: Callable[[RestoredState], None],
     ) -> None:
         """`make` makes an application that the settings of the snapshot ask for, by name and version. `is_present`
-        tells whether an application was there before. `adopt` puts the state in place."""
+        tells whether an application that `make` has returned existed before. `adopt` replaces the present state by the
+        complete one."""
         self._make = make
         self._is_present = is_present
         self._adopt = adopt
@@ -115,9 +117,9 @@ class SessionRestorer:
         self._pages: list[Page] = []
         self._pages_left = 0
         self._numbered: list[Page] = []
-        """The pages that have bytes."""
+        """The pages taken so far that hold bytes."""
         self._begun: dict[str, RestoredApplication] = {}
-        """Section of an application -> the application, for those with pieces so far."""
+        """Section of an application -> the application, for the sections of which a piece was taken."""
         self._ended = False
 
     def take(self, piece: Piece) -> None:
@@ -134,7 +136,7 @@ class SessionRestorer:
             self.end()
         state, pages = self._state, self._numbered
         assert state is not None
-        # Here and not in `end`, so that neither takes long.
+        # This is done here and not in `end`, so that neither method takes long.
         state.kept.pages = OrderedDict(zip(map(_number_of, pages), pages, strict=True))
         self._adopt(state)
 
@@ -271,8 +273,8 @@ class SessionRestorer:
 
 
 def _require_numbers(head: StateHead) -> None:
-    """Raise an exception unless the fields of the state's row are what they should be: the state is adopted without
-    further checks."""
+    """Raise an exception unless the fields of the state's head have the right types and ranges: the state is adopted
+    without further checks."""
     numbers = (head.seq, head.revision, head.time_ms, head.forgotten, head.oldest_kept, head.replies_bytes)
     counts = (head.pages_numbered, head.closed, head.growing, head.sessions)
     heard, overdue = dict(head.heard_in), dict(head.overdue)
@@ -281,7 +283,7 @@ def _require_numbers(head: StateHead) -> None:
 
 
 def _guarded(function: Callable[..., None], *args: Any) -> None:
-    """Call `function`. Raises `WrongSnapshot` in place of the exceptions by which wrong pieces are noticed."""
+    """Call `function`. Raises `WrongSnapshot` in place of the exceptions that wrong pieces cause."""
     try:
         function(*args)
     except WrongSnapshot:

@@ -33,5 +33,5 @@ class Session:
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
     former session has ended."""
     frozen_in: int = field(default=0, eq=False, repr=False)
-    """Number of the last snapshot, counted since this server's start, that the session is through with: its state was
-    taken or kept aside for it, or the session began later. Not part of the replicated state."""
+    """Number of the last snapshot, counted since this server's start, that needs this session no more: the state of the
+    session was taken or kept aside for the snapshot, or the session began later. Not part of the replicated state."""

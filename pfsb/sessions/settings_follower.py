@@ -1,7 +1,8 @@
 """SettingsFollower: the part of one server in the settings of its cluster (Departure 34).
 
-It proposes the values of its own configuration file if this server is the first to lead, tells the protocol of the
-settings that are in force, says which values of the file do not count, and has it ordered what this server can run.
+SettingsFollower proposes the values of the server's own configuration file if the server is the first to lead, tells
+the protocol of the settings that are in force, says which values of the file do not count, and has it ordered what this
+server can run.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
 
 
 def abilities_of(installed: InstalledApplications) -> Abilities:
-    """The abilities of a server that has these applications installed: the versions that it can make and that are right
-    (`pfsb.applications.admission`). Each is made once, and logged in one line if it is not right.
+    """The abilities of a server that has these applications installed: the versions that the server can make and that
+    pass the checks of `pfsb.applications.admission`. Each version is made once, and logged in one line if it does not
+    pass.
 
     A change of settings to an application that a server cannot make would stop that server at its slot, at each start
     again. So such an application is not announced, and the change is refused.
@@ -74,7 +76,7 @@ class SettingsFollower:
     _abilities: Abilities
     _randbytes: Callable[[int], bytes]
     on_values: Callable[[ClusterSettings], None]
-    """Called inside execution with the settings from then on in force."""
+    """Called inside execution with new settings, which are in force from then on."""
     _differing: dict[str, str] = field(init=False, factory=dict)
     """Name of a setting whose value in this server's file does not count -> the sentence about it that was logged
     last."""
@@ -83,7 +85,7 @@ class SettingsFollower:
     _is_submitted: bool = field(init=False, default=False)
 
     def make_birth(self) -> ClientUpdate:
-        """The update with the first settings, made by a server that leads before there are any."""
+        """Make the update with the first settings, at a server that leads before there are any settings."""
         values = evolve(self._of_file, cluster_identity=self._randbytes(IDENTITY_BYTES))
         return birth(self._server_id, values)
 

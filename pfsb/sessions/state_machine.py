@@ -109,7 +109,7 @@ def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
 
 
 def is_birth(update: ClientUpdate) -> bool:
-    """Whether an update consists of the first settings, which can be decoded, and of nothing else."""
+    """Whether an update consists of one bundle with the first settings, which can be decoded, and of nothing else."""
     contents = bundle.decode(update.payload)
     if (
         contents is None
@@ -187,7 +187,7 @@ class Context:
 
 @define
 class _EventLog:
-    """An application with events, and `length`: the number of its latest event of which the observer was told."""
+    """An application that has events, and `length`: the number of the latest event that the observer was told of."""
 
     application: Any
     length: int = 0
@@ -211,7 +211,8 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
         return before
     try:
         made: Any = installed.make(name, version)
-    except Exception as error:  # what is installed here is no part of the log, so other servers may well have made it
+    # Other servers may have been able to make it: what is installed at one server is no part of the log.
+    except Exception as error:
         raise CannotRun(
             f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
         ) from error
@@ -221,8 +222,8 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
 
 
 def _hand_over(before: Any, made: Any) -> None:
-    """Gives the state of an application to its next version. Raises `BadRequest` for a fault of the program of one of
-    them, and any other exception as it is: perhaps only this server meets that one."""
+    """Gives the state of an application to its next version. Raises `BadRequest` for a fault in the program of one of
+    the two, which every server meets; any other exception, which perhaps only this server meets, is raised as it is."""
     try:
         made.restore(before.snapshot())
     except Exception as error:
@@ -243,7 +244,7 @@ def _follow_each_other(entries: Sequence[Entry]) -> bool:
 
 
 def _keep_single(sessions: Sequence[Session], numbers: Sequence[int], results: Sequence[Result]) -> None:
-    """Keeps the results of a run with one command of each session."""
+    """Keeps, in the reply caches, the results of a run that has one command of each session."""
     if type(results) is RunResults and not results.counted:
         for session, number, revision in zip(sessions, numbers, results.revisions, strict=True):
             session.last_number = number
@@ -257,9 +258,8 @@ def _keep_single(sessions: Sequence[Session], numbers: Sequence[int], results: S
 def _keep_runs(
     sessions: Sequence[Session], lengths: Sequence[int], numbers: Sequence[int], results: Sequence[Result]
 ) -> None:
-    """Keeps the results of commands of several sessions that were executed together: `lengths` says how many of them
-    each session has, and its commands follow each other in `numbers` and `results`.
-    """
+    """Keeps, in the reply caches, the results of commands of several sessions that were executed together: `lengths`
+    says how many of them each session has, and its commands follow each other in `numbers` and `results`."""
     for session, (start, end) in zip(sessions, pairwise(accumulate(lengths, initial=0)), strict=True):
         session.last_number = numbers[end - 1]
         session.answers.keep_run(numbers[start], results[start:end])
@@ -286,13 +286,13 @@ class SessionStateMachine:
         self.kept_replies = KeptReplies()
         """The count of the results that all sessions together keep, which the quota `replies_bytes` bounds."""
         self._waits_max = 0
-        """Number of commands of one session that may be PENDING."""
+        """Maximum number of commands of one session that may be PENDING."""
         self.on_settings: Callable[[ClusterSettings], None] = lambda values: None
         """Called inside execution with the settings that are in force from then on: at their birth and at each
         change."""
         self.observer: Any = NoObserver()
         self.on_executed: Callable[[int, Sequence[ClientUpdate]], None] | None = None
-        """Called with a slot and its updates when they have run; None: no one looks on."""
+        """Called with a slot and its updates when they have run; None: no function is called."""
         self.counts: CommandCounts | None = None
         """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
         self.revision = 0
@@ -304,8 +304,9 @@ class SessionStateMachine:
         self.closed_sessions: dict[str, Closed] = {}
         """Client id of a named session that has ended, unless forgotten -> its end, oldest first."""
         self._ends: deque[tuple[str, Closed]] = deque()
-        """(client id, end) of the sessions in `closed_sessions`, in their order. Sessions that were opened anew may be
-        among them still. (To find its first key, a dict looks at all places of keys that were removed before it.)"""
+        """(client id, end) of the sessions in `closed_sessions`, in their order. Sessions that were opened anew may
+        still be among them. A deque is used since a dict finds its first key slowly when many keys before it were
+        removed."""
         self.forgotten = 0
         """The revision at which the latest forgotten session ended; 0: none was forgotten (Departure 33)."""
         self.heard_in: dict[int, int] = {}
@@ -328,8 +329,8 @@ class SessionStateMachine:
         """Name of an application -> a deadline that the application has not dealt with, although it was told of the
         time."""
         self._failing: set[tuple[str, str]] = set()
-        """(name of an application, name of its method) of each repeated call that has failed, and has given no new
-        value since."""
+        """(name of an application, name of its method) of each repeated call that has failed, and has returned no value
+        since."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
@@ -341,7 +342,7 @@ class SessionStateMachine:
         self._freezes = 0
         """Number of snapshots that were begun since this server's start."""
         self._frozen_applications: list[FrozenApplication] = []
-        """The applications of that moment, as far as their pieces may not be taken yet."""
+        """The applications of the snapshot under way whose pieces may not be taken yet."""
         self.frozen: FrozenSessions | None = None
         """The sessions of the moment at which the last snapshot was begun, while it is taken; else None. It is told of
         each session before the session changes."""
@@ -498,8 +499,8 @@ class SessionStateMachine:
                     self._log_grew(log, length)
 
     def _log_grew(self, log: _EventLog, length: object) -> None:
-        """Tells the observer of new events of a log, unless `length`, which the application has given, is no number of
-        events."""
+        """Tells the observer of new events of an application's event log, unless `length`, which the application has
+        given, is no number of events."""
         application = log.application
         if type(length) is not int or length < 0:
             error = TypeError(f"length() of {application.name} has returned {length!r:.40}, no number of events")
@@ -542,8 +543,8 @@ class SessionStateMachine:
         return client_id in self.sessions
 
     def shrinks(self, command: Command) -> bool:
-        """Whether a command makes the state of its application smaller, or leaves it as large as it is. A command that
-        runs another one (IF) does what that one does."""
+        """Whether a command makes the state of its application smaller, or leaves it as large as it is. For a command
+        that runs another one (IF), the answer is that for the other one."""
         if command[0] in self._shrinking:
             return True
         at = self._inner_at.get(command[0])
@@ -896,8 +897,8 @@ class SessionStateMachine:
         self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
     def _stop_or_tell_once(self, error: Exception, application: Any, what: str) -> None:
-        """Does what `stop_unless_alike` does, for a call that is repeated in every slot or at every look: logs its
-        exceptions once, until it has given a new value (`_failing`)."""
+        """Does what `stop_unless_alike` does, for a call of an application that is repeated in every slot or at every
+        look: logs the exceptions of the call once, until it has returned a value again (`_failing`)."""
         key = (application.name, what)
         if key in self._failing and not depends_on_machine(error):
             return
@@ -1115,7 +1116,8 @@ class SessionStateMachine:
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
         self._ending = None
-        # After the applications, which complete the commands of this session that wait: these results are kept, too.
+        # This comes after the applications have completed the waiting commands of this session, since those results are
+        # kept, too.
         session.answers.drop_all()
         if self._completed:
             self._tell_completed()
@@ -1199,7 +1201,7 @@ class SessionStateMachine:
         )
 
     def _end_freeze(self, number: int) -> None:
-        """Keep nothing of this frozen state any more, if it is the last one; an earlier one has ended."""
+        """Drop the frozen state of snapshot `number`, unless a later snapshot was begun meanwhile."""
         if number != self._freezes:
             return
         applications, self._frozen_applications = self._frozen_applications, []
@@ -1208,7 +1210,7 @@ class SessionStateMachine:
             each.close()
 
     def restorer(self) -> SessionRestorer:
-        """Builds a state of the pieces of a snapshot (`IStateMachine.restorer`)."""
+        """Make a restorer, which builds a state from the pieces of a snapshot (`IStateMachine.restorer`)."""
         return SessionRestorer(self._make_for, self._catalogue.is_present, self._adopt)
 
     def _make_for(self, values: ClusterSettings, name: str, version: int) -> Any:
@@ -1216,7 +1218,7 @@ class SessionStateMachine:
         return _successor(None, name, version, self._catalogue.installed)
 
     def _adopt(self, state: RestoredState) -> None:
-        """Go on with the state of a snapshot, and tell the observer."""
+        """Go on with the state of a snapshot in place of the present state, and tell the observer."""
         self._end_freeze(self._freezes)
         state.end(waiting=True)
         head = state.head

@@ -213,7 +213,7 @@ class Submission:
         self, oldest: float, unknown: Provisional = UNKNOWN, not_sent: NotSent = NOT_SENT
     ) -> None:
         """Refuses, in a turn, the operations of the server's own session that were submitted before clock time
-        `oldest`; see `Bundler.refuse_submitted_before`."""
+        `oldest`; the two refusals are those of `Bundler.refuse_submitted_before`."""
         self.own_bundler.refuse_submitted_before(oldest, unknown, not_sent)
 
     def _retire(self, bundler: Bundler) -> None:

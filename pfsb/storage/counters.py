@@ -9,19 +9,19 @@ from pfsb.support.histogram import SECONDS, Histogram
 
 @define
 class ArchiveCounters:
-    """How the archive of one storage stands."""
+    """Figures about the archive of one storage, for STATUS and metrics."""
 
     directory: str
-    """Path of the directory that is this storage's own."""
+    """Path of the directory in the archive that belongs to this storage."""
     bytes: int = 0
     """Size, in bytes, of all segments and snapshots in it."""
     slot: int = 0
-    """The slot up to which the history that the log no longer needs is in the archive, as far as this storage had it
-    when the archive was first used; 0: nothing was moved yet."""
+    """The slot up to which the history that the log no longer needs is in the archive, as far as this storage had that
+    history when the archive was first used; 0: nothing was moved yet."""
     waiting: int = 0
     """Number of files that are to be moved, and still are in the data directory."""
     error: str | None = None
-    """Why the archive has not taken the last file, in words; None: it has."""
+    """Why the archive has not taken the last file, in words; None: it has taken all files so far."""
 
 
 @define
@@ -41,7 +41,7 @@ class StorageCounters:
     snapshot_bytes: int = 0
     """Size, in bytes, of all complete snapshots together."""
     archive: ArchiveCounters | None = None
-    """How the archive stands; None: there is none."""
+    """Figures about the archive of this storage; None: there is no archive."""
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
         """Count one written group: its records, the bytes of their batches, and how many seconds the write took.

@@ -87,7 +87,7 @@ class DirectoryWatch:
     _files: Sequence[Path]
     _on_failure: Callable[[Failure], None]
     _found: dict[Path, os.stat_result] = field(factory=dict, init=False)
-    """Path of each file -> how it was found last."""
+    """Path of each file -> the status of the file (`os.stat`) at the last look."""
     _changes: Lock = field(factory=Lock, init=False)
     """Held while `_found` changes."""
     _stopped: Event = field(factory=Event, init=False)
@@ -102,12 +102,12 @@ class DirectoryWatch:
             self._found[path] = path.stat()
 
     def forget(self, path: Path) -> None:
-        """Look no more at this file, which may be deleted when the method has returned. Callable from any thread."""
+        """Stop looking at this file, which may be deleted when the method has returned. Callable from any thread."""
         with self._changes:
             self._found.pop(path, None)
 
     def stop(self) -> None:
-        """Look no more. If a look is under way, `on_failure` may still be called."""
+        """End the watch. If a look is under way, `on_failure` may still be called."""
         self._stopped.set()
 
     def look(self) -> None:

@@ -14,7 +14,8 @@ from attrs import define
 Piece = bytes | memoryview
 
 _DSYNC: Final = getattr(os, "RWF_DSYNC", 0)
-"""Flag of `pwritev` that makes one system call of a write and its sync (Linux); 0: there is none."""
+"""Flag of `pwritev` (Linux) with which one system call writes data and forces it to disk; 0: the platform has no such
+flag."""
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 """Errors of `pwritev` with the flag, where a file system or an older kernel does not know the flag. Nothing is written
 then."""
@@ -44,15 +45,15 @@ class DurableFile:
 
     descriptor: int
     _at_once: bool = bool(_DSYNC)
-    """Whether one system call writes and syncs."""
+    """Whether one system call both writes and forces to disk (`_DSYNC`)."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> DurableFile:
-        """Open a file that is there, for reading and writing. Raises OSError."""
+        """Open a file that exists, for reading and writing. Raises OSError."""
         return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     def write(self, pieces: Sequence[Piece], offset: int) -> None:
-        """Write the pieces one behind the other, from `offset` on; they are on disk when this method returns.
+        """Write the pieces one after the other, from `offset` on; they are on disk when this method returns.
 
         Raises `NoRoom`, after which the caller may write all of it again; or OSError, after which the content of the
         disk is unknown.

@@ -130,7 +130,8 @@ class MemoryDisk:
             del self.snapshots[name]
 
     def delete_leftovers(self) -> None:
-        """Delete what a crash has left of the time before: also snapshots that no record names."""
+        """Delete the leftovers of a crash: parts of work that had not come to its end, and snapshots that no record
+        names."""
         self.delete_superfluous()
         lost = self.lost_snapshot
         first = self.snapshot_seq + (lost is None)
@@ -215,7 +216,7 @@ class MemoryStorage:
     _under_way: Group | None = field(default=None, init=False)
     _write_call: IDelayedCall | None = field(default=None, init=False)
     running: bool = field(default=False, init=False)
-    """Whether the storage takes records: from `recover` to `close`, `crash` or a failure."""
+    """Whether the storage takes records: True from `recover` to `close`, `crash` or a failure."""
     _silent: bool = field(default=False, init=False)
     """True after a crash or a failure: no callback is called any more."""
     next_error: Exception | None = field(default=None, init=False)
@@ -393,7 +394,7 @@ class MemoryStorage:
         self._snapshots.steps.hang()
 
     def go_on(self) -> None:
-        """End what `hang` has begun: the write that is under way ends soon."""
+        """End the state that `hang` has begun: the write that is under way ends soon."""
         if self._hangs:
             self._hangs = False
             if self._under_way is not None:

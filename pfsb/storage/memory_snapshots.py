@@ -1,7 +1,7 @@
-"""Snapshots on a `MemoryDisk`: the same steps as on a real disk, each of which takes time by the clock.
+"""Snapshots on a `MemoryDisk`, written in the same steps as on a real disk, each of which takes time by the clock.
 
 A crash may come between any two steps. Bytes that were given to a file are on the disk after one step; the file has its
-name after the next one, and the server hears of that after a third.
+name after the next one, and the server is told of that after a third.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pfsb.paxos.snapshot import Piece, SnapshotDecoder, SnapshotEncoder, Snapsho
 from pfsb.storage.counters import StorageCounters
 
 OPEN_MAX: Final = 4
-"""Maximum number of snapshots that can be read although they were deleted, as with files that are open."""
+"""Maximum number of snapshots that can be read although they were deleted, like files on a real disk that are still
+open."""
 
 
 class IMemoryDisk(Protocol):
@@ -48,8 +49,8 @@ def is_right(data: bytes, name: SnapshotName) -> bool:
 class Steps:
     """Does the steps of work on snapshots one after the other, as the thread of a real storage does.
 
-    Each takes as many seconds as `sync_seconds()` returns. `fails` is called at the end of each, and returns True if
-    the storage has failed in it; then no more is done.
+    Each step takes as many seconds as `sync_seconds()` returns. `fails` is called at the end of each step, and returns
+    True if the storage has failed in it; then no further step is done.
     """
 
     _clock: IReactorTime
@@ -61,7 +62,7 @@ class Steps:
     _has_stopped: bool = field(default=False, init=False)
 
     def do(self, step: Callable[[], None]) -> None:
-        """Have `step` done after all that was asked for before."""
+        """Do `step` after all steps that were given before."""
         if self._has_stopped:
             return
         self._waiting.append(step)
@@ -79,7 +80,7 @@ class Steps:
             self._begin(0.0)
 
     def stop(self) -> None:
-        """Do nothing any more."""
+        """Drop all steps that are not done yet."""
         self._cancel()
         self._waiting.clear()
         self._has_stopped = True
@@ -120,14 +121,14 @@ class MemorySnapshots:
     """The snapshots that were read last, `OPEN_MAX` at most: they can be read although they were deleted meanwhile."""
 
     def write(self, seq: int, cluster_identity: bytes) -> MemorySnapshotFile:
-        """As `IStableStorage.write_snapshot`."""
+        """Begin the file of a snapshot that this server makes (`IStableStorage.write_snapshot`)."""
         if self._made is not None:
             self._made.abandon()
         self._made = MemorySnapshotFile(self, SnapshotEncoder(seq, cluster_identity))
         return self._made
 
     def fetch(self, name: SnapshotName) -> MemoryFetchedSnapshot:
-        """As `IStableStorage.fetch_snapshot`."""
+        """Begin, or go on with, the file of a snapshot that another server sends (`IStableStorage.fetch_snapshot`)."""
         present = self.fetched
         if present is not None and present.name == name and not present.is_over:
             return present
@@ -143,7 +144,7 @@ class MemorySnapshots:
         return self.fetched
 
     def read(self, name: SnapshotName, offset: int, bytes_max: int) -> bytes:
-        """As `IStableStorage.read_snapshot` passes them to its callback."""
+        """Read bytes of a snapshot, as `IStableStorage.read_snapshot` passes them to its callback."""
         data = self._read.get(name, self.disk.snapshots.get(name))
         if data is None:
             return b""
@@ -154,7 +155,8 @@ class MemorySnapshots:
         return data[offset : offset + bytes_max]
 
     def named(self, name: SnapshotName, delete: Callable[[], None]) -> None:
-        """Take notice that a record on the disk names this snapshot; `delete` frees the disk of older things, later."""
+        """Called when a record on the disk names this snapshot; `delete`, called later, deletes the slots and snapshots
+        that it replaces."""
         if self.fetched is not None and self.fetched.name.seq <= name.seq:
             self.fetched.give_up()
         for other in [other for other in self.disk.parts if other.seq <= name.seq]:

@@ -58,7 +58,7 @@ class ISnapshots(Protocol):
         lies; None: it was deleted."""
 
     def close(self) -> None:
-        """Close the file that is open. It may be opened again."""
+        """Close the open file. A later read may open it again."""
 
 
 class WrittenGroup(NamedTuple):

@@ -35,7 +35,7 @@ class StorageThread:
 
     @abstractmethod
     def work(self) -> None:
-        """The whole work of the thread, which ends when this method returns."""
+        """Do all work of the thread, which ends when this method returns."""
 
     def _run(self) -> None:
         try:

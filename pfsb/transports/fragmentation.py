@@ -63,7 +63,8 @@ def forbid_fragments(opened: socket.socket) -> None:
         return
     opened.setsockopt(*(options.forbid_ipv6 if _is_ipv6(opened) else options.forbid_ipv4))
     if _is_ipv6(opened) and sys.platform.startswith("linux"):
-        opened.setsockopt(socket.IPPROTO_IPV6, 62, 1)  # IPV6_DONTFRAG: not by this machine either
+        # IPV6_DONTFRAG: forbids fragments that this machine would make itself.
+        opened.setsockopt(socket.IPPROTO_IPV6, 62, 1)
 
 
 def datagram_limit(connected: socket.socket) -> int | None:

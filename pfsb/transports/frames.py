@@ -189,7 +189,7 @@ class OpenedFrame(NamedTuple):
 
 
 def as_secrets(given: bytes | Sequence[bytes] | None) -> Sequence[bytes]:
-    """The secrets of a cluster, where one may be given by itself, and None for no secret."""
+    """The secrets of a cluster as a sequence: `given` may be a single secret, or None for no secret."""
     if given is None:
         return ()
     return (given,) if isinstance(given, bytes) else tuple(given)
@@ -239,7 +239,7 @@ class FrameCodec:
     _hash: blake2b | xxh3_128 = field(init=False)
     """The hash of a tag, with its key, before any bytes are put into it; copied for each frame."""
     _other_hashes: Sequence[blake2b] = field(init=False)
-    """As `_hash`, for the other secrets with which frames are taken."""
+    """The hashes of a tag, each with its key, for the other secrets with which frames are taken."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
     _notice_marks: Mapping[type[Notice], bytes] = field(init=False)
@@ -289,7 +289,7 @@ class FrameCodec:
         """
         marks = self._marks_of_later if later else self._marks
         if self.fits(encoded, packed_bytes):
-            return [self._frame(marks, join_encoded(encoded))]  # as almost always
+            return [self._frame(marks, join_encoded(encoded))]  # nearly always all messages fit one frame
         return [self._frame(marks, join_encoded(group)) for group in self._groups(encoded, packed_bytes)]
 
     @staticmethod

@@ -108,7 +108,7 @@ class IncomingStream(Protocol):
 
 @define(eq=False, slots=False)
 class Threshold(Protocol):
-    """The beginning of a connection: its first byte tells whether the other end speaks TLS."""
+    """Protocol of the beginning of a connection, whose first byte tells whether the other end speaks TLS."""
 
     _door: Door
     _stream: IncomingStream
@@ -145,7 +145,7 @@ class Door(Factory):
     kinds: frozenset[str]
     """The ways to speak that this server takes: "tcp", "tls", or both."""
     _security: ServerSecurity | None
-    """Certificates, as far as TLS is spoken here."""
+    """Certificates of this server and the check of others; None: no connection uses TLS."""
     _heard: Callable[[int], object]
     """Called with the id of a peer whenever a frame of it has come."""
     streams: dict[IncomingStream, None] = field(init=False, factory=dict)
@@ -216,7 +216,7 @@ class Door(Factory):
         stream.pulse()
 
     def pulse_later(self, stream: IncomingStream) -> None:
-        """Let a stream send a pulse soon."""
+        """Send a pulse on a stream within `PULSE_SECONDS`."""
         self._pulses.call(PULSE_SECONDS, stream.pulse)
 
     def turn_away(self, stream: IncomingStream, reason: str, text: str) -> None:
@@ -247,7 +247,7 @@ class Door(Factory):
         stream.is_over = True
 
     def tick(self, seconds: float) -> None:
-        """Called every so many seconds: end the connections that have brought nothing for too long."""
+        """End the connections that have brought nothing for too long. Called every `seconds` seconds."""
         for stream in list(self.streams):
             stream.ticks += 1
             if stream.server_id is None and stream.ticks * seconds > FIRST_FRAME_SECONDS:

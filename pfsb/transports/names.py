@@ -225,7 +225,9 @@ class AddressBook:
     def _tick(self) -> None:
         heard, self._heard = self._heard, set()
         if heard or len(self._names) == 1:
-            heard.add(self._own_id)  # else no peer may find this server, since its own name has another address now
+            # The book looks its own server's name up, too: peers may not find this server when that name has another
+            # address.
+            heard.add(self._own_id)
         for name in self._names.values():
             name.silent_ticks = 0 if name.server_id in heard else name.silent_ticks + 1
             self._look_after(name)
@@ -293,7 +295,7 @@ class AddressBook:
         is_news = name.is_failing or name.is_found
         name.is_failing = False
         if set(addresses) == set(name.addresses):
-            return  # resolvers give the addresses of a name in changing order
+            return  # the chosen address is still there: resolvers give the addresses of a name in changing order
         name.addresses = self._in_order(name, addresses)
         name.source = ""
         if is_news:

@@ -50,7 +50,7 @@ REFUSED_WAIT_SECONDS_MAX: Final = 0.25
 """Longest time, in seconds, to the next attempt at a peer whose address has refused the last one: no process listens
 there, which costs little to find out, and the hint of Departure 11 should be as fresh as with datagrams."""
 WAIT_SECONDS_MAX: Final = 5.0
-"""Longest time, in seconds, to the next attempt after any other failure."""
+"""Longest time, in seconds, from an attempt that failed to the next one, unless the peer's address has refused it."""
 STALE_TICKS: Final = 4
 """Number of ticks, of 0.25 s each, that an attempt may take before the next frame of the peer begins another."""
 OTHERWISE_SECONDS: Final = 60.0
@@ -92,7 +92,8 @@ class OutgoingStream(Protocol):
 
     def send(self, frame: bytes) -> bool:
         """Send a frame, behind those that wait. Returns False if too many bytes wait: the frame is lost."""
-        self._is_unanswered = True  # as those bytes are that the transport holds, if this frame waits behind them
+        # The frame waits behind bytes that the transport holds, and the peer has answered none of them.
+        self._is_unanswered = True
         if self._is_paused:
             if self.waiting_bytes + len(frame) > WAITING_BYTES_MAX:
                 return False
@@ -164,7 +165,8 @@ class OutgoingStream(Protocol):
             self._link.proven(self)
 
     def tick(self, seconds: float) -> None:
-        """Called every so many seconds."""
+        """Count one tick; say hello on an idle connection, and end one that the peer does not answer. Called every
+        `seconds` seconds."""
         self.ticks += 1
         self._idle_ticks += 1
         if not self.is_proven:
@@ -236,12 +238,12 @@ class OutgoingLink:
     # -- for the network --------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Begin to connect."""
+        """Begin to connect to the peer."""
         self._is_open = True
         self._try()
 
     def close(self) -> None:
-        """End the connection, and make no other."""
+        """End the connection to the peer, and open no other."""
         self._is_open = False
         self._cancel_call()
         self._forget_kept()
@@ -251,7 +253,7 @@ class OutgoingLink:
             stream.end("this server stops")
 
     def send(self, frame: bytes) -> None:
-        """Send a frame, or lose it."""
+        """Send a frame to the peer, or lose the frame."""
         stream = self.stream
         if stream is not None:
             if not stream.send(frame):
@@ -262,11 +264,13 @@ class OutgoingLink:
             self._kept.append(frame)
             self._kept_bytes += len(frame)
             while self._kept_bytes > WAITING_BYTES_MAX:
-                self._kept_bytes -= len(self._kept.popleft())  # the latest frames are worth more
+                # The oldest frame is lost, since the latest ones are worth more.
+                self._kept_bytes -= len(self._kept.popleft())
                 self.links.counters.streams.dropped += 1
 
     def heard(self) -> None:
-        """Take in that a frame of the peer has come: it is there, so an attempt that waits for its time is made now."""
+        """Called when a frame of the peer has come: the peer runs, so an attempt to connect that waits for its time is
+        made now."""
         if self._call is not None:
             if self._clock.seconds() - self._tried_at >= FIRST_WAIT_SECONDS:
                 self._try()
@@ -301,7 +305,8 @@ class OutgoingLink:
         return self._call is not None
 
     def tick(self, seconds: float) -> None:
-        """Called every so many seconds."""
+        """Count a tick on both connections, and end one that is not of the preferred kind after `OTHERWISE_SECONDS`, so
+        that the preferred kind is tried again. Called every `seconds` seconds."""
         for each in (self.stream, self._trying):
             if each is not None:
                 each.tick(seconds)
@@ -317,7 +322,7 @@ class OutgoingLink:
             return
         addresses = self._addresses(self.peer)
         if not addresses:
-            return  # `moved` is called when there is one
+            return  # `moved` is called when the peer has an address
         self._tried_at = self._clock.seconds()
         kind = self._kinds[self._attempts % len(self._kinds)]
         address = addresses[self._attempts // len(self._kinds) % len(addresses)]
@@ -386,7 +391,7 @@ class OutgoingLink:
         if not self._is_open:
             return
         if self._attempts % len(self._kinds) and not stream.is_proven:
-            self._try()  # in another way
+            self._try()  # with the next kind, such as TCP after TLS
             return
         self._forget_kept()
         rounds = self._attempts // len(self._kinds)

@@ -152,7 +152,7 @@ class Path:
             self._set_timer()
 
     def stop(self) -> None:
-        """Forget everything, and send nothing more."""
+        """Forget all frames and probes, and send nothing more."""
         self.outgoing.clear()
         self.reassembly.clear()
         if self._timer is not None:

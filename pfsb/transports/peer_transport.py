@@ -30,7 +30,7 @@ class Network(Protocol):
     """A way to carry frames between this server and its peers."""
 
     def open(self) -> None:
-        """Begin to receive and to send, as far as addresses are known.
+        """Begin to receive and to send, as far as the addresses of the servers are known.
 
         Raises `CannotListenError` if this server's own address is known and cannot be used.
         """
@@ -42,7 +42,7 @@ class Network(Protocol):
         """Send a frame to a peer, or lose it. Never raises and never blocks."""
 
     def close(self) -> Any:
-        """Stop at once. Returns None, or a Deferred that fires when all is closed."""
+        """Stop at once. Returns None, or a Deferred that fires when all sockets are closed."""
 
 
 @implementer(ITransport)
@@ -132,7 +132,7 @@ class PeerTransport:
             self._secret_watch.start()
 
     def know_cluster(self, identity: bytes) -> None:
-        """Pass the identity of the cluster to the links; see `ITransport`."""
+        """Pass the random identity of the cluster to the links, as `ITransport.know_cluster` says."""
         self.links.know_cluster(identity)
 
     def watch_secrets(self, path: str, read: Callable[[], Sequence[bytes] | str]) -> None:
@@ -147,7 +147,7 @@ class PeerTransport:
         self.links.send(messages, to)
 
     def stop(self) -> Any:
-        """Stop at once. Returns a Deferred that fires when all is closed, or None if nothing was open."""
+        """Stop at once. Returns a Deferred that fires when all sockets are closed, or None if no socket was open."""
         self.book.stop()
         self.links.stop()
         if self._secret_watch is not None:

@@ -15,7 +15,7 @@ from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES
 
 LENGTH: Final = struct.Struct(">I")
 PULSE: Final = bytes(LENGTH.size)
-"""The answer of a receiver: it has got further bytes."""
+"""The bytes by which a receiver answers on a stream that it has got further bytes."""
 
 
 class Source(NamedTuple):

@@ -35,11 +35,11 @@ class SecretWatch:
     _call: IDelayedCall | None = field(init=False, default=None)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look at the file."""
         self._look()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking at the file."""
         if self._call is not None:
             self._call.cancel()
             self._call = None

@@ -36,12 +36,12 @@ _ALERTS: Final = (
     ("http request", "speaks HTTP, and no TLS"),
     ("unsupported protocol", "speaks an old version of TLS"),
 )
-"""A part of the reason that OpenSSL gives for an error -> the same for a person."""
+"""A part of the reason that OpenSSL gives for an error -> words for the same reason, for a person."""
 
 
 def shown_reason(reason: Failure) -> str | None:
-    """Why a connection has ended, if TLS has ended it, as a part of a sentence whose subject is the other end; None: it
-    has ended otherwise."""
+    """Words for the reason why TLS has ended a connection, as a part of a sentence whose subject is the other end;
+    None: TLS has not ended it."""
     error: Any = reason.value
     if isinstance(error, WrongCertificate):
         return str(error)

@@ -58,7 +58,8 @@ class StreamPortTaken(CannotListenError):
 
 @define(eq=False, slots=False)
 class _Given(Factory):
-    """Gives a connection a protocol that is there already, and leaves the factory of that protocol as it is."""
+    """A factory that gives a connection a protocol object that was made before, and does not start or stop the factory
+    of that object."""
 
     noisy = False
 
@@ -89,7 +90,7 @@ class StreamNetwork:
     _rng: Random = field(factory=Random)
     door: Door = field(init=False)
     outgoing: dict[int, OutgoingLink] = field(init=False)
-    """Peer -> the connection to it."""
+    """Peer -> the link that keeps the connection to it."""
     _port: Any = field(init=False, default=None)
     _bound: SocketAddress | None = field(init=False, default=None)
     """The address where this server listens; None: nowhere yet."""
@@ -136,7 +137,8 @@ class StreamNetwork:
         self._ticking = self._reactor.callLater(TICK_SECONDS, self._tick)
 
     def moved(self, server_id: int) -> None:
-        """Take notice that a server has another address; see `Network`."""
+        """Called when the address book has another address for a server, which may be this one: connect anew, or listen
+        anew."""
         if server_id != self._own_id:
             self.outgoing[server_id].moved()
             return
@@ -144,7 +146,7 @@ class StreamNetwork:
         self._reopen()
 
     def send_frame(self, peer: int, frame: bytes) -> None:
-        """Send a frame to a peer, or lose it."""
+        """Send a frame to a peer, or lose the frame."""
         self.outgoing[peer].send(frame)
 
     def close(self) -> Any:
@@ -260,11 +262,13 @@ class StreamTransport(PeerTransport):
         return [self.streams] if self._datagrams is None else [self._datagrams, self.streams]
 
     def believes_frames(self) -> bool:
-        """See `PeerTransport`: a secret proves who is there, and so does a certificate if each connection has one."""
+        """Whether frames show where their sender is (`PeerTransport.believes_frames`): a secret proves who has sent a
+        frame, and so does a certificate if each connection has one."""
         return bool(self._secrets) or tuple(self.kinds) == ("tls",)
 
     def comes_from(self) -> Callable[[int, object], bool]:
-        """See `PeerTransport`: a frame behind a certificate must be one of the server that the certificate names."""
+        """The function by which `Links` decides where a frame of a peer may come from (`PeerTransport.comes_from`): a
+        frame behind a certificate must be one of the server that the certificate names."""
         accepts, needs_certificate = self.book.accepts, tuple(self.kinds) == ("tls",)
 
         def comes_from(peer: int, source: object) -> bool:
@@ -277,7 +281,8 @@ class StreamTransport(PeerTransport):
         return comes_from
 
     def frame_sender(self) -> FrameSender:
-        """See `PeerTransport`."""
+        """The function by which `Links` sends a frame to a peer: over its stream if there is one, else, if datagrams
+        are used as well, in datagrams."""
         return self.streams.send_frame if self._datagrams is None else self._send_frame
 
     def _send_frame(self, peer: int, frame: bytes) -> None:

@@ -166,7 +166,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
 
 
 class _EagerTransport:
-    """The transport below TLS, whose writes go to the socket at once."""
+    """The transport of a connection below TLS. Writes to it go to the socket at once, and are not collected."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -181,7 +181,7 @@ class _EagerTransport:
 @implementer(IConsumer, ITCPTransport)
 class _EagerTLS(TLSMemoryBIOProtocol):
     def getHandle(self) -> Any:
-        """The socket, as of every other connection: some of its options are set, and it is asked how it is."""
+        """The socket of the connection, for callers that set its options or ask for its state."""
         transport: Any = self.transport
         return transport.getHandle()
 
@@ -258,15 +258,18 @@ class MutualTLS:
             )
 
     def protocol(self, inner: Any) -> Any:
-        """See `ServerSecurity`."""
+        """A protocol that speaks TLS as the end that was connected to, around the protocol `inner`
+        (`ServerSecurity.protocol`)."""
         return _wrapped(self.credentials, inner, is_client=False)
 
     def client(self, inner: Any) -> Any:
-        """See `ServerSecurity`."""
+        """A protocol that speaks TLS as the end that has connected, around the protocol `inner`
+        (`ServerSecurity.client`)."""
         return _wrapped(self.credentials, inner, is_client=True)
 
     def server_id(self, certificate: Any) -> int:
-        """See `ServerSecurity`."""
+        """The id of the server that a certificate names. Raises `WrongCertificate` if it names no server of this
+        cluster."""
         names = names_of(certificate.to_cryptography()) if certificate is not None else []
         for name in names:
             head, _, number = name.rpartition("/")

@@ -203,7 +203,7 @@ def _is_never(_peer: int) -> bool:
 
 @define(eq=False)
 class UDPNetwork:
-    """`Network` of datagrams: the receiving port of this server, and its sockets to all peers."""
+    """Network (`Network`) of datagrams: the receiving port of this server, and its sockets to all peers."""
 
     log = Logger()
 
@@ -346,13 +346,13 @@ class UDPNetwork:
     # -- frames -----------------------------------------------------------------------------------
 
     def send_frame(self, peer: int, frame: bytes) -> None:
-        """Send a frame to a peer, or lose it."""
+        """Send a frame to a peer, or lose the frame."""
         try:
             self._senders[peer].write(frame)
         except OSError as error:
             self._not_sent(peer, self._senders[peer], frame, error)
         except KeyError:
-            self.links.counters.send_errors += 1  # the address book has logged that the name has no address
+            self.links.counters.send_errors += 1  # the peer's name has no address, which the address book has logged
         if self._copies:
             self._send_copy(peer, frame)
 

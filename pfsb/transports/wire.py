@@ -450,7 +450,7 @@ def _seq(value: object) -> int:
 
 def _seqs(value: object) -> tuple[int, ...]:
     if type(value) is tuple and len(value) == 1 and type(value[0]) is int and 1 <= value[0] <= NUMBER_MAX:
-        return value  # as in most ACCEPTs of a server that is not busy
+        return value  # most ACCEPTs of a server that is not busy name one slot
     seqs = _list("seqs", value)
     if seqs and not (_integers(seqs) and min(seqs)):
         raise Malformed(f"seqs must be integers from 1 to {NUMBER_MAX}, not {reprlib.repr(seqs)}")

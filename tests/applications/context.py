@@ -39,18 +39,18 @@ class FakeContext:
 
 
 class Machine:
-    """One application and its context: types commands as clients do, one revision each."""
+    """One application and its context: runs commands as clients type them, each at a revision of its own."""
 
     def __init__(self, application: IReplicatedApplication) -> None:
         self.application = application
         self.context = FakeContext()
 
     def run(self, client_id: str, verb: str, *args: str) -> Any:
-        """Check and execute; the command's number is its revision."""
+        """Check a command and execute it, under its revision as command number."""
         return self.run_checked(client_id, self.application.check((verb, *args)))
 
     def run_checked(self, client_id: str, command: tuple[Any, ...]) -> Any:
-        """Execute what another version of the server may have checked."""
+        """Execute a command that `check` has not seen, as another version of the server may have let it through."""
         self.context.revision += 1
         self.context.session = client_id
         self.context.ticket = (client_id, self.context.revision)
@@ -69,7 +69,7 @@ class Machine:
         self.application.time_passed(self.context)
 
     def take_completed(self) -> list[tuple[Ticket, Result]]:
-        """The completions since the last call of this method."""
+        """The commands that were completed since the last call of this method, with their results."""
         completed, self.context.completed = self.context.completed, []
         return completed
 
@@ -93,7 +93,7 @@ def code(result: Result) -> str:
 
 
 def refusal(application: IReplicatedApplication, *command: str) -> BadRequest:
-    """The refusal of `check` for a command."""
+    """The refusal that `check` of an application raises for a command."""
     try:
         checked = application.check(command)
     except BadRequest as refused:

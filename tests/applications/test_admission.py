@@ -27,7 +27,7 @@ from pfsb.applications.interfaces import (
 
 
 class Counter:
-    """A right application, without the base class."""
+    """An application that is right, although it does not derive from the base class `Application`."""
 
     name = "counter"
     commands: Any = (
@@ -117,7 +117,8 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn("snapshot must take 0 arguments", self.refusal(changed(snapshot=lambda self, more: b"")))
 
     def test_application_may_lack_snapshot_and_restore_together(self) -> None:
-        """Then its servers take no snapshots. One that gives its state in pieces needs both for a new version."""
+        """An application may lack both snapshot and restore: its servers take no snapshots then. One that gives its
+        state in pieces needs both for a change to a new version."""
         bare = changed(snapshot=None, restore=None)
         refuse_wrong_application(bare(), bare)
         inherited = type("Inherited", (Application,), {"name": "inherited"})({})
@@ -162,7 +163,8 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn("NotImplementedError: no snapshot here", self.refusal(changed(snapshot=fail)))
 
     def test_frozen_state_is_tried(self) -> None:
-        """A frozen state stays as it was while a command is executed, and another application can be made from it."""
+        """The check takes a frozen state: it must stay as it was while a command is executed, and another application
+        must be made from it."""
         refuse_wrong_application(Frozen(), Frozen)
 
         def live(self: Any) -> Any:
@@ -191,7 +193,8 @@ class AdmissionTests(SynchronousTestCase):
             self.assertIn("next_deadline()", self.refusal(changed(next_deadline=lambda self, wrong=wrong: wrong)))
 
     def test_exception_is_no_reason_to_refuse(self) -> None:
-        """A cluster goes on after it, so a server must be able to start with such an application."""
+        """An application whose method raises an exception is not refused: a running cluster goes on after such an
+        exception, so a server must be able to start with the application."""
 
         def fail(self: Any, *_: Any) -> Any:
             raise ZeroDivisionError
@@ -201,7 +204,8 @@ class AdmissionTests(SynchronousTestCase):
             refuse_wrong_application(make(), make)
 
     def test_fault_of_the_machine_is_passed_on(self) -> None:
-        """The setting `apps` is changed inside of execution: this server alone would refuse what all others take."""
+        """A fault of the machine, such as a lack of memory, is not taken for a mistake of the application: this server
+        alone would refuse a change of the setting `apps` that all others take."""
 
         def fail(self: Any, *_: Any) -> Any:
             raise MemoryError
@@ -211,7 +215,9 @@ class AdmissionTests(SynchronousTestCase):
             self.assertRaises(MemoryError, refuse_wrong_application, make(), make)
 
     def test_exception_after_which_no_server_goes_on_is_told(self) -> None:
-        """The exception once left this check as it was, and a change of the settings then stopped every server."""
+        """An application whose exception in `used`, `length` or `events` is no fault of the machine is refused, with
+        the text of the exception. It once passed as an exception of the check, and a change of the settings then
+        stopped every server."""
 
         def fail(self: Any, *_: Any) -> Any:
             raise ZeroDivisionError("no\nnumber")

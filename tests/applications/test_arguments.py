@@ -57,7 +57,7 @@ class ApplicationsTest(SynchronousTestCase):
         self.assertEqual([application.name for application in self.applications], ["chat", "lock", "kv"])
 
     def test_every_described_verb_is_checked_and_quoted_in_its_own_usage(self) -> None:
-        """HELP and the errors say the same: too many arguments are answered with the usage that HELP prints."""
+        """The usage that HELP prints for a verb is also in the refusal of too many arguments."""
         for application in self.applications:
             for command in application.commands:
                 refused = refusal(application, command.verb, *["x"] * (rows_max + 1 + rows_max % 2))
@@ -66,7 +66,7 @@ class ApplicationsTest(SynchronousTestCase):
                 self.assertTrue(command.usage.startswith(command.verb))
 
     def test_unknown_verb_names_the_known_ones(self) -> None:
-        """UNKNOWN is the code for a verb that does not exist."""
+        """The refusal of an unknown verb has the code UNKNOWN, and names the verbs that there are."""
         refused = refusal(Lock(), "LOOK", "x")
         self.assertEqual(refused.code, "UNKNOWN")
         self.assertEqual(str(refused), '"LOOK" is no command here (there are: LOCK, LOCKS, TRYLOCK, UNLOCK)')
@@ -104,7 +104,7 @@ class ApplicationsTest(SynchronousTestCase):
             application.query((verb, *rest))
 
     def test_malformed_commands_are_refused_with_what_was_wrong(self) -> None:
-        """A runner is never called with too few arguments or with others than bytes, text and integers."""
+        """Checked commands never have too few arguments, nor arguments other than bytes, text and integers."""
         kv, context = KeyValue(), FakeContext()
         expected = Refused("BADREQUEST", 'this version of pfsb cannot run "PUT" with 2 arguments of these types')
         self.assertEqual(kv.execute(("PUT", b"k", 3), context), expected)
@@ -122,7 +122,7 @@ class ApplicationsTest(SynchronousTestCase):
         self.assertEqual(kv.snapshot(), KeyValue().snapshot())
 
     def test_snapshot_of_another_format_is_named_and_leaves_the_state(self) -> None:
-        """A server that cannot read a snapshot says so instead of starting from something else."""
+        """A server that cannot read a snapshot says which format it has found, and its state stays as it was."""
         for application in self.applications:
             before = application.snapshot()
             with self.assertRaises(ValueError) as raised:
@@ -132,28 +132,30 @@ class ApplicationsTest(SynchronousTestCase):
 
 
 class ArgumentsTest(SynchronousTestCase):
-    """Options, numbers, texts."""
+    """Options, numbers and texts among the arguments of a command."""
 
     def test_option_stands_anywhere_and_only_once(self) -> None:
-        """`limit=` is an option of RANGE before, between and behind from and to."""
+        """`limit=` is an option of RANGE before, between and behind the keys, and may be given once."""
         for typed in (("limit=5", "a", "b"), ("a", "limit=5", "b"), ("a", "b", "limit=5")):
             self.assertEqual(KeyValue().check(("RANGE", *typed)), ("RANGE", b"a", b"b", 5))
         self.assertIn("limit= is given twice", str(refusal(KeyValue(), "RANGE", "a", "b", "limit=5", "limit=5")))
 
     def test_quoted_argument_is_never_an_option(self) -> None:
-        """A lock may be called wait=1, if it is quoted; a word that only looks like an option is a name."""
+        """A lock may have the name wait=1 if the name is quoted; and a word that only looks like an option is a
+        name."""
         self.assertEqual(Lock().check(("LOCK", Quoted("wait=1"))), ("LOCK", "wait=1", -1))
         self.assertEqual(Lock().check(("LOCK", "limit=1")), ("LOCK", "limit=1", -1))
         self.assertIn("LOCK does not go with no arguments", str(refusal(Lock(), "LOCK", "wait=1")))
 
     def test_normalised_command_is_made_of_plain_bytes_or_text(self) -> None:
-        """How an argument was written is forgotten, so that servers compare and encode equal commands."""
+        """A checked command has arguments of plain bytes or text, however they were written, so that servers compare
+        and encode equal commands."""
         checked = KeyValue().check(("PUT", Quoted("k"), Quoted("v")))
         self.assertEqual([type(part) for part in checked], [str, bytes, bytes])
         self.assertEqual([type(part) for part in Lock().check(("TRYLOCK", Quoted("k")))], [str, str])
 
     def test_seconds_become_milliseconds_rounded_up(self) -> None:
-        """Only 0 means at once, and no float is on the way."""
+        """Seconds become whole milliseconds, rounded up without floats, so that only 0 means at once."""
         waits = {"0": 0, "0.0001": 1, "1": 1_000, "2.5": 2_500, "0.29": 290, "0.30000000000000004": 301}
         for typed, milliseconds in waits.items():
             self.assertEqual(Lock().check(("LOCK", "x", f"wait={typed}")), ("LOCK", "x", milliseconds), typed)
@@ -168,7 +170,8 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIn("wait= takes at most 31536000 seconds, not 31536001", str(refused))
 
     def test_limit_outside_its_bounds_is_refused_with_the_bounds(self) -> None:
-        """A reply is bounded; a client that asks for more rows is refused rather than given fewer."""
+        """A limit that is too large is refused with the bounds, and not lowered: the client would get fewer rows than
+        it asked for."""
         self.assertEqual(KeyValue().check(("KEYS", f"limit={rows_max}")), ("KEYS", b"", b"", rows_max))
         for typed in ("0", "-1", f"{rows_max + 1}", "all", "9" * 5_000):
             refused = refusal(KeyValue(), "KEYS", f"limit={typed}")
@@ -176,7 +179,8 @@ class ArgumentsTest(SynchronousTestCase):
             self.assertLess(len(str(refused)), 200)
 
     def test_key_has_1_to_1024_bytes(self) -> None:
-        """Bytes, not characters: one more of two bytes is too much where one of one byte is not."""
+        """The length of a key is counted in bytes and not in characters: a key that has room for one more byte has none
+        for a character of two."""
         full = "k" * (key_bytes_max - 1)
         self.assertEqual(KeyValue().check(("GET", full + "k")), ("GET", full.encode() + b"k"))
         refused = refusal(KeyValue(), "GET", full + "\u00e9")
@@ -186,13 +190,14 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIn("a name cannot be empty", str(refusal(Lock(), "TRYLOCK", "")))
 
     def test_value_has_up_to_a_mebibyte(self) -> None:
-        """An empty value is a value."""
+        """A value may be empty, and may have a mebibyte at most."""
         self.assertEqual(KeyValue().check(("PUT", "k", "")), ("PUT", b"k", b""))
         self.assertEqual(KeyValue().check(("PUT", "k", "v" * value_bytes_max))[1], b"k")
         self.assertEqual(refusal(KeyValue(), "PUT", "k", "v" * (value_bytes_max + 1)).code, "TOOLARGE")
 
     def test_text_that_cannot_be_stored_is_refused_with_its_place(self) -> None:
-        """Half a surrogate pair has no UTF-8; a NUL ends a text for many tools."""
+        """Half a surrogate pair, which UTF-8 does not have, and NUL, which ends a text for many tools, are refused in a
+        text."""
         for application, command in ((KeyValue(), ("PUT", "k")), (Chat(), ("SAY",))):
             refused = refusal(application, *command, "ab\ud800")
             self.assertIn("has half a surrogate pair at character 3", str(refused))
@@ -203,7 +208,7 @@ class ArgumentsTest(SynchronousTestCase):
             self.assertIn("byte 3 of it is not UTF-8", str(refusal(application, *command, Data(b"ab\xff"))))
 
     def test_keys_and_values_are_any_bytes(self) -> None:
-        """The lengths of the client's bytes are checked, and nothing else."""
+        """For keys and values only the number of bytes is checked."""
         kv = KeyValue()
         self.assertEqual(kv.check(("PUT", Data(b"\xff\0"), Data(b"\xc3"))), ("PUT", b"\xff\0", b"\xc3"))
         self.assertEqual(kv.check(("CAS", "k", Data(b"nil"), Data(b""))), ("CAS", b"k", 1, b"nil", b""))
@@ -215,7 +220,8 @@ class ArgumentsTest(SynchronousTestCase):
     @given(st.binary(max_size=30))
     @examples(200)
     def test_text_that_stands_for_bytes(self, data: bytes) -> None:
-        """Each text makes the same bytes again, and is no `Data` only if they are UTF-8 without NUL."""
+        """Each text that stands for bytes makes the same bytes again; it is no `Data` only if the bytes are UTF-8
+        without NUL."""
         argument = argument_of(text_of(data))
         found = argument.data if isinstance(argument, Data) else argument.encode()
         self.assertEqual(found, data)
@@ -226,7 +232,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(isinstance(argument, Data), not is_text)
 
     def test_integer_has_64_bits(self) -> None:
-        """Decimal ASCII digits, a minus, nothing else."""
+        """An integer is decimal ASCII digits, perhaps with a minus, within 64 bits."""
         self.assertEqual(parse_integer("-9223372036854775808"), -(2**63))
         self.assertEqual(parse_integer("9223372036854775807"), 2**63 - 1)
         for text in ("", "-", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "\u0661", "9223372036854775808", "9" * 10_000):
@@ -236,7 +242,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIsNone(parse_integer(b"\xff1"))
 
     def test_integer_in_a_value_has_one_form(self) -> None:
-        """INCR counts on from values that it could have written."""
+        """INCR takes only a value that INCR itself could have written: an integer has one form."""
         for number in (0, 1, -1, 10, -(2**63), 2**63 - 1):
             self.assertEqual(integer_in(b"%d" % number), number)
         for data in (
@@ -268,7 +274,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIn("not UTF-8", str(refusal(Lock(), "LOCK", Data(b"\xff"))))
 
     def test_quoting_within_a_sentence_is_one_short_printable_line(self) -> None:
-        """An error is one line, whatever the key that it speaks of."""
+        """A refusal that quotes a key is one short line, whatever bytes the key has."""
         self.assertEqual(quoted('a"b\n'), r'"a\"b\n"')
         self.assertEqual(quoted("caf\u00e9"), '"caf\u00e9"')
         self.assertEqual(quoted("\u2028\u202e"), r'"\u2028\u202e"')
@@ -277,7 +283,8 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(quoted(b"\xff" * 100), '"' + 15 * r"\\xff" + '..."')
 
     def test_value_is_shown_as_text_whatever_it_is(self) -> None:
-        """Nothing raises; for bytes that are no UTF-8, such as half a character, stand halves of surrogate pairs."""
+        """Any bytes can be shown as text: halves of surrogate pairs stand for bytes that are no UTF-8, such as half a
+        character."""
         shown = [as_text(value) for value in (12, "k", Quoted("k"), "\u00e9".encode(), b"a\xc3", b"\xed\xa0\x80", b"")]
         self.assertEqual(shown, ["12", "k", "k", "\u00e9", "a\udcc3", "\udced\udca0\udc80", ""])
         self.assertEqual({type(each) for each in shown}, {str})

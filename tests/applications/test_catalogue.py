@@ -43,7 +43,7 @@ from zope.interface import classImplements
 from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
 classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 """
-"""The beginning of a plugin file as it had to be before the class declared its interfaces."""
+"""The beginning of a plugin file as it was necessary before the class declared its interfaces itself."""
 
 
 class Counter(Application):
@@ -88,12 +88,12 @@ class Finding(SynchronousTestCase):
         self.assertEqual([each.name for each in catalogue_of_plugins(names).applications], names)
 
     def test_every_call_builds_anew(self) -> None:
-        """Two servers in one process (the simulator) share no state."""
+        """Each call makes new applications, so that two servers in one process, as in the simulator, share no state."""
         self.assertIsNot(catalogue_of_plugins(["chat"]).applications[0], catalogue_of_plugins(["chat"]).applications[0])
 
     def test_application_of_a_third_party_needs_one_line_in_a_plugin(self) -> None:
-        """A plugin names any module with a factory that can be called without arguments. The class of the line declares
-        what it is; a file that declares it itself, as it once had to, does no harm."""
+        """A plugin names any module with a factory that can be called without arguments. The class in the line declares
+        its interfaces; a plugin file that declares them itself, as it once had to, does no harm."""
         for begin in (PLUGIN, EARLIER_PLUGIN):
             self.plugins(f'"counter", "Counts.", "{__name__}", "Counter"', begin=begin)
             self.assertEqual(
@@ -103,25 +103,28 @@ class Finding(SynchronousTestCase):
             sys.modules.pop("twisted.plugins.someone_elses_plugins", None)
 
     def test_an_unknown_application_is_answered_with_the_known_ones(self) -> None:
-        """Errors say what would be right."""
+        """The error for an unknown application names the known ones."""
         self.assertEqual(
             self.refusal("chat", "chess"), 'there is no application "chess"; known are chat, instances, kv, lock'
         )
 
     def test_a_name_with_two_plugins_is_refused(self) -> None:
-        """Which of them would run would depend on the order of folders, and could differ between servers."""
+        """Two plugins of one name are refused: which of them would run depended on the order of folders, and could
+        differ between servers."""
         self.plugins('"kv", "Another.", "collections", "Counter"')
         self.assertEqual(self.refusal("kv"), '2 plugins are named "kv"; each application needs a name of its own')
 
     def test_a_plugin_has_the_name_of_its_application(self) -> None:
-        """Settings name the plugin. At their next change the application would be another one, with its first state."""
+        """A plugin must have the name of its application: otherwise the next change of settings, which names the
+        plugin, would begin another application with its first state."""
         self.plugins('"store", "Keys.", "pfsb.applications.key_value", "KeyValue"')
         self.assertEqual(
             self.refusal("store"), "the plugin \"store\" makes an application that is named 'kv': they must be equal"
         )
 
     def test_a_name_that_settings_do_not_take_is_refused_in_the_plugin(self) -> None:
-        """The setting `apps` has names of letters, digits and _, with commas between them."""
+        """A plugin whose name the setting `apps` could not hold is refused: that setting has names of letters, digits
+        and _, with commas between them."""
         for wrong in ("two words", "a,b", "kv:2", "line\n", "", "2nd", "n" * 65):
             self.assertRaises(ValueError, ApplicationMaker, wrong, "Help.", "collections", "Counter")
 
@@ -139,7 +142,7 @@ class TheCatalogue(SynchronousTestCase):
         self.catalogue = Catalogue([self.parrot, self.raven])
 
     def test_a_command_is_checked_by_the_application_that_has_its_verb(self) -> None:
-        """The arguments arrive as they were typed."""
+        """A command is checked by the application that has its verb, which gets the arguments as they were typed."""
         self.assertEqual(self.catalogue.check(("NEVERMORE", "a", "B")), ("checked by", "raven", "NEVERMORE", "a", "B"))
 
     def test_verbs_are_in_any_case(self) -> None:
@@ -147,36 +150,38 @@ class TheCatalogue(SynchronousTestCase):
         self.assertEqual(self.catalogue.check(("say", "Hi")), ("checked by", "parrot", "SAY", "Hi"))
 
     def test_a_verb_leads_to_its_application_and_description(self) -> None:
-        """Front ends need both: to route a command, and for HELP."""
+        """The catalogue gives, for a verb, its application and its description: front ends route commands by the one,
+        and HELP shows the other."""
         entry = self.catalogue.entry("repeat")
         self.assertIs(entry.application, self.parrot)
         self.assertEqual(entry.description, self.parrot.commands[1])
         self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])
 
     def test_an_unknown_verb_is_answered_with_the_nearest_one(self) -> None:
-        """The code of the refusal is UNKNOWN."""
+        """The refusal of an unknown verb has the code UNKNOWN, and names the verb that is most like it."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ("repaet",))
         self.assertEqual((error.code, str(error)), ("UNKNOWN", 'unknown verb REPAET; did you mean "REPEAT"?'))
 
     def test_a_verb_unlike_any_is_answered_with_all(self) -> None:
-        """No suggestion is better than a silly one."""
+        """The refusal of a verb that is like no other names all verbs."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ("XYZZY",))
         self.assertEqual(str(error), "unknown verb XYZZY; known are SAY, REPEAT, NEVERMORE")
 
     def test_empty_command_is_refused(self) -> None:
-        """An empty command is the caller's mistake, and gets a sentence all the same."""
+        """An empty command is refused with a sentence."""
         error = self.assertRaises(BadRequest, self.catalogue.check, ())
         self.assertEqual((error.code, str(error)), ("BADREQUEST", "a verb is missing (example: HELP)"))
 
     def test_two_applications_with_one_verb_cannot_run_together(self) -> None:
-        """Which of them a command meant could not be told."""
+        """Two applications with the same verb are refused: it could not be told which of them a command means."""
         error = self.assertRaises(BadRequest, Catalogue, [self.parrot, self.raven, Parrot("crow", ["SAY"])])
         self.assertEqual(
             str(error), "the applications parrot and crow both have the verb SAY; they cannot run in one server"
         )
 
     def test_names_that_break_lines_are_refused(self) -> None:
-        """The line protocol prints a verb and a name as they are. The refusal is one line with application and verb."""
+        """A verb or a name that would break a line is refused with one line that has both, since the line protocol
+        prints them as they are."""
         for wrong in ("TWO WORDS", "LINE\nOK", "say", "", "2ND", "SAY\x00", "É", "V" * 33):
             error = str(self.assertRaises(BadRequest, Catalogue, [Parrot("crow", ["FLY", wrong])]))
             self.assertIn("the application crow has the verb ", error)
@@ -186,7 +191,7 @@ class TheCatalogue(SynchronousTestCase):
             self.assertTrue(error.startswith("an application is named '") and error.isprintable(), error)
 
     def test_help_is_one_line(self) -> None:
-        """HELP prints usage and help as they are."""
+        """A usage or help with a line end is refused, since HELP prints both as they are."""
         for wrong in (
             CommandDescription("FLY", "FLY\nOK", "Flies."),
             CommandDescription("FLY", "FLY", "Flies.\nOK"),
@@ -197,6 +202,7 @@ class TheCatalogue(SynchronousTestCase):
             self.assertTrue(error.isprintable(), error)
 
     def test_switch_to_a_wrong_name_is_refused(self) -> None:
-        """The settings stay, on every server alike, and so do the applications."""
+        """A change of settings to an application that does not exist changes neither the settings nor the applications,
+        on any server."""
         self.assertRaises(BadRequest, self.catalogue.switch, [Parrot("crow", ["a b"])])
         self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])

@@ -1,4 +1,4 @@
-"""Tests of the ordered log, and of following it."""
+"""Tests of the application chat: its ordered lines, and the events that follow it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ChatTest(SynchronousTestCase):
             self.machine.run("alice", "SAY", f"line {number}")
 
     def test_say_answers_index_and_revision(self) -> None:
-        """The index counts lines, the revision all commands executed."""
+        """SAY answers with an index, which counts lines, and a revision, which counts all commands executed."""
         self.machine.context.revision = 41
         result = self.machine.run("alice", "SAY", "good  morning")
         self.assertEqual(result, Done((("index", 1), ("revision", 42))))
 
     def test_log_shows_who_said_what(self) -> None:
-        """The reply has rows `+index=I client="id" text="..."`."""
+        """LOG answers with a row `+index=I client="id" text="..."` for each line of the chat."""
         self.machine.run("alice", "SAY", "hello")
         self.machine.run("bob", "SAY", "hello yourself")
         self.assertEqual(
@@ -43,7 +43,7 @@ class ChatTest(SynchronousTestCase):
         )
 
     def test_log_starts_at_from_and_ends_at_limit(self) -> None:
-        """Beyond the last line there is nothing, and that is no error."""
+        """LOG shows lines from `from` up to `limit`; beyond the last line the reply is empty, and no error."""
         self.say(5)
         shown = rows(self.machine.ask("LOG", "from=3", "limit=2"))
         self.assertEqual([row[0] for row in shown], [("index", 3), ("index", 4)])
@@ -57,7 +57,8 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(len(rows(self.chat.query(("LOG", 1, 2**60)))), 10_000)
 
     def test_lines_and_names_have_a_quota_together(self) -> None:
-        """A chat that is full stays so; the sum is made anew by a snapshot."""
+        """The bytes of lines and names together have a quota. A full chat stays full after a restore, which computes
+        the sum anew."""
         self.machine.context.quotas = evolve(self.machine.context.quotas, chat_bytes=14, value_bytes=6)
         self.assertEqual(code(self.machine.run("bob", "SAY", "1234567")), "TOOLARGE")
         self.assertEqual(field(self.machine.run("bob", "SAY", "1234\u00e9"), "index"), 1)
@@ -70,13 +71,14 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(other.used(), 14)
 
     def test_log_too_large_to_be_built_is_refused(self) -> None:
-        """Few rows may be long: a client that asks for too much at a time is told to ask for less."""
+        """LOG of lines that are together too large for one reply is refused, and the client is told to ask for less."""
         self.chat.lines = [("alice", "x" * 1_000_000)] * 5
         self.assertEqual(code(self.machine.ask("LOG")), "TOOLARGE")
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
 
     def test_events_are_the_lines_in_order(self) -> None:
-        """The events are `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
+        """The events of the chat are its lines in order, `* CHAT index=I client="id" text="..."`, without gaps or
+        repetitions."""
         self.say(3)
         self.assertEqual(self.chat.length(), 3)
         second = Event("CHAT", (("index", 2), ("client", "alice"), ("text", "line 2")))
@@ -87,7 +89,8 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(self.chat.events(0, 2), self.chat.events(1, 2))
 
     def test_listen_says_from_where(self) -> None:
-        """0 stands for "from now on"; lines count from 1."""
+        """The answer to LISTEN tells the number of the first line that will come; 0 stands for "from now on", and lines
+        count from 1."""
         self.assertEqual(self.chat.check(("LISTEN",)), ("LISTEN", 0))
         self.assertEqual(self.chat.check(("LISTEN", "from=3")), ("LISTEN", 3))
         self.assertEqual(self.chat.check(("UNLISTEN",)), ("UNLISTEN",))
@@ -95,18 +98,19 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(str(refused), 'from= takes a number from 1 on, not "0"; usage: LISTEN [from=I]')
 
     def test_listening_is_described_as_a_question(self) -> None:
-        """HELP lists it; it is never ordered, and no execution of it changes anything."""
+        """LISTEN is described as a question, so that HELP lists it; it is never ordered, and executing it changes
+        nothing."""
         changes = {command.verb: command.changes for command in self.chat.commands}
         self.assertEqual(changes, {"SAY": True, "LISTEN": False, "UNLISTEN": False, "LOG": False})
         self.assertEqual(code(self.machine.run("alice", "LISTEN")), "BADREQUEST")
 
     def test_say_without_text_is_refused(self) -> None:
-        """SAY alone is more likely a mistake than an empty line."""
+        """SAY without a text is refused: it is more likely a mistake than an empty line."""
         self.assertIn("there is nothing to say", str(refusal(self.chat, "SAY", "")))
         self.assertEqual(refusal(self.chat, "SAY").code, "BADREQUEST")
 
     def test_sessions_and_time_leave_the_log_alone(self) -> None:
-        """Lines never vanish from the log."""
+        """Neither ends of sessions nor time remove lines from the chat."""
         self.say(1)
         before = self.chat.snapshot()
         self.machine.end("alice")

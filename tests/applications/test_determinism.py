@@ -28,10 +28,11 @@ class DeterminismTest(SynchronousTestCase):
 
     @long
     def test_processes_with_different_hash_seeds_agree(self) -> None:
-        """No answer, no order of answers and no snapshot depends on the order of a set."""
+        """With any hash seed of Python, answers, their order and snapshots are the same: none depends on the order of a
+        set."""
         digests = {digest_elsewhere(hash_seed, seed=7, commands=3_000) for hash_seed in ("0", "1", "2")}
         self.assertEqual(digests, {digest(seed=7, commands=3_000)})
 
     def test_different_histories_differ(self) -> None:
-        """The digest depends on the history; else the other test would prove nothing."""
+        """Different histories have different digests; otherwise the comparison of processes would prove nothing."""
         self.assertNotEqual(digest(seed=7, commands=100), digest(seed=8, commands=100))

@@ -113,7 +113,8 @@ class InstancesTests(SynchronousTestCase):
         self.assertEqual(refusal(self.instances, "PART", "1", "0", "1048577", "YQ==").code, "TOOLARGE")
 
     def test_commands_of_another_version_are_refused_and_change_nothing(self) -> None:
-        """A command that another version of the server let through neither raises nor leaves anything behind."""
+        """A command that another version of the server let through, and that this one would refuse, is refused when it
+        is executed; it neither raises nor changes anything."""
         before = self.instances.snapshot()
         for command, expected in (
             (("PROPOSE", 1, "no base64"), "BADREQUEST"),
@@ -130,7 +131,7 @@ class InstancesTests(SynchronousTestCase):
 
 
 class PartsTests(SynchronousTestCase):
-    """A value in parts: "abcdef" in three, of two bytes each."""
+    """A value that comes in parts: here "abcdef", in three parts of two bytes each."""
 
     limits = InstanceLimits(value_bytes=6, unfinished_bytes=3 * (6 + 1_024), unfinished_of_session=2)
 
@@ -139,7 +140,7 @@ class PartsTests(SynchronousTestCase):
         self.machine = Machine(self.instances)
 
     def part(self, client_id: str, seq: int, offset: int, value: bytes = b"abcdef") -> object:
-        """The answer to the part of two bytes at `offset`."""
+        """Execute the part of two bytes at `offset`. Returns its answer."""
         return self.machine.run(
             client_id, "PART", str(seq), str(offset), str(len(value)), encoded(value[offset : offset + 2])
         )
@@ -149,7 +150,7 @@ class PartsTests(SynchronousTestCase):
         return base64.b64decode(field(shown, "value")) if field(shown, "decided") == "yes" else None
 
     def test_last_part_decides(self) -> None:
-        """Before it, no question sees anything of the value."""
+        """The last part decides the instance; before it, no question sees anything of the value."""
         self.assertEqual(field(self.part("alice", 7, 0), "received"), 2)
         self.assertEqual(field(self.part("alice", 7, 2), "received"), 4)
         self.assertEqual((self.decided(7), rows(self.machine.ask("INSTANCES"))), (None, ()))
@@ -158,7 +159,8 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual((len(self.instances.unfinished), self.instances.unfinished.bytes_used), (0, 0))
 
     def test_parts_of_two_clients_are_never_mixed(self) -> None:
-        """The value that is whole first decides; the other client hears so at its next part."""
+        """When two clients send a value in parts, the one whose value is complete first decides; the other is told so
+        at its next part."""
         for offset, client_id, value in ((0, "a", b"aaaaaa"), (0, "b", b"bbbbbb"), (2, "b", b"bbbbbb")):
             self.part(client_id, 7, offset, value)
         self.part("a", 7, 2, b"aaaaaa")
@@ -174,7 +176,8 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(field(self.part("alice", 7, 2), "first"), "no")
 
     def test_part_out_of_order_is_refused_and_says_which_is_next(self) -> None:
-        """The parts so far stay: the client can go on with the right one."""
+        """A part out of order is refused, and the refusal tells which part is next. The earlier parts stay, so the
+        client can go on."""
         self.part("alice", 7, 0)
         refused = self.part("alice", 7, 4)
         self.assertEqual(code(refused), "NOTFOUND")
@@ -190,7 +193,7 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual((field(last, "first"), self.decided(7)), ("yes", b"ABCDEF"))
 
     def test_session_that_ends_takes_its_parts_along(self) -> None:
-        """Nothing more comes of them. The parts of other sessions stay."""
+        """When a session ends, the parts that it has sent are dropped. The parts of other sessions stay."""
         self.part("alice", 7, 0)
         self.part("alice", 8, 0)
         self.part("bob", 7, 0)
@@ -227,7 +230,8 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(field(self.part("d", 2, 0), "received"), 2)
 
     def test_silent_client_makes_room_for_others(self) -> None:
-        """The state machine's time decides, so that every server drops the same value; one that grows is safe."""
+        """The value of a client that sends no further part is dropped when another needs its room, by the state
+        machine's time, so that every server drops the same value. A value that grows is not dropped."""
         for client_id in ("a", "b", "c"):
             self.part(client_id, 1, 0)
         self.machine.pass_time(self.limits.unfinished_idle_ms)
@@ -256,7 +260,7 @@ class PartsTests(SynchronousTestCase):
 
 
 class QuotaTests(SynchronousTestCase):
-    """The quota of all decided instances together, and that of one value."""
+    """The quota of all decided instances together, and the maximum size of one value."""
 
     def setUp(self) -> None:
         self.instances = Instances()
@@ -270,7 +274,8 @@ class QuotaTests(SynchronousTestCase):
         return self.machine.run("alice", "PROPOSE", str(seq), encoded(b"x" * size))
 
     def test_value_beyond_the_quota_is_refused_and_not_decided(self) -> None:
-        """Up to the quota all is decided, and proposals for decided instances are still answered."""
+        """A value beyond the quota is refused, and its instance is not decided. Proposals for decided instances are
+        still answered."""
         for seq in (0, 1):
             self.assertEqual(field(self.propose(seq, 100), "first"), "yes")
         refused = self.propose(2, 0)
@@ -280,7 +285,8 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual((sorted(self.instances.decided), self.instances.used()), ([0, 1], 328))
 
     def test_instances_that_are_forgotten_make_room(self) -> None:
-        """Whether the range that is passed is short or longer than the table."""
+        """Instances that are forgotten by DONE make room in the quota, whether fewer or more instances are forgotten
+        than are decided."""
         for least in (1, 2**62):
             first = self.instances.least
             for seq in (first, first + 1):
@@ -291,7 +297,7 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual((self.instances.used(), field(self.propose(2**62, 200), "first")), (0, "yes"))
 
     def test_parts_of_a_value_that_has_no_room_are_refused_at_once(self) -> None:
-        """The size that the first part announces counts, so nothing is kept of a value that could not be decided."""
+        """The first part of a value that has no room is refused: the size that it announces counts."""
         refused = self.machine.run("alice", "PART", "0", "0", "265", encoded(b"x" * 100))
         self.assertEqual((refused.code, len(self.instances.unfinished)), ("TOOLARGE", 0))
         self.machine.run("alice", "PART", "0", "0", "264", encoded(b"x" * 100))
@@ -301,7 +307,7 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual(code(self.machine.run("alice", "PART", "0", "100", "264", encoded(b"x" * 164))), "CONFLICT")
 
     def test_value_larger_than_one_may_be_is_refused(self) -> None:
-        """The setting value_bytes holds for PROPOSE and for values in parts."""
+        """A value larger than the setting value_bytes allows is refused, whether it comes by PROPOSE or in parts."""
         self.limit(value_bytes=10)
         self.assertEqual(field(self.propose(0, 10), "first"), "yes")
         self.assertIn("11 bytes, 10 are allowed (value_bytes)", self.propose(1, 11).text)

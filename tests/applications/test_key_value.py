@@ -1,4 +1,4 @@
-"""Keys and values, against a plain dict."""
+"""The application kv, compared with a plain dict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ texts = st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=4)
 
 
 def each_of(keys: str) -> list[bytes]:
-    """A key for each of these characters."""
+    """A key of one character for each of these characters."""
     return [key.encode() for key in keys]
 
 
@@ -45,14 +45,15 @@ class KeyValueTest(SynchronousTestCase):
         return [row[0][1] for row in rows(self.machine.ask(*typed))]
 
     def test_get_shows_the_revision_of_the_last_write(self) -> None:
-        """Not that of the last command, nor that of a read or of a write to another key."""
+        """GET shows the revision of the last write to the key, not that of the last command, of a read, or of a write
+        to another key."""
         self.put(colour="red", shape="round")
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", b"red"), ("revision", 1))))
         self.put(colour="blue")
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", b"blue"), ("revision", 3))))
 
     def test_absent_key_is_not_found(self) -> None:
-        """Never written and deleted are the same."""
+        """GET of a key that was never written, or was deleted, is refused with NOTFOUND."""
         self.assertEqual(code(self.machine.ask("GET", "colour")), "NOTFOUND")
         self.put(colour="red")
         self.assertEqual(self.machine.run("alice", "DEL", "colour"), Done((("deleted", 1), ("revision", 2))))
@@ -60,7 +61,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.machine.run("alice", "DEL", "colour"), Done((("deleted", 0), ("revision", 3))))
 
     def test_del_of_several_keys_tells_how_many_there_were(self) -> None:
-        """All at one revision; a key that is named twice counts once."""
+        """DEL of several keys removes all of them at one revision, and tells how many there were; a key that is named
+        twice counts once."""
         self.put(a="1", b="2", c="3")
         self.assertEqual(
             self.machine.run("alice", "DEL", "a", "nothing", "c", "a"), Done((("deleted", 2), ("revision", 4)))
@@ -82,7 +84,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual([row[0][1] for row in rows(restored.query(("KEYS", b"", b"", 9)))], each_of("abcdef"))
 
     def test_cas_sets_only_what_it_expects(self) -> None:
-        """The loser's value is nowhere, and the revision of the key is the winner's."""
+        """A CAS that expects another value changes neither the value nor the revision of the key."""
         self.put(colour="red")
         self.assertEqual(self.machine.run("a", "CAS", "colour", "red", "blue"), Done((("revision", 2),)))
         lost = self.machine.run("b", "CAS", "colour", "red", "green")
@@ -91,7 +93,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", b"blue"), ("revision", 2))))
 
     def test_bare_nil_means_absent_and_quoted_nil_a_value(self) -> None:
-        """Only the bare word nil stands for an absent key."""
+        """In a CAS only the bare word nil stands for an absent key; in quotes it is a value."""
         self.assertEqual(self.kv.check(("CAS", "k", "nil", "v")), ("CAS", b"k", 0, b"", b"v"))
         self.assertEqual(self.kv.check(("CAS", "k", Quoted("nil"), "v")), ("CAS", b"k", 1, b"nil", b"v"))
         self.assertEqual(code(self.machine.run("a", "CAS", "k", Quoted("nil"), "v")), "CONFLICT")
@@ -100,20 +102,20 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(field(self.machine.run("a", "CAS", "k", Quoted("nil"), "v"), "revision"), 4)
 
     def test_incr_counts_from_nothing_up_and_down(self) -> None:
-        """The value is bytes, as every value: digits of ASCII."""
+        """INCR counts from 0 if the key is absent; the value is bytes, digits of ASCII."""
         self.assertEqual(self.machine.run("a", "INCR", "n"), Done((("value", b"1"), ("revision", 1))))
         self.assertEqual(field(self.machine.run("a", "INCR", "n", "-11"), "value"), b"-10")
         self.assertIn('n is "1.5", which is no integer', str(refusal(self.kv, "INCR", "n", "1.5")))
 
     def test_incr_of_anything_else_conflicts_and_leaves_it(self) -> None:
-        """A value is never lost to a wrong command."""
+        """INCR of a value that is no integer is refused with CONFLICT, and the value stays."""
         for value in ("red", "", "1.0", "9223372036854775808"):
             self.put(k=value)
             self.assertEqual(code(self.machine.run("a", "INCR", "k")), "CONFLICT")
             self.assertEqual(field(self.machine.ask("GET", "k"), "value"), value.encode())
 
     def test_incr_stays_within_64_bits(self) -> None:
-        """Both ends, from inside."""
+        """INCR that would leave the range of 64 bits is refused, at both ends."""
         self.put(high=str(2**63 - 2), low=str(-(2**63) + 1))
         self.assertEqual(field(self.machine.run("a", "INCR", "high"), "value"), b"%d" % (2**63 - 1))
         self.assertEqual(code(self.machine.run("a", "INCR", "high")), "CONFLICT")
@@ -121,7 +123,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(code(self.machine.run("a", "INCR", "low", "-1")), "CONFLICT")
 
     def test_append_grows_a_value_up_to_its_limit(self) -> None:
-        """The limit is in bytes; a refused APPEND leaves the value and its revision."""
+        """APPEND makes a value longer up to its limit in bytes; a refused APPEND leaves the value and its revision."""
         self.assertEqual(self.machine.run("a", "APPEND", "k", "ab"), Done((("value", b"ab"), ("revision", 1))))
         self.machine.run("a", "APPEND", "k", "x" * (value_bytes_max - 3))
         self.assertEqual(code(self.machine.run("a", "APPEND", "k", "\u00e9")), "TOOLARGE")
@@ -129,7 +131,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(len(field(self.machine.run("a", "APPEND", "k", "y"), "value")), value_bytes_max)
 
     def test_fnv1a_agrees_with_published_hashes(self) -> None:
-        """draft-eastlake-fnv, test values of the 32 bit form."""
+        """`fnv1a_32` gives the values that draft-eastlake-fnv has for the 32-bit form."""
         published = {b"": 0x811C9DC5, b"a": 0xE40C292C, b"foobar": 0xBF9CF968}
         self.assertEqual({data: fnv1a_32(data) for data in published}, published)
 
@@ -141,7 +143,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(field(self.machine.ask("GET", "k"), "value"), b"%d" % fnv1a_32(b"3214735720\xc3\xa9"))
 
     def test_mput_writes_all_at_one_revision_or_nothing(self) -> None:
-        """One wrong pair, and no pair is written."""
+        """If one pair of an MPUT is wrong, no pair is written."""
         self.assertEqual(self.machine.run("a", "MPUT", "x", "1", "y", "2", "x", "3"), Done((("revision", 1),)))
         self.assertEqual(
             rows(self.machine.ask("MGET", "y", "z", "x")),
@@ -156,7 +158,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("KEYS"), [b"x", b"y"])
 
     def test_mput_fits_a_frame_however_many_keys_it_has(self) -> None:
-        """A key of one byte takes three in a bundle, and two in the line, which may have 49,152 bytes."""
+        """An MPUT with as many keys as a line of 49,152 bytes has room for fits a frame: a key of one byte takes two
+        bytes in the line, and three in a bundle."""
         most = ["k", "v"] * (MPUT_BYTES_MAX // 6)
         encoded = bundle.encode_entries([(2**63 - 1, self.kv.check(("MPUT", *most)))])
         self.assertLess(len(encoded), MPUT_BYTES_MAX + 50)
@@ -166,7 +169,8 @@ class KeyValueTest(SynchronousTestCase):
         self.kv.check(("MPUT", *["k", "v"] * (32_768 // 4)))
 
     def test_arguments_of_other_types_are_refused_alike(self) -> None:
-        """A bundle with them is valid: text where bytes belong, bytes where numbers do. Nothing raises or changes."""
+        """Arguments of other types, which a valid bundle may have, such as text in place of bytes, are refused in the
+        same way everywhere; nothing raises or changes."""
         self.put(k="1")
         before = self.kv.snapshot()
         for verb, verb_of in self.kv.verbs.items():
@@ -181,7 +185,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.kv.snapshot(), before)
 
     def test_command_that_runs_at_one_revision_of_a_key(self) -> None:
-        """Every verb that changes something; a refusal changes nothing, and the answer is that of the command."""
+        """IF runs each verb that changes something, if the key has the revision that it names, and its answer is that
+        of the command. A refused IF changes nothing."""
         self.put(a="1", b="2")
         self.assertEqual(self.machine.run("a", "IF", "a", "1", "incr", "a"), Done((("value", b"2"), ("revision", 3))))
         before = self.kv.snapshot()
@@ -208,7 +213,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertIsInstance(self.machine.run("a", "IF", "new", "any", "DEL", "new"), Done)
 
     def test_condition_that_is_none(self) -> None:
-        """A wrong one is refused before it is ordered, with what would be right."""
+        """A malformed condition of IF is refused before it is ordered, and the refusal says what would be right."""
         for words, wanted in (
             (("a", "1"), "does not go with"),
             (("a", "-1", "PUT", "a", "x"), "number from 0 on or any"),
@@ -221,7 +226,8 @@ class KeyValueTest(SynchronousTestCase):
             self.assertIn(wanted, str(refusal(self.kv, "IF", *words)))
 
     def test_confused_condition_is_refused_alike_everywhere(self) -> None:
-        """A peer may order what this version's check does not return; nothing raises."""
+        """A malformed IF that a server in error has ordered is refused when it is executed, alike at every server;
+        nothing raises."""
         deep: tuple[Any, ...] = ("PUT", b"a", b"x")
         for _ in range(5_000):
             deep = ("IF", b"a", 0, *deep)
@@ -231,7 +237,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.kv.snapshot(), before)
 
     def test_refusals_quote_bytes_that_are_no_utf8(self) -> None:
-        """A sentence is for people: each byte that does not decode stands there in hexadecimal digits."""
+        """Where a refusal quotes a key, each byte that is not UTF-8 is shown in hexadecimal digits."""
         refused = self.kv.query(("GET", b"\xff\xc3\xa9"))
         self.assertEqual(refused, Refused("NOTFOUND", 'there is no key "\\\\xff\u00e9"'))
         self.machine.run_checked("a", ("PUT", b"\xff", b"\xfe1"))
@@ -244,7 +250,8 @@ class KeyValueTest(SynchronousTestCase):
         st.dictionaries(st.binary(min_size=1, max_size=20), st.binary(max_size=300), min_size=1, max_size=8), st.data()
     )
     def test_any_bytes_go_the_whole_way(self, pairs: dict[bytes, bytes], data: st.DataObject) -> None:
-        """From a bundle through execution and a snapshot to the answers: nothing takes keys and values for text."""
+        """Any bytes pass unchanged from a bundle through execution and a snapshot to the answers: keys and values are
+        taken for text nowhere."""
         added = data.draw(st.binary(max_size=300))
         first = next(iter(pairs))
         commands: list[tuple[Any, ...]] = [("PUT", key, value) for key, value in pairs.items()]
@@ -272,7 +279,8 @@ class KeyValueTest(SynchronousTestCase):
         self.machine.context.quotas = evolve(self.machine.context.quotas, **quotas)
 
     def test_keys_and_values_have_a_quota_together(self) -> None:
-        """Whichever command would make them larger is refused, and changes nothing."""
+        """Whichever command would make keys and values together larger than the quota is refused, and changes
+        nothing."""
         self.put(n="7", k="\u00e9")
         self.limit(kv_bytes=5)
         before = self.kv.snapshot()
@@ -292,7 +300,8 @@ class KeyValueTest(SynchronousTestCase):
             self.assertEqual((self.kv.snapshot(), self.kv.used()), (before, 5), command)
 
     def test_what_does_not_grow_is_not_refused(self) -> None:
-        """The quota may have been set lower than what is in use; MPUT is one change."""
+        """A command that makes the state no larger is not refused, even if more is in use than the quota allows. MPUT
+        counts as one change."""
         self.put(n="7", k="abc")
         self.limit(kv_bytes=1)
         for command in (
@@ -307,7 +316,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.kv.used(), 2)
 
     def test_if_is_as_much_work_as_the_command_that_it_runs(self) -> None:
-        """Otherwise APPENDs to a large value would not take turns as soon as an IF stands in front of them."""
+        """An IF is as much work as the command that it runs: otherwise APPENDs to a large value would not take turns if
+        an IF stands in front of them."""
         self.put(k="x" * 20 * key_value.BYTES_PER_ROW, m="")
         work = self.kv.work_in_rows
         for verb, words, expected in (
@@ -319,7 +329,7 @@ class KeyValueTest(SynchronousTestCase):
             self.assertEqual(work["IF"](self.kv.check(("IF", "m", "any", verb, *words))), expected)
 
     def test_value_has_a_quota(self) -> None:
-        """A value that was larger before may shrink to one that is still too large."""
+        """A value that is larger than the quota allows may be changed to a smaller one that is still too large."""
         self.put(k="abcdef")
         self.limit(value_bytes=3)
         for command, fits in (
@@ -336,7 +346,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("KEYS"), [b"k", b"l"])
 
     def test_range_includes_from_and_excludes_to(self) -> None:
-        """An empty `to` means no end, since no key is below the empty text."""
+        """A range includes the key `from` and excludes `to`; an empty `to` means no end, since no key is below the
+        empty text."""
         self.put(a="1", b="2", c="3", d="4")
         self.assertEqual(
             rows(self.machine.ask("RANGE", "b", "c")), ((("key", b"b"), ("value", b"2"), ("revision", 2)),)
@@ -348,14 +359,14 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("RANGE", "a", "d", "limit=2"), [b"a", b"b"])
 
     def test_keys_lists_all_or_a_range(self) -> None:
-        """Without values: `+key="k"`."""
+        """KEYS lists keys without values, as rows `+key="k"`: all keys, or those of a range."""
         self.put(b="2", a="1", c="3")
         self.assertEqual(rows(self.machine.ask("KEYS", "b", "z")), ((("key", b"b"),), (("key", b"c"),)))
         self.assertEqual(self.keys("KEYS"), [b"a", b"b", b"c"])
         self.assertIn("both from and to, or neither", str(refusal(self.kv, "KEYS", "b")))
 
     def test_answer_that_leaves_keys_out_says_where_to_go_on(self) -> None:
-        """`next` is the first key that is missing; the last page has none."""
+        """In an answer that leaves keys out, `next` is the first key that is missing; the last page has no `next`."""
         self.put(**dict.fromkeys("abcde", "v"))
         pages, first = [], ""
         while first is not None:
@@ -367,7 +378,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(field(self.machine.ask("KEYS", "limit=4"), "next"), b"e")
 
     def test_range_too_large_for_one_answer_is_cut_and_not_refused(self) -> None:
-        """One value of any size is always shown, so a client that goes on from `next` comes to the end."""
+        """A range that is too large for one answer is cut, but shows at least one value of any size, so that a client
+        that goes on from `next` comes to the end."""
         with_large_values = dict.fromkeys("abcde", "x" * value_bytes_max)
         self.put(**with_large_values)
         answer = self.machine.ask("RANGE", "", "")
@@ -379,14 +391,14 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("KEYS"), each_of("abcde"))
 
     def test_order_is_that_of_utf8_bytes(self) -> None:
-        """UTF-16 would put a character beyond U+FFFF before U+FF5E; bytes do not."""
+        """Keys are in the order of their UTF-8 bytes. In UTF-16, a character beyond U+FFFF would come before U+FF5E."""
         keys = ["z", "\uff5e", "\U0001f600", "\u00e9", "Z"]
         for key in keys:
             self.machine.run("a", "PUT", key, "")
         self.assertEqual(self.keys("KEYS"), sorted(map(str.encode, keys)))
 
     def test_answers_are_bounded_in_rows_and_in_size(self) -> None:
-        """1,000 rows unless more are asked for, 10,000 at most, and no more text than can be sent."""
+        """An answer has 1,000 rows unless more are asked for, 10,000 at most, and no more text than can be sent."""
         for first in range(0, 10_002, 3):
             self.machine.run("a", "MPUT", *[text for n in range(first, first + 3) for text in (f"{n:05}", "v")])
         self.assertEqual(len(self.keys("KEYS")), 1_000)
@@ -403,7 +415,7 @@ class KeyValueAgainstDict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.machine = Machine(KeyValue())
-        self.model: dict[str, tuple[str, int]] = {}  # in text, as clients speak
+        self.model: dict[str, tuple[str, int]] = {}  # keys and values as text, as clients write them
 
     keys = st.sampled_from(["a", "ab", "b", "\u00e9", "\uff5e", "\U0001f600"])
     values = st.one_of(st.integers(-5, 5).map(str), texts).map(Quoted)
@@ -481,7 +493,8 @@ class KeyValueAgainstDict(RuleBasedStateMachine):
     @precondition(lambda self: self.machine.context.revision)
     @rule()
     def restore_elsewhere(self) -> None:
-        """A fresh server takes over; it also took its keys in another order than the first one."""
+        """Go on with a fresh application that restores the snapshot; it has got its keys in another order than the
+        first one."""
         snapshot = self.machine.application.snapshot()
         self.machine.application = KeyValue()
         self.machine.application.restore(snapshot)
@@ -504,8 +517,8 @@ class KeyValueAgainstDict(RuleBasedStateMachine):
 
 
 class KeyValueModelTest(SynchronousTestCase):
-    """The machine above; trial does not find it by itself."""
+    """Runs the state machine test `KeyValueAgainstDict`, which trial does not find by itself."""
 
     def test_every_history_does_what_it_does_to_a_dict(self) -> None:
-        """Values, revisions, refusals, ranges, snapshots, in any order of commands."""
+        """Values, revisions, refusals, ranges and snapshots are those of a dict, for random commands in any order."""
         run_state_machine_as_test(KeyValueAgainstDict, settings=settings(bounded, stateful_step_count=25))

@@ -1,4 +1,5 @@
-"""Locks: one holder, first come first served, growing tokens, no wait without end unless asked for."""
+"""The application lock: one holder, first come first served, growing tokens, and no wait without end unless a client
+asks for it."""
 
 from __future__ import annotations
 
@@ -36,12 +37,12 @@ class LockTest(SynchronousTestCase):
         self.assertIs(self.machine.run(client_id, "LOCK", *typed), PENDING)
 
     def test_free_lock_is_granted_at_once_with_the_revision_as_token(self) -> None:
-        """The tokens of locks are revisions."""
+        """A free lock is granted at once, and its token is the revision of the command."""
         self.machine.context.revision = 41
         self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 42))
 
     def test_holder_that_locks_again_has_the_same_token(self) -> None:
-        """LOCK and TRYLOCK alike; one UNLOCK is enough then."""
+        """A holder that locks again, by LOCK or TRYLOCK, gets the same token; one UNLOCK is enough then."""
         self.machine.run("alice", "LOCK", "x")
         self.assertEqual(self.machine.run("alice", "LOCK", "x", "wait=0"), granted("x", 1))
         self.assertEqual(self.machine.run("alice", "TRYLOCK", "x"), granted("x", 1))
@@ -49,7 +50,8 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.machine.run("bob", "TRYLOCK", "x"), granted("x", 5))
 
     def test_unlock_grants_to_the_session_that_waits_longest(self) -> None:
-        """First come first served, in order of execution; the token is the revision of the UNLOCK."""
+        """UNLOCK grants the lock to the session that has waited longest, in the order of execution; the token is the
+        revision of the UNLOCK."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("zoe", "x")
         self.waits("bob", "x")
@@ -59,7 +61,8 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("bob", 3), 5)])
 
     def test_session_has_so_many_locks(self) -> None:
-        """Locks for which it waits count, too; a lock that it has already, or asks for again, is none more."""
+        """A session may hold or wait for so many locks as its quota says; a lock that it has already, or asks for
+        again, does not count twice."""
         self.machine.context.quotas = evolve(self.machine.context.quotas, session_locks=2)
         self.machine.run("bob", "LOCK", "z")
         self.machine.run("alice", "LOCK", "x")
@@ -83,7 +86,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_trylock_of_a_held_lock_names_the_holder(self) -> None:
-        """A refused TRYLOCK leaves no place in the queue."""
+        """TRYLOCK of a held lock is refused with the name of the holder, and leaves no place in the queue."""
         self.machine.run("alice", "LOCK", "x")
         held = self.machine.run("bob", "TRYLOCK", "x")
         self.assertEqual((code(held), held.text), ("HELD", 'lock "x" is held by "alice"'))
@@ -101,7 +104,8 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_wait_ends_at_its_deadline(self) -> None:
-        """The wait ends not a millisecond earlier, and the place in the queue is gone."""
+        """A LOCK with a time limit is answered at its deadline, not a millisecond earlier, and its place in the queue
+        is gone."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x", "wait=5")
         self.assertEqual(self.lock.next_deadline(), self.machine.context.time_ms + 5_000)
@@ -115,13 +119,13 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(field(self.machine.ask("LOCKS"), "count"), 0)
 
     def test_wait_of_nothing_is_answered_at_once(self) -> None:
-        """wait=0 asks like TRYLOCK and is refused like LOCK."""
+        """LOCK with wait=0 of a held lock is refused at once with TIMEOUT, and does not wait in the queue."""
         self.machine.run("alice", "LOCK", "x")
         self.assertEqual(code(self.machine.run("bob", "LOCK", "x", "wait=0")), "TIMEOUT")
         self.assertEqual(rows(self.machine.ask("LOCKS"))[0][3], ("waiting", 0))
 
     def test_wait_without_a_limit_has_no_deadline(self) -> None:
-        """Without a limit the session waits, however long it takes."""
+        """LOCK without a limit has no deadline: the session waits, however long it takes."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x")
         self.assertIsNone(self.lock.next_deadline())
@@ -140,7 +144,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_session_that_asks_twice_has_one_place_and_two_answers(self) -> None:
-        """Both numbers are answered at the grant, with one token."""
+        """If a session has sent two LOCKs for a lock, both are answered when the lock is granted, with one token."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x")
         self.waits("carol", "x")
@@ -153,7 +157,8 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [(("carol", 3), 6)])
 
     def test_session_that_asks_twice_loses_its_place_with_its_last_wait(self) -> None:
-        """The first TIMEOUT leaves the place to the wait that remains."""
+        """If a session has sent two LOCKs for a lock, it keeps its place in the queue after the TIMEOUT of the first,
+        and loses it with that of the second."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x", "wait=5")
         self.waits("carol", "x")
@@ -182,12 +187,13 @@ class LockTest(SynchronousTestCase):
         )
 
     def test_end_of_a_session_without_locks_changes_nothing(self) -> None:
-        """Most sessions never lock anything."""
+        """The end of a session that holds no lock changes nothing."""
         self.machine.end("alice")
         self.assertEqual(self.lock.snapshot(), self.empty)
 
     def test_token_grows_through_sessions_that_end_at_one_revision(self) -> None:
-        """Sessions that expire in one update pass a lock on without a command between them."""
+        """Tokens grow also where a lock passes through sessions that expire in one update, without a command between
+        them."""
         self.machine.run("alice", "LOCK", "x")
         for client_id in ("bob", "carol", "dave"):
             self.waits(client_id, "x")
@@ -197,7 +203,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.machine.run("eve", "LOCK", "x"), granted("x", 7))
 
     def test_locks_are_listed_by_name_within_the_limit(self) -> None:
-        """The order in which the locks were taken does not matter."""
+        """LOCKS lists locks in the order of their names, in whatever order they were taken."""
         for name in ("b", "c", "a"):
             self.machine.run("alice", "LOCK", name)
         self.assertEqual([row[0][1] for row in rows(self.machine.ask("LOCKS"))], ["a", "b", "c"])
@@ -206,7 +212,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(field(listed, "held"), 3)
 
     def test_free_locks_and_ended_waits_leave_no_memory(self) -> None:
-        """Long waits that were granted early do not stay until their deadline."""
+        """Free locks, and waits that were granted before their deadline, take no memory."""
         for number in range(500):
             self.machine.run("alice", "LOCK", f"x{number}")
             self.waits("bob", f"x{number}", "wait=9999")
@@ -216,7 +222,8 @@ class LockTest(SynchronousTestCase):
         self.assertLess(len(self.lock.deadlines.heap), 100)
 
     def test_wait_beyond_all_limits_can_still_be_stored(self) -> None:
-        """A deadline fits into the 64 bits of a snapshot, even if another version has checked the command."""
+        """The deadline of any wait fits into the 64 bits of a snapshot, even of a LOCK that another version of the
+        server has checked."""
         self.machine.run("alice", "LOCK", "x")
         self.assertIs(self.machine.run_checked("bob", ("LOCK", "x", 2**64 - 1)), PENDING)
         fresh = Lock()
@@ -224,14 +231,15 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(fresh.next_deadline(), self.machine.context.time_ms + 31_536_000_000)
 
     def test_token_counts_from_one(self) -> None:
-        """No grant has token 0."""
+        """The first token is 1: no grant has token 0."""
         self.assertEqual(self.lock.check(("UNLOCK", "x")), ("UNLOCK", "x", -1))
         refused = refusal(self.lock, "UNLOCK", "x", "token=0")
         self.assertEqual(str(refused), 'token= takes a number from 1 on, not "0"; usage: UNLOCK name [token=T]')
 
 
 class LockAgainstModel(RuleBasedStateMachine):
-    """A queue for each lock, kept by hand: [holder, waiter, waiter...]; and a second server, restored half-way."""
+    """Compares the application with a queue for each lock, kept by hand as [holder, waiter, waiter...], and with a
+    second server, which is restored half-way."""
 
     clients = st.sampled_from("abcd")
     names = st.sampled_from("xy")
@@ -240,7 +248,8 @@ class LockAgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.machine, self.twin = Machine(Lock()), Machine(Lock())
         self.lines: dict[str, list[str]] = {"x": [], "y": []}
-        self.waiting: dict[tuple[str, int], tuple[str, int | None]] = {}  # ticket -> (lock, deadline)
+        # (client id, number) of a LOCK that waits -> (lock, deadline).
+        self.waiting: dict[tuple[str, int], tuple[str, int | None]] = {}
         self.last_token: dict[str, int] = {"x": 0, "y": 0}
         self.token: dict[str, int] = {}
 
@@ -363,7 +372,7 @@ class LockAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_a_free_lock(self) -> None:
-        """Each lock has one holder, all others wait in the queue, and nothing is kept for free locks."""
+        """Check that each lock has one holder, all others wait in the queue, and nothing is kept for free locks."""
         shown = {}
         for (_, name), (_, holder), (_, token), (_, waiting) in rows(self.machine.ask("LOCKS")):
             shown[name] = (holder, token, waiting)
@@ -382,9 +391,10 @@ class LockAgainstModel(RuleBasedStateMachine):
 
 
 class LockModelTest(SynchronousTestCase):
-    """The machine above; trial does not find it by itself."""
+    """Runs the state machine test `LockAgainstModel`, which trial does not find by itself."""
 
     def test_every_history_keeps_the_lines_in_order(self) -> None:
-        """One holder, first come first served, growing tokens, exact deadlines, equal servers."""
+        """After random commands each lock has one holder, waiters are served in order, tokens grow, deadlines are
+        exact, and two servers are equal."""
         bounded = examples(80, stateful_step_count=40, database=None)
         run_state_machine_as_test(LockAgainstModel, settings=bounded)

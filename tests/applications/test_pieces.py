@@ -127,7 +127,7 @@ bounded = examples(100, database=None)
 
 
 def told(machine: Machine, act: Act) -> Any:
-    """The answers that clients get when a history goes on by one step, and when time matters next."""
+    """Do one step of a history. Returns the answers that clients get, and the next time at which time matters."""
     result = act(machine)
     return repr(result), machine.take_completed(), machine.application.next_deadline()
 
@@ -229,7 +229,8 @@ class FrozenStateTests(SynchronousTestCase):
                 self.assertEqual([*taken, *frozen], expected, f"step {number}")
 
     def test_each_change_of_locks_keeps_what_was(self) -> None:
-        """A queue where a session waits with two LOCKs, one for a time, and another session with one."""
+        """Each change of a queue in which one session waits with two LOCKs, one of them for a time, and another session
+        with one, leaves the frozen state as it was."""
         before = [
             *[command("LOCK", name, -1, client="alice") for name in ("l", "m")],
             command("LOCK", "m", 10, client="bob"),
@@ -267,7 +268,8 @@ class FrozenStateTests(SynchronousTestCase):
         self.check_each(Instances, before, meanwhile)
 
     def test_each_change_of_keys_keeps_what_was(self) -> None:
-        """Keys that are changed, new or deleted, and of which some were not put into the sorted list yet."""
+        """Each change of keys that are changed, new or deleted, some of them not in the sorted list yet, leaves the
+        frozen state as it was."""
         before = [
             *[command("PUT", key, b"x" * 20) for key in (b"b", b"d", b"f")],
             command("DEL", b"f"),
@@ -284,7 +286,7 @@ class FrozenStateTests(SynchronousTestCase):
         self.check_each(KeyValue, before, meanwhile)
 
     def test_iterator_that_is_closed_leaves_nothing(self) -> None:
-        """Whether it has begun or not."""
+        """An iterator over pieces that is closed, whether it has begun or not, leaves no frozen state in memory."""
         for make in (KeyValue, Lock, Chat, Instances):
             for count in (0, 1):
                 application = make()
@@ -311,7 +313,7 @@ class PieceTests(SynchronousTestCase):
             self.assertTrue(IFrozenState.providedBy(make()))
 
     def test_pieces_have_about_64_kib(self) -> None:
-        """A value of a megabyte is in one piece; pieces of small ones are full."""
+        """Pieces of small values have about 64 KiB; a value of a megabyte is in one piece."""
         machine = Machine(KeyValue())
         for number in range(5_000):
             run(machine, "PUT", b"k%05d" % number, b"x" * 100)
@@ -323,7 +325,7 @@ class PieceTests(SynchronousTestCase):
             self.assertGreaterEqual(size, PIECE_BYTES)
 
     def test_full_pieces_of_the_chat_stay_the_same(self) -> None:
-        """Storages may keep them once."""
+        """The pieces of the chat that are full are equal in later snapshots, so that storages may keep them once."""
         machine = Machine(Chat())
         earlier: list[bytes] = []
         for number in range(6_000):
@@ -346,8 +348,8 @@ class PieceTests(SynchronousTestCase):
             snapshot = machine.application.snapshot()
             empty = make().snapshot()
             self.assertRaises(ValueError, make().pieces_end)
-            self.assertRaises(ValueError, taken_from, [snapshot[:-1]], make)  # without the end
-            self.assertRaises(ValueError, taken_from, [empty[:-1], snapshot[-1:]], make)  # without a row
+            self.assertRaises(ValueError, taken_from, [snapshot[:-1]], make)  # the snapshot without its end
+            self.assertRaises(ValueError, taken_from, [empty[:-1], snapshot[-1:]], make)  # the last row is missing
             self.assertRaises(ValueError, taken_from, [snapshot[:-2]], make)  # within a row
             for row in (7.5, (), ((), (), (), ()), {}, None, ("l", -1, -1, -1)):
                 strange = [empty[:-1], msgpack.packb(row), msgpack.packb(1)]
@@ -356,7 +358,8 @@ class PieceTests(SynchronousTestCase):
             self.assertRaises(ValueError, taken_from, [b"\xc1"], make)
 
     def test_row_that_has_only_begun_is_refused(self) -> None:
-        """Behind the end, or behind any piece; also a row that begins with nil. The state stays as it was."""
+        """Bytes that begin a row and do not end it are refused, behind the end of a snapshot or behind any piece, also
+        if the row begins with nil. The state stays as it was."""
         for make in (KeyValue, Lock, Chat, Instances):
             empty = make().snapshot()
             for begun in (b"\x93\x01", b"\xa5abc", b"\xc0\x91", b"\x82\x01", b"\xc6\x7f\xff\xff\xff"):
@@ -365,14 +368,15 @@ class PieceTests(SynchronousTestCase):
                 self.assertRaises(ValueError, make().restore, empty + begun)
 
     def test_piece_behind_the_end_is_refused(self) -> None:
-        """Even if it is the end once more."""
+        """A piece behind the end is refused, even if it is a second end."""
         for make in (KeyValue, Lock, Chat, Instances):
             empty = make().snapshot()
             self.assertRaises(ValueError, taken_from, [empty, empty[-1:]], make)
             self.assertRaises(ValueError, make().restore, empty + empty[-1:])
 
     def test_long_queue_is_taken_while_it_moves(self) -> None:
-        """A session that waits with several LOCKs, one of which times out, and one that leaves."""
+        """A long queue is frozen while a session waits in it with several LOCKs, of which one times out, and another
+        session leaves it."""
         machine = Machine(Lock())
         for client in ("holder", *[f"c{number}" for number in range(4_000)]):
             command("LOCK", "door", 10 if client == "c3900" else -1, client=client)(machine)
@@ -400,7 +404,8 @@ class PieceTests(SynchronousTestCase):
         self.assertEqual(run(other, "PART", 6, 0, 3, "YQ=="), refused)
 
     def test_long_history_on_servers_that_are_restored_now_and_then(self) -> None:
-        """Pieces of full size, which are taken slowly."""
+        """Servers that are restored from pieces of full size, taken slowly, now and then during a long history, agree
+        with one that was not restored."""
         dice = random.Random(3)
         machine = Machine(KeyValue())
         names = [b"key%04d" % number for number in range(3_000)]
@@ -476,7 +481,8 @@ class GrowingValueTests(SynchronousTestCase):
         self.assertIsNone(self.kv.growing_at(b"k"))
 
     def test_restored_entry_shares_what_it_is_given(self) -> None:
-        """The next APPEND makes it grow, as at a server that was not restored."""
+        """A restored entry shares its bytes with the result of the APPEND, so that the next APPEND makes them grow, as
+        at a server that was not restored."""
         self.append(self.machine)
         other = twin(self.machine, taken_from(right_pieces(self.kv), KeyValue))
         self.assertIsNone(other.application.growing_at(b"k"))  # type: ignore[attr-defined]

@@ -1,4 +1,5 @@
-"""The machine on which others test their applications finds what would part two servers."""
+"""The machine on which authors test their applications (`pfsb.applications.testing`) finds what would make two servers
+differ."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class WrongApplicationTests(SynchronousTestCase):
         return str(self.assertRaises(WrongApplication, count))
 
     def test_state_beside_the_snapshot_is_found(self) -> None:
-        """A server that was started again would answer otherwise."""
+        """An application with state that is not in its snapshot is found: a server that was started again would answer
+        otherwise."""
 
         def execute(self: Any, command: Any, context: Any) -> Any:
             self.beside = getattr(self, "beside", 0) + 1
@@ -68,7 +70,8 @@ class WrongApplicationTests(SynchronousTestCase):
         self.assertIn("snapshot", self.found(changed(snapshot=lambda self: str(next(numbers)).encode())))
 
     def test_pieces_of_another_moment_are_found(self) -> None:
-        """Pieces of the present state would differ on servers that execute commands at other times."""
+        """An application whose pieces show changes after the freeze is found: servers that execute at other times would
+        have other pieces."""
 
         def freeze(self: Any) -> Any:
             yield str(self.count).encode()

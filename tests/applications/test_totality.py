@@ -46,7 +46,7 @@ QUOTAS = ClusterSettings(members=(0,), apps=(("kv", 1),))
 
 @define
 class Call:
-    """The context of one command."""
+    """The context in which an application executes one command."""
 
     revision: int
     session: str
@@ -66,7 +66,8 @@ class TotalityTests(SynchronousTestCase):
         self.assertTrue(result is PENDING or isinstance(result, Done | Refused), f"{command}: {result}")
 
     def test_commands_of_any_arity_and_types_have_a_result(self) -> None:
-        """An exception would be answered as INTERNAL at best, and would stop every server at worst."""
+        """Commands of any arity and types have a result: an exception would be answered as INTERNAL at best, and would
+        stop every server at worst."""
         for name in NAMES:
             dice = random.Random(name)
             (application,) = catalogue_of_plugins([name]).applications
@@ -83,7 +84,7 @@ class TotalityTests(SynchronousTestCase):
             application.restore(application.snapshot())
 
     def test_done_up_to_the_largest_number_is_executed(self) -> None:
-        """The number of instances that are forgotten by it is larger than len() can tell."""
+        """DONE up to the largest number is executed, although it forgets more instances than len() can tell."""
         (application,) = catalogue_of_plugins(["instances"]).applications
         call = Call(1, "a", 0)
         application.execute(("PROPOSE", 5, "eA=="), call)
@@ -91,7 +92,8 @@ class TotalityTests(SynchronousTestCase):
         self.assertEqual(application.decided, {})
 
     def test_done_of_a_peer_that_cannot_be_is_refused_and_holds_nothing_up(self) -> None:
-        """Otherwise instances would never be forgotten again."""
+        """DONE of a peer whose number is impossible is refused, and changes nothing: otherwise instances would never be
+        forgotten again."""
         (application,) = catalogue_of_plugins(["instances"]).applications
         call = Call(1, "a", 0)
         for peer, peers, seq in ((0, 0, 1), (-1, 2, 1), (2, 2, 1), (0, 2**40, 1), (0, 2, -1)):

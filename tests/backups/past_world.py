@@ -51,7 +51,7 @@ class World:
     refusals: dict[bytes, list[int]] = field(factory=lambda: {key: [] for key in KEYS})
     """Key -> the revisions of commands about it that were refused."""
     slots: list[int] = field(factory=lambda: [0])
-    """Revision -> its slot."""
+    """Revision -> the slot in which it was reached."""
     disks: list[Disk] = field(factory=list)
     machine: SessionStateMachine = field(init=False)
     replica: Replica = field(init=False)
@@ -92,7 +92,7 @@ class World:
             self._execute([self._update(payload) for payload in payloads])
 
     def idle(self) -> None:
-        """Order a slot that adds nothing to the revision."""
+        """Order a slot that does not raise the revision."""
         self._execute([])
 
     def puts(self, key: bytes, number: int) -> None:

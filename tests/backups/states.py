@@ -28,7 +28,7 @@ MEMBERS = (0, 1, 2)
 
 
 class _Results(NoObserver):
-    """Keeps the results of the last slot."""
+    """An observer that keeps the results of the last slot."""
 
     def __init__(self) -> None:
         self.results: list[Any] = []
@@ -55,17 +55,17 @@ class MadeState:
         return self._results.results
 
     def open(self, client_id: str) -> dict[str, Any]:
-        """Open the session of a client; the fields of the answer."""
+        """Open the session of a client. Returns the fields of the answer."""
         (result,) = self._bundle(Bundle(bundle.SERVER, 0, False, ((0, (OPEN, client_id, 10_000)),)))
         assert isinstance(result, Done), result
         return dict(result.fields)
 
     def run(self, client_id: str, epoch: int, number: int, command: Command) -> Any:
-        """Run a command in an open session; its result."""
+        """Run a command in an open session. Returns its result."""
         return self._bundle(Bundle(client_id, epoch, False, ((number, command),)))[0]
 
     def anonymous(self, *commands: Command) -> None:
-        """Run commands in an anonymous session of their own."""
+        """Run commands, each in an anonymous session of its own."""
         entries = tuple(enumerate(commands, start=1))
         self._bundle(Bundle(f"~0.{self.seq}", 0, True, entries))
 

@@ -34,7 +34,7 @@ class VerifyTests(SynchronousTestCase):
 
 
 class _Endless(Resource):
-    """Answers in chunks, without a length, and does not end."""
+    """A resource that answers in chunks, without a length, and does not end."""
 
     isLeaf = True
 
@@ -71,7 +71,7 @@ class DownloadTests(TestCase):
 
 
 class _Waiting(Resource):
-    """Answers after a while that there is no backup."""
+    """A resource that answers after a while that there is no backup."""
 
     isLeaf = True
 
@@ -87,7 +87,7 @@ class _Waiting(Resource):
 
 class WaitingTests(TestCase):
     async def test_a_command_that_waits_for_a_majority_says_so(self) -> None:
-        """Once, and only if nothing has come for a while."""
+        """`pfsb backup` says once that it waits for a majority, if nothing has come for a while."""
         port = reactor.listenTCP(0, Site(_Waiting()), interface="127.0.0.1")  # type: ignore[attr-defined]
         self.addCleanup(port.stopListening)
         servers = {0: ServerConfig(0, ("127.0.0.1", 1), "tcp:1", f"tcp:{port.getHost().port}:interface=127.0.0.1")}

@@ -45,7 +45,7 @@ class HistoryCommandTests(CommandCase):
         return self.out.getvalue().splitlines()
 
     def test_a_line_for_each_change(self) -> None:
-        """With revision, time, command, session and value."""
+        """`pfsb history` shows a line for each change of a key, with revision, time, command, session and value."""
         key = KEYS[0]
         lines = self.history(key)
         writes = self.world_.writes[key]
@@ -57,7 +57,7 @@ class HistoryCommandTests(CommandCase):
         self.assertEqual(len(deleted), sum(w.value is None for w in writes))
 
     def test_objects_of_json(self) -> None:
-        """With whole values, also those that are no text."""
+        """`pfsb history --json` shows whole values, also those that are no text."""
         for key in (KEYS[0], KEYS[2]):
             found = [json.loads(line) for line in self.history(key, json=True)]
             expected = [(w.revision, w.verb, w.client_id, w.slot) for w in self.world_.writes[key]]
@@ -89,7 +89,8 @@ class HistoryCommandTests(CommandCase):
         )
 
     def test_value_from_before_what_is_kept(self) -> None:
-        """The first line says that it is one, and which value it was."""
+        """If the history is not kept from its beginning on, the first line says so, and shows the value that the key
+        had where it begins."""
         self.places = [self.world_.home / "data" / "1"]
         first = self.history(KEYS[0])[0]
         self.assertIn("what is kept begins later", first)
@@ -97,7 +98,7 @@ class HistoryCommandTests(CommandCase):
         self.assertEqual((plain["verb"], plain["kept_from"] > plain["revision"] - 1), (None, True))
 
     def test_gap_ends_the_list(self) -> None:
-        """All before it is shown, and the refusal names the slots."""
+        """At slots that are missing the list ends: all changes before are shown, and the refusal names the slots."""
         self.places = [self.world_.home / "data" / "2"]
         lines = self.history(KEYS[0], ExitStatus.REFUSED)
         shown = [int(line.split()[0]) for line in lines]
@@ -105,14 +106,16 @@ class HistoryCommandTests(CommandCase):
         self.assertIn(f"holds slots {min(self.world_.disks[2].jumped)} to ", self.err.getvalue())
 
     def test_values_are_shortened_and_harmless(self) -> None:
-        """A value could hold what a terminal takes for a command."""
+        """Long values are shortened, and control characters in them are escaped, since a terminal could take them for
+        commands."""
         self.assertEqual(history_command.shortened(b"\x1b[2J\xff"), "\\x1b[2J\\xff")
         self.assertEqual(history_command.shortened(b""), '""')
         long = history_command.shortened(b"x" * 1_000)
         self.assertEqual((len(long) < 80, long.endswith("… (1000 bytes)")), (True, True))
 
     def test_configuration_stands_for_its_directories(self) -> None:
-        """Directories that are on other machines are left out."""
+        """A configuration stands for the archives and data directories that it names, but for those on other
+        machines."""
         config = configuration(self.world_.home, cluster="data")
         file = Path(config.file)
         file.write_text(file.read_text() + f"\narchive: {self.world_.home / 'archive'}\n")
@@ -149,7 +152,8 @@ class RestoreAtTests(CommandCase):
         return {key: entry[0] for key, entry in state.application("kv").entries.items()}
 
     def test_state_in_the_middle_of_a_batch(self) -> None:
-        """Says which revision and time that is, and that what follows leads to the next snapshot."""
+        """`pfsb restore --at` with a revision in the middle of a batch says which slot, revision and time that is, and
+        that the slots that follow lead to the next snapshot."""
         revision = next(r for r in range(40, self.world_.revision) if self.world_.slots[r] == self.world_.slots[r + 5])
         self.assertIs(self.restore(at=Target(revision)), ExitStatus.OK, self.err.getvalue())
         for server_id in MEMBERS:
@@ -161,7 +165,8 @@ class RestoreAtTests(CommandCase):
         self.assertIn("lead to the snapshot of slot ", said)
 
     def test_state_at_a_time_on_several_machines(self) -> None:
-        """All other machines ask for the revision that the first one has found, and make the same cluster."""
+        """`pfsb restore --at` a time names the revision that it has found. With that revision, other machines make the
+        same cluster."""
         seq = self.world_.seq // 2
         target = Target(time_ms=self.world_.time_of(seq))
         self.assertIs(self.restore(at=target, servers=(0,)), ExitStatus.OK)
@@ -184,7 +189,7 @@ class RestoreAtTests(CommandCase):
         self.assertFalse(Path(self.config.storage).exists())
 
     def test_refusals_are_one_line(self) -> None:
-        """And nothing is made."""
+        """Each refusal of `pfsb restore --at` is one line, and nothing is made."""
         for changes, why in (
             ({"at": Target(10**9)}, f"is {self.world_.revision}"),
             ({"at": Target(0)}, "no cluster was born yet"),
@@ -198,7 +203,7 @@ class RestoreAtTests(CommandCase):
         self.assertFalse(Path(self.config.storage).exists())
 
     def test_command_line(self) -> None:
-        """One backup without --at, directories with it."""
+        """`pfsb restore` takes one backup without --at, and archives and data directories with --at."""
         archive, data = map(str, self.places)
         options = parse(restore_command.command, ["--at", "812", archive, data, self.config.file])
         self.assertEqual((options.files, options.at), (self.places, Target(812)))
@@ -216,7 +221,7 @@ class RestoreAtTests(CommandCase):
 
 class ProgressTests(CommandCase):
     def test_line_is_shown_at_a_terminal_after_a_second(self) -> None:
-        """And taken away at the end; nothing is shown in a file."""
+        """The line that shows progress appears after a second, at a terminal only, and is removed at the end."""
         now = [0.0]
         terminal, file = Terminal(), io.StringIO()
         for stream in (terminal, file):

@@ -26,7 +26,7 @@ from tests.storage.log.disks import Old
 from tests.storage.log.support import IN_MEMORY, content
 
 NOWHERE = Target()
-"""The beginning, or the end, of what is kept."""
+"""A target without revision and time: the beginning, or the end, of what is kept."""
 
 
 class PastCase(SynchronousTestCase):
@@ -66,12 +66,12 @@ class PastCase(SynchronousTestCase):
         return world
 
     def past(self, world: World, *places: str) -> Past:
-        """The past in these places; otherwise in all archives and data directories."""
+        """The past as these places hold it; without places, as all archives and data directories hold it."""
         everywhere = [world.home / place for place in places or ("archive", "data")]
         return Past.of([place for place in everywhere if place.exists()])
 
     def values(self, past: Past, target: Target) -> tuple[int, dict[bytes, bytes]]:
-        """(revision reached, all keys and values) of a state."""
+        """Build the state at a target. Returns (revision reached, all keys and values)."""
         machine = past.state_at(target).machine
         kv = next((each for each in machine.applications if each.name == "kv"), None)
         return machine.revision, {} if kv is None else {key: entry[0] for key, entry in kv.entries.items()}
@@ -82,7 +82,8 @@ class StateTests(PastCase):
 
     @long
     def test_state_of_each_revision(self) -> None:
-        """In the middle of a batch, too, and of a run that servers execute together."""
+        """The state of each revision is that of the model, also in the middle of a batch, or of a run that servers
+        execute together."""
         world = self.usual()
         past = self.past(world)
         within = 0
@@ -104,7 +105,7 @@ class StateTests(PastCase):
             past.verify(past.state_at(Target(revision)))
 
     def test_state_at_a_time(self) -> None:
-        """The state after the last slot whose time is not later."""
+        """The state at a time is that after the last slot whose time is not later."""
         world = self.usual()
         past = self.past(world)
         for seq in (2, 30, 31, 80, world.seq):
@@ -115,7 +116,7 @@ class StateTests(PastCase):
         self.assertEqual(latest, (world.revision, world.values[-1]))
 
     def test_files_of_one_server_may_be_enough(self) -> None:
-        """An archive and the data directory beside it, in whichever order."""
+        """The archive of one server and its data directory, in either order, may hold all that is needed."""
         world = self.usual()
         for places in (("archive/0", "data/0"), ("data/0", "archive/0")):
             past = self.past(world, *places)
@@ -123,7 +124,8 @@ class StateTests(PastCase):
                 self.assertEqual(self.values(past, Target(revision))[1], world.values[revision])
 
     def test_gap_is_filled_from_another_server_or_refused(self) -> None:
-        """With the slots, and the revision from which on states can be had again."""
+        """Slots that one server lacks come from another one. If none has them, the refusal names them, and the revision
+        from which on states can be had again."""
         world = self.usual()
         lagging = self.past(world, "archive/2", "data/2")
         in_gap = next(r for r in range(world.revision) if world.slots[r] >= min(world.disks[2].jumped) + 3)
@@ -136,7 +138,8 @@ class StateTests(PastCase):
         self.assertEqual(self.values(self.past(world), Target(in_gap))[1], world.values[in_gap])
 
     def test_what_is_not_kept_is_refused(self) -> None:
-        """With the lowest revision that can be had, and the way to keep more."""
+        """A revision from before what is kept is refused; the refusal names the lowest revision that can be had, and
+        the way to keep more."""
         world = self.usual()
         past = self.past(world, "data/1")
         lowest = past.lowest
@@ -155,7 +158,7 @@ class StateTests(PastCase):
 
     @long
     def test_slots_that_servers_left_out_are_left_out(self) -> None:
-        """`pfsb pass` notes them in every log."""
+        """Slots that `pfsb pass` has noted in the log are left out."""
         world = self.world()
         disk = world.disk()
         world.order(3)
@@ -173,7 +176,7 @@ class StateTests(PastCase):
         self.assertGreater(disk.writer.log.segment, 1, "it is in the first group of a segment, too")
 
     def test_snapshot_that_is_damaged_is_left_out(self) -> None:
-        """The one before it leads to the same state."""
+        """A damaged snapshot is not used: the one before it leads to the same state."""
         world = self.usual()
         past = self.past(world)
         path = past.snapshots[2].path
@@ -188,7 +191,7 @@ class StateTests(PastCase):
         self.assertIn(path, fresh.faults)
 
     def test_rebuilt_state_is_compared_with_the_next_snapshot(self) -> None:
-        """A log that leads elsewhere is refused, though each of its groups is whole."""
+        """A log whose groups are all whole, but that does not lead to the next snapshot, is refused."""
         world = self.usual()
         past = self.past(world)
         facts = past.verify(past.state_at(Target(5)))
@@ -212,7 +215,8 @@ class StateTests(PastCase):
         self.assertIn("the state after slot 10 that the slots before lead to is another one", str(error))
 
     def test_clusters_of_one_name_are_told_apart(self) -> None:
-        """A restored cluster has the name and the servers of the former one, and other slots of the same numbers."""
+        """Two clusters of the same name and servers, as before and after a restore, are told apart: their slots of the
+        same numbers differ."""
         world = self.usual()
         state = begin_anew(self.past(world).state_at(Target(50)).state(), MEMBERS, b"cluster2")
         file = self.home / "state"
@@ -240,7 +244,7 @@ class HistoryTests(PastCase):
         return [each for each in found if each.has_changed]
 
     def test_each_change_is_listed_once(self) -> None:
-        """With verb, value, client, slot and time, as the model has them."""
+        """Each change of a key is listed once, with verb, value, client, slot and time, as the model has them."""
         world = self.usual()
         for key in KEYS:
             found = self.changes(self.past(world), key)
@@ -258,7 +262,7 @@ class HistoryTests(PastCase):
             self.assertLessEqual({c.refusal.code for c in refused if c.refusal}, {"CONFLICT", "PRECONDITION"})
 
     def test_part_of_the_history(self) -> None:
-        """From a revision or a time on, and up to one."""
+        """The list may begin at a revision or a time, and end at one."""
         world = self.usual()
         past = self.past(world)
         key = KEYS[0]
@@ -279,7 +283,8 @@ class HistoryTests(PastCase):
         self.assertEqual((before.revision, before.value, before.at), (written.revision, written.value, lowest))
 
     def test_beginning_before_what_is_kept(self) -> None:
-        """All that is kept is listed, behind the value at its beginning."""
+        """If the history is asked for from before what is kept, all that is kept is listed, behind the value at its
+        beginning."""
         world = self.usual()
         world.disks[1].order(*range(world.disks[1].aru + 1, world.seq + 1))
         past = self.past(world, "data/1")
@@ -291,7 +296,8 @@ class HistoryTests(PastCase):
         self.assertGreater(len(again), 0)
 
     def test_only_intervals_with_the_key_are_executed(self) -> None:
-        """A key that is written rarely is found quickly."""
+        """Only the slots between two snapshots of which one shows another value are executed, so that a key that is
+        written rarely is found quickly."""
         world = self.world()
         disk = world.disk()
         for _ in range(5):
@@ -313,7 +319,7 @@ class HistoryTests(PastCase):
 
 
 class MomentTests(SynchronousTestCase):
-    """Texts that --at takes."""
+    """Texts that the option --at takes."""
 
     def test_revisions_and_times(self) -> None:
         for text, expected in (
@@ -328,7 +334,8 @@ class MomentTests(SynchronousTestCase):
             self.assertEqual(target_of(text), expected, text)
 
     def test_anything_else_is_refused_with_examples(self) -> None:
-        """A time without a zone would be another one on another machine."""
+        """Any other text is refused with examples, such as a time without a zone, which would be another time on
+        another machine."""
         for text in ("", "-1", "yesterday", "2023-11-14T22:13:20", "@", "@x", "12.5", "1" * 20, "@1e5"):
             error = self.assertRaises(ValueError, target_of, text)
             self.assertIn("2026-11-30T08:00:00Z", str(error))

@@ -47,7 +47,8 @@ class PastValuesTests(PastCase):
 
     @long
     def test_values_in_any_order(self) -> None:
-        """Within a batch, at a snapshot, and for a key that is not there, too."""
+        """Values at random revisions are those of the model, also within a batch, at a snapshot, and for a key that is
+        absent."""
         values = self.values()
         tried = self.world_.dice.sample(range(self.world_.revision + 1), 60)
         for revision in tried:
@@ -60,14 +61,15 @@ class PastValuesTests(PastCase):
 
     @long
     def test_every_revision_of_a_key(self) -> None:
-        """Ascending, as a client would go through the past: each slot is executed once."""
+        """The values of a key at all revisions, asked in ascending order, are those of the model."""
         values = self.values()
         for revision in range(self.world_.revision + 1):
             self.assertRight(values, KEYS[3], revision)
 
     @long
     def test_ascending_revisions_execute_each_slot_once(self) -> None:
-        """The last state stays, unless a snapshot is nearer."""
+        """Questions about ascending revisions execute each slot once: the last state is kept, unless a snapshot is
+        nearer."""
         values = self.values()
         first = 1 + max(r for r in range(self.world_.revision) if self.world_.slots[r] <= max(self.world_.snapshots))
         read: list[int] = []
@@ -85,7 +87,8 @@ class PastValuesTests(PastCase):
         self.assertGreater(len(read), 2)
 
     def test_what_is_not_kept(self) -> None:
-        """Before the first snapshot, in a gap, and behind the end: each has a code and a reason."""
+        """A revision from before the first snapshot, in a gap, or behind the end is refused with a code and a
+        reason."""
         late, lagging = self.values("data/1"), self.values("data/2")
         found = late.find(KEYS[0], 1)
         assert isinstance(found, Refused)
@@ -101,7 +104,7 @@ class PastValuesTests(PastCase):
         self.assertEqual(found.code, "UNAVAILABLE")
 
     def test_archive_that_begins_meanwhile(self) -> None:
-        """Files that were in the data directory are found in the archive."""
+        """Files that have moved from the data directory into the archive since the last question are found there."""
         world = self.world(3)
         disk = world.disk()
         self.world_ = world
@@ -119,7 +122,7 @@ class PastValuesTests(PastCase):
             self.assertRight(values, KEYS[0], revision)
 
     def test_server_goes_on_meanwhile(self) -> None:
-        """New slots are found, and snapshots that were taken since are used."""
+        """Slots that the server has executed since, and snapshots that it has taken since, are used."""
         values, world = self.values(), self.world_
         self.assertRight(values, KEYS[0], world.revision)
         for _ in range(3):
@@ -134,7 +137,7 @@ class PastValuesTests(PastCase):
 
 @long
 class PastProcessTests(PastCase, TestCase):  # type: ignore[misc]
-    """The real process."""
+    """Tests with the real process that builds states of the past."""
 
     timeout = 60
 
@@ -170,7 +173,7 @@ class PastProcessTests(PastCase, TestCase):  # type: ignore[misc]
         return written[-1].value, written[-1].revision
 
     async def test_many_questions_at_once(self) -> None:
-        """In any order; one process answers all of them."""
+        """One process answers many questions that are asked at once, in any order."""
         process = self.process()
         revisions = [w.revision for w in self.world_.writes[KEYS[0]] if w.value is not None][::4]
         asked = [self.ask(process, KEYS[0], revision) for revision in reversed(revisions)]
@@ -183,7 +186,7 @@ class PastProcessTests(PastCase, TestCase):  # type: ignore[misc]
         self.assertEqual(process.pid, child)
 
     async def test_process_that_dies_is_started_again(self) -> None:
-        """Questions that were under way are refused."""
+        """A process that has died is started again; the questions that were under way are refused."""
         process = self.process()
         asked = self.ask(process, KEYS[0], 50)
         child = process.pid
@@ -214,7 +217,7 @@ class PastProcessTests(PastCase, TestCase):  # type: ignore[misc]
         self.assertEqual((result.code, process.pid), ("UNAVAILABLE", None))
 
     async def test_files_that_cannot_be_read(self) -> None:
-        """The reason is for the log of the server; the client learns that there is one."""
+        """If files cannot be read, the log of the server has the reason, and the client is told that there is one."""
         process = self.process("nothing")
         result = await self.ask(process, KEYS[0], 50)
         assert isinstance(result, Refused)

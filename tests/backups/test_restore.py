@@ -64,7 +64,8 @@ class BackupFileTests(CaseWithDirectory):
             self.assertRaises(WrongSnapshot, load, file)
 
     def test_example_in_the_documentation_reads_a_backup(self) -> None:
-        """docs/internals/formats.rst shows it as the whole reader. It finds damage, too."""
+        """The reader of backups in docs/internals/formats.rst, which is a whole program, reads a backup, and finds
+        damage."""
         made = MadeState()
         made.anonymous(("PUT", b"colour", b"blue"), ("PUT", b"empty", b""))
         file = self.directory / "b"
@@ -88,8 +89,8 @@ class BackupFileTests(CaseWithDirectory):
 
 class BeginAnewTests(CaseWithDirectory):
     def test_tokens_and_epochs_never_repeat(self) -> None:
-        """A resource that has seen a token of the former cluster takes those of the new one and refuses every former
-        holder: each new token is higher."""
+        """Each token of a restored cluster is higher than all tokens of the former one, so that a resource which has
+        seen one refuses all former holders."""
         made = MadeState()
         epoch = made.open("alice")["epoch"]
         before = made.run("alice", epoch, 1, ("LOCK", "printer", -1)).fields
@@ -112,7 +113,7 @@ class BeginAnewTests(CaseWithDirectory):
         self.assertEqual(state.machine.kept_replies.size, 0)
 
     def test_a_number_from_before_the_backup_never_runs_again(self) -> None:
-        """HELLO tells the last number, and that numbers after the backup are forgotten."""
+        """HELLO in a restored cluster tells the last number in the backup, and that later numbers are forgotten."""
         made = MadeState()
         epoch = made.open("alice")["epoch"]
         made.run("alice", epoch, 7, ("INCR", b"visits", 1))
@@ -210,7 +211,7 @@ class RestoreTests(RestoreCase):
         self.assertFalse(self.snapshots(self.config, 0).exists())
 
     def token(self) -> bytes:
-        """The token that the first restore has shown."""
+        """The token that the first restore has printed for the other machines."""
         return bytes.fromhex(self.out.getvalue().partition("for --cluster: ")[2].split()[0])
 
     def test_other_machines_make_the_same_cluster(self) -> None:
@@ -222,7 +223,8 @@ class RestoreTests(RestoreCase):
         self.assertEqual(len(names), 1)
 
     def test_other_machines_make_the_same_cluster_or_none(self) -> None:
-        """Another file, another revision or other servers would be another state under one identity."""
+        """With another backup, revision or set of servers, a restore on another machine is refused: it would make
+        another state under the same identity."""
         self.restore(servers=(0,))
         token = self.token()
         other_file = self.directory / "later.snapshot"
@@ -306,7 +308,8 @@ class RestoreTests(RestoreCase):
         self.assertFalse(Path(self.config.storage).exists())
 
     def test_a_restore_that_broke_off_can_be_repeated(self) -> None:
-        """Without a log, what stands in the directory is no storage."""
+        """After a restore that broke off, the files in the directory are no storage, since the log is missing, so it
+        can be repeated."""
         snapshots = self.snapshots(self.config, 0)
         snapshots.mkdir(parents=True)
         (snapshots / "snapshot.new").write_bytes(b"half")
@@ -326,7 +329,8 @@ class RestoreTests(RestoreCase):
         self.assertIn(f"{left}: left by a restore that was killed; deleted", self.out.getvalue())
 
     def test_the_last_line_names_no_server_that_was_made_here(self) -> None:
-        """Servers of other machines may have been made, too, and this machine cannot know."""
+        """The last line of a restore names no server as the one that is missing: others may have been made on other
+        machines, which this machine cannot know."""
         self.restore(servers=(0,))
         token = self.token()
         self.out = io.StringIO()
@@ -339,7 +343,8 @@ class RestoreTests(RestoreCase):
 
 
 class RecoverTests(RestoreCase):
-    """Directories of a restored cluster, in which more was written, are what is left."""
+    """Tests of `pfsb recover`, for data directories of a restored cluster, in which more was written, that are left
+    over."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -465,7 +470,7 @@ class RecoverTests(RestoreCase):
         self.assertEqual(found.state.cluster_identity, b"cluster1")
 
     def empty(self, server_id: int) -> Path:
-        """A directory of a server that was started, and has executed nothing."""
+        """A data directory of a server that was started, and has executed nothing."""
         directory = self.directory / "empty" / str(server_id)
         storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)
         storage.recover()
@@ -476,7 +481,8 @@ class RecoverTests(RestoreCase):
         return read_survivor(directory).log.head.identity
 
     def test_a_directory_in_which_nothing_was_executed_goes_with_those_that_know_its_storage(self) -> None:
-        """A cluster of the same name and servers may have left it: what was accepted there would count."""
+        """A data directory in which nothing was executed is taken only beside one that knows its storage: otherwise a
+        cluster of the same name and servers may have left it, and what was accepted there would count."""
         directory = self.empty(1)
         said = self.refusal(directory, self.left(0))
         self.assertIn(f"{directory}: nothing was executed there, and nothing tells that it belongs", said)
@@ -486,7 +492,8 @@ class RecoverTests(RestoreCase):
         self.assertRaises(StorageRefused, latest_state, [read_survivor(directory)], lambda done, of: None)
 
     def test_a_directory_of_another_storage_than_another_one_knows_is_refused(self) -> None:
-        """Whichever of the two knows the other."""
+        """Two data directories, one of which knows the server of the other with another storage, are refused, whichever
+        of the two it is."""
         directory = self.empty(1)
         self.write_into(directory, PeerRecord(0, b"another!"))
         self.assertIn("knows server 0 with another storage", self.refusal(directory, self.left(0)))
@@ -499,7 +506,8 @@ class RecoverTests(RestoreCase):
         self.assertIn("must name another storage: than that of the former servers", self.err.getvalue())
 
     def test_two_directories_of_one_server_are_refused(self) -> None:
-        """A third directory has executed most, and neither of the two is looked into for its state."""
+        """Two data directories of one server are refused, even if a third one has executed most, so that neither would
+        be read for its state."""
         seq = self.made.seq
         self.write(0, ProposalRecord(seq + 1, 1, self.batch), AruRecord(seq + 1))
         copy = self.directory / "copy"

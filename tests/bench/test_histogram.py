@@ -34,12 +34,13 @@ class PercentileTests(SynchronousTestCase):
             self.assertApproximates(histogram.percentile(percent), expected, expected / 64)
 
     def test_one_slow_answer_in_a_hundred_changes_the_99_9th_percentile_only(self) -> None:
-        """Counts of one bucket that are given twice are added."""
+        """One slow answer in a hundred changes the 99.9th percentile only; counts that are given twice for one bucket
+        are added."""
         histogram = Histogram([(bucket(1_000_000), 60), (bucket(1_000_000), 39), (bucket(50_000_000), 1)])
         self.assertEqual(histogram.total, 100)
         self.assertApproximates(histogram.percentile(99), 1_000, 10)
         self.assertApproximates(histogram.percentile(99.9), 50_000, 500)
 
     def test_empty_histogram_has_no_percentiles(self) -> None:
-        """The percentile is None: 0 would look like a good latency."""
+        """A histogram without values has the percentile None: 0 would look like a good latency."""
         self.assertIsNone(Histogram().percentile(50))

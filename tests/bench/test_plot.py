@@ -13,13 +13,13 @@ NAME = "{http://www.w3.org/2000/svg}"
 
 class AxisTests(SynchronousTestCase):
     def test_logarithmic_axis_has_whole_powers_of_ten(self) -> None:
-        """The powers of ten have equal distances."""
+        """A logarithmic axis has whole powers of ten, at equal distances."""
         axis = Axis.around([3.0, 450.0], 0, 300, log=True)
         self.assertEqual(axis.ticks(), [1.0, 10.0, 100.0, 1000.0])
         self.assertEqual([round(axis.at(value)) for value in axis.ticks()], [0, 100, 200, 300])
 
     def test_linear_axis_begins_at_zero_and_has_round_ticks(self) -> None:
-        """Heights are proportional to values only if the axis begins at 0."""
+        """A linear axis begins at 0, so that heights are proportional to values, and has round ticks."""
         axis = Axis.around([700.0, 1_900.0], 0, 200, log=False)
         self.assertEqual(axis.ticks(), [0.0, 500.0, 1000.0, 1500.0, 2000.0])
         self.assertEqual(axis.at(950.0), 95.0)
@@ -40,7 +40,7 @@ class DrawTests(SynchronousTestCase):
             self.assertEqual(len(ElementTree.fromstring(svg([chart])).findall(f".//{NAME}circle")), count)
 
     def test_points_are_inside_the_chart_and_names_are_escaped(self) -> None:
-        """Names with < and & leave the document well-formed."""
+        """Points lie inside the chart, and names with < and & leave the document well-formed."""
         series = [Series("a<b & c", [(1, 10), (4, 90)]), Series("paper", [(2, 50)], dashed=True)]
         document = ElementTree.fromstring(svg([Chart("One", "x", "y", series), Chart("Two", "x", "y", log_y=True)]))
         circles = document.findall(f".//{NAME}circle")

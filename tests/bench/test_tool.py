@@ -30,18 +30,19 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_several_numbers_of_connections_are_several_workloads(self) -> None:
-        """All workloads have the same depth."""
+        """Several numbers of connections give several workloads, all of the same depth."""
         workloads = self.options("--connections", "1,16", "--depth", "4", "--keys", "9").workloads
         self.assertEqual([(w.connections, w.depth, w.keys) for w in workloads], [(1, 4, 9), (16, 4, 9)])
 
     def test_several_rates_are_open_loops_one_after_the_other(self) -> None:
-        """All open loops have the same connections; without a rate, the loop is closed."""
+        """Several rates give open loops one after the other, with equal connections; without a rate the loop is
+        closed."""
         workloads = self.options("--connections", "16", "--rate", "500,9000").workloads
         self.assertEqual([(w.connections, w.rate) for w in workloads], [(16, 500), (16, 9000)])
         self.assertEqual(self.options().workloads[0].rate, 0)
 
     def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
-        """The error comes before servers are started."""
+        """A wrong command line is refused before servers are started, with a text that says what would be right."""
         for arguments, told in (
             (["--mix", "pt"], "known are put, get"),
             (["--mix", "lock", "--depth", "2"], "needs --depth 1"),
@@ -55,7 +56,8 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(told, str(self.assertRaises(click.UsageError, self.options, *arguments)))
 
     def test_started_servers_have_the_settings_but_neither_ports_nor_storage(self) -> None:
-        """The path of the secret is absolute, since the servers run in another directory."""
+        """Started servers have the settings of the configuration, but ports and storage of their own; the path of the
+        secret is absolute, since they run in another directory."""
         changes = changes_for(load(self.file))
         self.assertEqual((changes["window"], changes["cluster"]), (3, "mine"))
         self.assertTrue(Path(changes["secret_file"]).is_absolute())

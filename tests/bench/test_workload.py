@@ -12,7 +12,7 @@ from pfsb.bench.workload import Workload, WrongMix, fill, needs_depth_one, opera
 
 class MixTests(SynchronousTestCase):
     def test_mix_has_weights_and_values_of_the_given_size(self) -> None:
-        """A part without a weight has weight 1."""
+        """The mix has the given weights and values of the given size; a part without a weight has weight 1."""
         put, get, say = operations("put=70,get=29,say", 5, "stale")
         self.assertEqual([put.weight, get.weight, say.weight], [70, 29, 1])
         self.assertEqual(put.steps, ("PUT key-%k vvvvv",))
@@ -43,11 +43,12 @@ class RenderTests(SynchronousTestCase):
         self.assertEqual((found.seconds, found.warmup, found.count, found.rate), (0.25, 0.5, 0, 1.5e6))
 
     def test_measured_time_is_not_limited_by_the_limit_of_a_count(self) -> None:
-        """A run of 500 s does not fail after 120 s."""
+        """The limit of a run with a count does not hold for a run with a fixed time: one of 500 s does not fail after
+        120 s."""
         long = Workload([("h", 1)], operations("put", 1), seconds=500.0)
         self.assertGreater(read_workload(io.StringIO(long.render())).limit, 500)
 
     def test_filling_writes_every_key_once(self) -> None:
-        """The workload writes the keys in order, and as many as there are."""
+        """The workload that fills a cluster writes each key once, in order."""
         filling = fill([("h", 1)], 1_000, 10)
         self.assertEqual((filling.count, filling.keys, filling.sequential), (1_000, 1_000, True))

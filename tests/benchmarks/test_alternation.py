@@ -113,7 +113,8 @@ class AlternationTests(SynchronousTestCase):
         return [event for event in Fake.events if not event.startswith(("start", "stop"))]
 
     def test_systems_take_turns_at_each_load_and_another_one_begins_each_time(self) -> None:
-        """While one is measured, all others are paused: a fake's load fails otherwise."""
+        """Systems take turns at each load, and each time another one begins. While one is measured all others are
+        paused; a fake system fails otherwise."""
         first, second = self.fake("pfsb"), self.fake("etcd")
         self.comparison("1x1,16x1", first, second).run(2)
         one, many = "1x1", "16x1"
@@ -124,7 +125,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(Fake.states, {"pfsb": "stopped", "etcd": "stopped"})
 
     def test_loads_that_are_one_to_peers_are_measured_side_by_side(self) -> None:
-        """8 x 8 and 64 x 1 are two loads for pfsb and one for a peer, whose figure counts in both rows."""
+        """The rows 8 x 8 and 64 x 1 are two loads for pfsb and one for another system, whose figure counts in both
+        rows."""
         self.assertEqual(
             [[row.key for row in turn] for turn in turns(rows("8x8,16x1,64x1,memory"))],
             [["16x1"], ["8x8", "64x1"], ["memory"]],
@@ -135,7 +137,7 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(set(comparison.results.rounds[0]["etcd"]), {"8x8", "64x1"})
 
     def test_rows_that_a_system_lacks_are_not_measured(self) -> None:
-        """A row is left out by its key, or by the operation of its load."""
+        """A row that a system lacks is not measured for it; it is named by its key, or by the operation of its load."""
         lacking = self.fake("PostgreSQL", lacks=frozenset({"get", "memory"}))
         comparison = self.comparison("1x1,get,memory", lacking)
         comparison.run(1)
@@ -143,7 +145,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(self.said[-1], "round 1 of 1, writes, 1 x 1, PostgreSQL: 100/s")
 
     def test_memory_is_measured_in_a_cluster_of_its_own_while_others_are_paused(self) -> None:
-        """The cluster of the loads has another history."""
+        """Memory is measured in a cluster of its own, whose history is only that of the measurement, while all others
+        are paused."""
         comparison = self.comparison("1x1,memory", self.fake("pfsb"), self.fake("etcd"))
         comparison.run(1)
         self.assertEqual([found["memory"] for found in comparison.results.rounds[0].values()], [{"values": [2.0]}] * 2)
@@ -151,7 +154,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertLess(Fake.events.index("stop etcd-alone"), Fake.events.index("stop etcd"))
 
     def test_system_in_trouble_is_started_anew_at_its_next_turn(self) -> None:
-        """The turns of the others go on, and the trouble is in the results."""
+        """A system in trouble is started anew at its next turn. Meanwhile the others have their turns, and the trouble
+        is in the results."""
         left = [Trouble("fell over")]
 
         def fail(fake: Fake, load: Load) -> None:
@@ -167,7 +171,7 @@ class AlternationTests(SynchronousTestCase):
         self.assertIn("round 1 of 2, writes, 1 x 1, pfsb: ! fell over", self.said)
 
     def test_interruption_ends_all_systems_and_keeps_the_results(self) -> None:
-        """Ctrl-C may come during any load."""
+        """An interruption (Ctrl-C) during any load ends all systems and keeps the results."""
 
         def interrupt(fake: Fake, load: Load) -> None:
             raise KeyboardInterrupt
@@ -178,7 +182,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(set(comparison.results.rounds[0]["pfsb"]), {"1x1"})
 
     def test_one_system_that_cannot_be_stopped_does_not_keep_the_others_up(self) -> None:
-        """The run says which system could not be stopped, and why."""
+        """If one system cannot be stopped, the others are stopped all the same, and the run says which one could not
+        be, and why."""
 
         def refuse(fake: Fake) -> None:
             raise OSError("no such luck")
@@ -188,7 +193,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertIn("! stopping pfsb: no such luck", self.said)
 
     def test_load_during_which_the_leader_changed_is_repeated(self) -> None:
-        """A leader that changes at every load is trouble."""
+        """A load during which the leader changed is repeated; if that happens at every load, it is reported as
+        trouble."""
         changes = iter([True, False])
 
         def change(fake: Fake, load: Load) -> None:
@@ -202,14 +208,14 @@ class AlternationTests(SynchronousTestCase):
         self.assertIn("the leader changed", second["pfsb"]["trouble in 1x1"]["trouble"])
 
     def test_results_are_saved_after_each_turn(self) -> None:
-        """A run that is killed loses one turn."""
+        """Results are saved after each turn, so a run that is killed loses one turn."""
         self.comparison("1x1,16x1", self.fake("pfsb")).run(2)
         self.assertEqual(self.saved, 4)
 
 
 class DurabilityTests(SynchronousTestCase):
     def test_each_durable_peer_says_what_makes_it_so(self) -> None:
-        """The text goes into the file of results."""
+        """The text by which each durable peer says what makes it durable goes into the file of results."""
         named = {system.name: system for system in SYSTEMS.values()}
         for peer in DURABLE_PEERS:
             self.assertTrue(named[peer].durable)

@@ -22,7 +22,7 @@ class Script(Loop):
     """A loop whose sockets are ready when a test says so, and whose writes are done when a test says so."""
 
     def __init__(self) -> None:
-        """Start no thread, and open no file."""
+        """Make the loop without a thread and without a file."""
         self.ready: dict[int, Callable[[], None]] = {}
         self.commits: list[tuple[bytes, Callable[[], None]]] = []
         self.after: Callable[[], None] = lambda: None
@@ -79,7 +79,8 @@ class LeaderTests(SynchronousTestCase):
         self.assertFalse(has_data(self.client))
 
     def test_followers_alone_are_a_majority_too(self) -> None:
-        """As in the protocol, the leader's own disk may be the slowest."""
+        """The writes of two of three followers are a majority without the leader's own disk, which may be the
+        slowest."""
         self.ask(b"PUT a b\n")
         for ours, theirs in zip(self.ours, self.theirs, strict=True):
             theirs.send(theirs.recv(65_536)[:8])
@@ -87,7 +88,7 @@ class LeaderTests(SynchronousTestCase):
         self.assertEqual(self.client.recv(65_536).count(b"OK"), 1)
 
     def test_connection_that_is_closed_is_forgotten(self) -> None:
-        """The leader waits for no more lines from a client that has gone."""
+        """A connection that its client has closed is forgotten, and the leader waits for no more lines from it."""
         self.ask(b"PUT a b\n")
         self.client.close()
         self.loop.ready[self.at_leader]()
@@ -96,7 +97,8 @@ class LeaderTests(SynchronousTestCase):
 
 class LogTests(SynchronousTestCase):
     def test_log_keeps_its_size(self) -> None:
-        """A file that grows would be slower; when the file is full, its beginning is written again."""
+        """The log of a server has a fixed size: when it is full, its beginning is written again, since a file that
+        grows would be slower."""
         path = Path(self.mktemp())
         log = Log(path)
         block = b"x" * (LOG_BYTES // 2 - 1)

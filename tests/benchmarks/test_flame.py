@@ -26,14 +26,15 @@ NAME = "{http://www.w3.org/2000/svg}"
 
 class StackTests(SynchronousTestCase):
     def test_waiting_threads_are_left_out(self) -> None:
-        """A thread that waits for events, or for something to write, keeps no core busy."""
+        """Samples of a thread that waits for events, or for something to write, are left out: it keeps no core busy."""
         stacks = parse(RAW)
         self.assertEqual(sum(count for _, count in busy(stacks)), 85)
         self.assertTrue(all(frames[-1] not in WAITS for frames, _ in busy(stacks)))
         self.assertEqual(busy_cores(stacks), 0.85)
 
     def test_library_code_counts_for_the_part_that_called_it(self) -> None:
-        """The protocol pays for the JSON that it asks for."""
+        """Samples in library code count for the part of the program that has called it: the JSON that the protocol asks
+        for counts for the protocol."""
         self.assertEqual(shares(busy(parse(RAW))), {"protocol": 40 / 85, "storage": 25 / 85, "Twisted": 20 / 85})
 
     def test_part_is_known_by_the_file_wherever_it_is_installed(self) -> None:
@@ -43,7 +44,8 @@ class StackTests(SynchronousTestCase):
         self.assertEqual(part_of("f (other/pfsb/sessions/local_clients.py)"), "Python")
 
     def test_bottom_that_all_stacks_share_is_left_out(self) -> None:
-        """Frames between twistd and the reactor's loop say nothing; they are left out for each thread."""
+        """The frames that all stacks of a thread share at the bottom, such as those from twistd to the reactor's loop,
+        are left out."""
         threads = tree(busy(parse(RAW))).callees
         self.assertEqual(set(threads["MainThread"].callees), {POLL, "runUntilCurrent (twisted/internet/base.py)"})
         self.assertEqual(threads["MainThread"].samples, 60)
@@ -66,12 +68,13 @@ class DrawingTests(SynchronousTestCase):
 
 class ProgramTests(SynchronousTestCase):
     def test_missing_py_spy_is_reported(self) -> None:
-        """The error says how to install py-spy."""
+        """If py-spy is missing, the error says how to install it."""
         with patch.object(program.sys, "executable", "/nowhere/python"), patch.dict("os.environ", {"PATH": ""}):
             self.assertIn("pip install py-spy", str(self.assertRaises(program.NoSpy, program.py_spy)))
 
     def test_table_has_a_column_for_each_load(self) -> None:
-        """The parts are sorted by weight; the last row has the number of busy cores."""
+        """The table has a column for each load. The parts are sorted by weight; the last row has the number of busy
+        cores."""
         rows = program.share_table({"1 x 1": parse(RAW), "8 x 32": parse(RAW)})
         self.assertEqual(rows[0], ["", "1 x 1", "8 x 32"])
         self.assertEqual(rows[1], ["protocol", "47 %", "47 %"])

@@ -27,7 +27,8 @@ PARTS = (
 class FloorsTests(SynchronousTestCase):
     @long
     def test_each_part_is_measured_and_reported(self) -> None:
-        """The report has a line, a datagram, a commit, their sum, bare clusters, and the loads that were asked for."""
+        """The report has the times of a line, a datagram and a commit, their sum, bare clusters, and the loads that
+        were asked for."""
         directory = Path(self.mktemp())
         directory.mkdir()
         rst, out = directory / "floors.inc", StringIO()

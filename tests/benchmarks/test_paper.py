@@ -13,19 +13,21 @@ from pfsb.paxos.settings import Settings
 
 class PublishedTests(SynchronousTestCase):
     def test_every_variant_is_published_for_four_to_twenty_servers(self) -> None:
-        """Both throughput and latency are published."""
+        """For every variant, the throughput and the latency that the paper published for 4 to 20 servers are there."""
         for variant in VARIANTS:
             self.assertEqual(tuple(variant.published.throughput), SERVERS)
             self.assertEqual(tuple(variant.published.latency), SERVERS)
 
     def test_rate_and_latency_of_the_closed_loop_agree(self) -> None:
-        """In a closed loop, clients divided by rate is about the mean latency, so a wrong digit is noticed."""
+        """For each published point, clients divided by rate is about the mean latency, as in a closed loop, so that a
+        wrong digit is noticed."""
         for _build, rows in SCALING.items():
             for servers, rate, milliseconds in rows:
                 self.assertApproximates(1000 * SCALING_CLIENTS / rate, milliseconds, 0.25 * milliseconds, servers)
 
     def test_quick_measures_what_the_scaling_charts_need(self) -> None:
-        """The scaling charts need 25 clients and more than one number of servers."""
+        """With --quick the measurement still has what the scaling charts need: 25 clients, and more than one number of
+        servers."""
         self.assertIn(SCALING_CLIENTS, QUICK_CLIENTS)
         self.assertIn(SCALING_CLIENTS, VARIANTS[0].clients)
         self.assertGreater(len(QUICK_SERVERS), 1)
@@ -33,7 +35,8 @@ class PublishedTests(SynchronousTestCase):
 
 class SettingsTests(SynchronousTestCase):
     def test_batch_bytes_reach_the_protocol(self) -> None:
-        """A configuration without limits has the default of the protocol."""
+        """The size of batches in a configuration reaches the protocol; without limits there, the protocol's default
+        holds."""
         self.assertEqual(Config("f", "c", {}, 0).settings(), Settings())
         without = Config("f", "c", {}, 0, limits=Limits(batch_bytes=1))
         self.assertEqual(without.settings().batch_bytes_max, 1)
@@ -61,7 +64,8 @@ class DrawingTests(SynchronousTestCase):
         self.assertNotIn("Memory, aggregation: throughput", drawn)
 
     def test_scaling_is_drawn_over_the_number_of_servers(self) -> None:
-        """The chart shows 25 clients, with both builds of the paper."""
+        """The chart of scaling shows, for 25 clients, rates over the number of servers, with both builds of the
+        paper."""
         [chart] = [
             chart for chart in charts(self.points) if chart.title.startswith("25 clients") and "through" in chart.title
         ]

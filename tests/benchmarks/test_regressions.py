@@ -23,7 +23,8 @@ class CountTests(SynchronousTestCase):
         self.assertApproximates(first, second, first / 1_000)
 
     def test_instructions_are_those_of_python_s_byte_code(self) -> None:
-        """A loop with ten times as many rounds takes about ten times as many instructions."""
+        """Instructions of Python's byte code are counted: a loop with ten times as many rounds takes about ten times as
+        many."""
 
         def loop(rounds: int) -> None:
             total = 0
@@ -34,7 +35,8 @@ class CountTests(SynchronousTestCase):
         self.assertApproximates(long / short, 10, 0.3)
 
     def test_cluster_in_memory_executes_every_command_on_every_server(self) -> None:
-        """A cluster that skipped work would have low counts, which look good."""
+        """The cluster in memory executes every command on every server: one that skipped work would have low counts,
+        which look good."""
         run = Run(next(case for case in CASES if case.name == "put 1 x 1"))
         before = run.cluster.leader.machine.revision
         run.commands(10)
@@ -47,7 +49,7 @@ RECORDED = {"python": "3.11", "figures": {"put": {"instructions": 100.0, "cpu": 
 
 class CompareTests(SynchronousTestCase):
     def test_more_than_a_quarter_is_a_regression(self) -> None:
-        """A figure that is a quarter higher or less is no regression."""
+        """A figure that is more than a quarter higher than recorded is a regression; a quarter or less is none."""
         found = changes(RECORDED, {"put": {"instructions": 126.0, "cpu": 12.4}}, "3.11")
         self.assertEqual(
             [(change.figure, change.is_regression) for change in found], [("instructions", True), ("cpu", False)]

@@ -25,13 +25,15 @@ def cell(*values: float, **more: Any) -> dict[str, Any]:
 
 class RowTests(SynchronousTestCase):
     def test_rows_are_named_by_key_and_keep_the_order_of_the_table(self) -> None:
-        """The error for an unknown key names the known ones."""
+        """Rows are chosen by their keys and keep the order of the table; the error for an unknown key names the known
+        ones."""
         self.assertEqual([row.key for row in rows("memory,1x1")], ["1x1", "memory"])
         self.assertEqual(rows("all"), list(ROWS))
         self.assertIn("known are 1x1, 16x1", str(self.assertRaises(ValueError, rows, "1x1,2x2")))
 
     def test_peers_have_as_many_operations_under_way(self) -> None:
-        """8 x 8 and 64 x 1 are the same load to peers, which are measured once."""
+        """Loads with equal numbers of operations under way, such as 8 x 8 and 64 x 1, are one load for peers, which are
+        measured once."""
         first, second = row("8x8").load, row("64x1").load
         assert first is not None and second is not None
         self.assertEqual(for_peer(first).under_way, for_peer(second).under_way)
@@ -50,7 +52,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual((found.low, found.median, found.high), (1.0, 1.5, 2.0))
 
     def test_summary_has_medians_and_the_ratio_of_the_same_rounds(self) -> None:
-        """The best durable peer may be another one in each round; a system in memory is none."""
+        """The summary has medians, and ratios against the best durable peer of each round, which may be another one
+        each time. A system in memory counts as none."""
         rounds = [
             {"pfsb": {"8x32": cell(60.0)}, "NATS": {"8x32": cell(20.0)}, "PostgreSQL": {"8x32": cell(30.0)}},
             {"pfsb": {"8x32": cell(80.0)}, "NATS": {"8x32": cell(20.0)}, "PySyncObj": {"8x32": cell(90.0)}},
@@ -63,7 +66,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual(found["memory"], {})
 
     def test_deep_is_measured_against_pysyncobj(self) -> None:
-        """The row has 16,384 operations under way, which durable peers are not asked for."""
+        """The row `deep`, with 16,384 operations under way, is compared with PySyncObj; durable peers are not asked for
+        it."""
         results = Results(
             [{"pfsb": {"deep": cell(90.0)}, "etcd": {"deep": cell(1.0)}, "PySyncObj": {"deep": cell(30.0)}}]
         )
@@ -72,7 +76,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual(found.median, 3.0)
 
     def test_goal_without_measurement_is_neither_met_nor_missed(self) -> None:
-        """Without a peer there is no ratio; without pfsb there is no figure."""
+        """A goal without a measurement is neither met nor missed: without the other system there is no ratio, without
+        pfsb no figure."""
         self.assertIsNone(Results([{"pfsb": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([{"etcd": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([]).is_met(row("memory")))
@@ -83,14 +88,16 @@ class GoalTests(SynchronousTestCase):
         return Results([{"pfsb": {"8x32": cell(ours, **more)}, "etcd": {"8x32": cell(10.0)}}])
 
     def test_second_goal_counts_as_much_as_the_first(self) -> None:
-        """The goal of 8 x 32 is five times the best peer, and less than 20 us of CPU time."""
+        """For the row 8 x 32 there are two goals: five times the best peer, and less than 20 us of CPU time. Both
+        count."""
         self.assertIs(self.results(50.0).is_met(row("8x32")), True)
         self.assertIs(self.results(49.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=21.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=None).is_met(row("8x32")), False)
 
     def test_upper_limits_apply_to_the_median(self) -> None:
-        """The median is that of all kills of all rounds."""
+        """An upper limit, as for the time without an answer after a kill, is compared with the median over all
+        rounds."""
         rounds = [{"pfsb": {"failover": cell(0.1, 0.2, 9.0)}}, {"pfsb": {"failover": cell(0.1, 0.3)}}]
         self.assertIs(Results(rounds).is_met(row("failover")), True)
         self.assertIs(
@@ -100,7 +107,8 @@ class GoalTests(SynchronousTestCase):
 
 class CellTests(SynchronousTestCase):
     def test_cpu_time_is_that_of_the_servers_between_begin_and_end(self) -> None:
-        """CPU time is in microseconds for each operation; None without operations."""
+        """The CPU time of a row is that of the servers between begin and end, in microseconds for each operation; None
+        without operations."""
         latencies = Histogram([(bucket(1_000_000), 200)])
         result = LoadResult("c", 200, 0, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
         found = rate_cell(result)
@@ -136,7 +144,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(shown[2][-4:], ["0.50", "0.50", "0.50", "NO"])
 
     def test_missing_peers_errors_and_failures_are_reported(self) -> None:
-        """Without these remarks, a table would look complete."""
+        """The remarks name missing systems, errors and failures; without them a table would look complete."""
         said = "\n".join(remarks(self.results, self.rows, {"ZooKeeper": "no java"}))
         for words in (
             "ZooKeeper is missing: no java",
@@ -149,7 +157,8 @@ class TableTests(SynchronousTestCase):
             self.assertIn(words, text(self.results, self.rows, {"ZooKeeper": "no java"}))
 
     def test_document_has_both_tables_and_how_they_were_measured(self) -> None:
-        """Sphinx requires that each row of a list-table has as many cells as its head."""
+        """The page of documentation has both tables, and says how they were measured. Sphinx requires that each row of
+        a list-table has as many cells as its head."""
         document = rst(self.results, self.rows, {}, {"cores": 2, "etcd": "3.5"})
         self.assertIn("cores 2, etcd 3.5; 1 rounds, medians", document)
         lines = document.splitlines()

@@ -15,12 +15,12 @@ from tests.long import long
 
 class ReturningTests(SynchronousTestCase):
     def test_unknown_part_is_refused(self) -> None:
-        """The error comes before servers are started."""
+        """An unknown part of the measurement is refused before servers are started."""
         self.assertRaises(SystemExit, main, ["--parts", "begin"])
 
     @long
     def test_start_and_rolling_restart_are_measured(self) -> None:
-        """With real servers and few keys."""
+        """The time of a start and of a rolling restart is measured with real servers and few keys."""
         file = Path(self.mktemp())
         given = "--parts start,rolling --keys 100 --slots 20 --rounds 1 --clients 4 --directory ."
         with redirect_stdout(StringIO()):

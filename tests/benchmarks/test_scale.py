@@ -37,17 +37,19 @@ class ExtentTests(SynchronousTestCase):
         self.assertEqual((max(QUICK.servers), max(QUICK.sizes), max(QUICK.connections)), (20, 32_768, 5_000))
 
     def test_unknown_section_is_refused(self) -> None:
-        """The error comes before servers are started."""
+        """An unknown section is refused before servers are started."""
         self.assertRaises(SystemExit, arguments, ["--sections", "server"])
 
 
 class ShowTests(SynchronousTestCase):
     def test_points_are_read_back_as_they_were_written(self) -> None:
-        """The points of a long run can be drawn again from its file."""
+        """Points that were written to a file are read back as they were, so that the points of a long run can be drawn
+        again."""
         self.assertEqual([Point.read(asdict(point)) for point in POINTS], list(POINTS))
 
     def test_tables_leave_out_empty_columns(self) -> None:
-        """Memory over keys has no rates; the table of sizes has megabytes per second."""
+        """A table leaves out columns that are empty for its points: memory over keys has no rates, and the table of
+        sizes has megabytes per second."""
         self.assertEqual(table(POINTS, "keys"), [["keys", "", "MiB"], ["1,000,000", "100 bytes each", "420"]])
         head, row = table(POINTS, "sizes")
         self.assertEqual(row[head.index("MB/s")], "16.4")
@@ -63,7 +65,7 @@ class ShowTests(SynchronousTestCase):
         self.assertTrue(said.startswith("closed loop: 95 % of its best throughput with 160,000 under way"), said)
 
     def test_every_section_has_charts_and_a_title(self) -> None:
-        """No section may be measured in vain."""
+        """Every section has charts and a title: without charts it would be measured in vain."""
         for section in SECTIONS:
             points = [evolve(point, section=section) for point in POINTS if point.section in ("servers", section)]
             self.assertGreater(len(charts(points, section)), 0, section)
@@ -71,7 +73,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(charts(POINTS, "sessions"), [])
 
     def test_errors_and_disturbances_are_reported(self) -> None:
-        """A reader must notice figures that do not measure the servers."""
+        """Errors and disturbances are reported beside figures that for this reason do not measure the servers."""
         self.assertEqual(remarks(POINTS), [])
         odd = evolve(POINTS[0], errors=3, first_error="ERR BUSY", other_cores=1.2, client_cores=0.95)
         self.assertEqual(len(remarks([odd])), 3)

@@ -32,13 +32,14 @@ from tests.long import long
 
 class ToolTests(SynchronousTestCase):
     def test_error_of_a_missing_program_names_its_package(self) -> None:
-        """A user can install the package then."""
+        """The error for a missing program names the package that has it, so that a user can install it."""
         self.assertIn(
             "apt-get install nothing-such", str(self.assertRaises(Missing, program, "no-such", "nothing-such"))
         )
 
     def test_failed_build_leaves_nothing_that_looks_built(self) -> None:
-        """The next run builds again; a complete build is not repeated."""
+        """A build that has failed leaves nothing that looks like a complete build, so the next run builds again; a
+        complete build is not repeated."""
         source = Path(self.mktemp())
         source.write_text("text")
         with patch.dict(os.environ, {"XDG_CACHE_HOME": str(Path(self.mktemp()).resolve())}):
@@ -50,7 +51,8 @@ class ToolTests(SynchronousTestCase):
             self.assertEqual(built([source], "x", ["cp", str(source), "{out}/made"]), first)
 
     def test_only_root_installs_and_others_are_told_the_command(self) -> None:
-        """A package that is installed already needs nothing, and no root."""
+        """Only root installs packages; other users are told the command. For a package that is installed already
+        nothing is needed."""
         if shutil.which("dpkg-query") is None:
             self.skipTest("this is no Debian")
         with patch.object(os, "geteuid", return_value=1000):
@@ -132,7 +134,7 @@ class ProcessTests(SynchronousTestCase):
         wait_for("both processes of each server", lambda: len(self.system.members()) == 4, 10)
 
     def test_pause_stops_all_processes_of_all_servers(self) -> None:
-        """All processes go on when the cluster is resumed."""
+        """A pause stops all processes of all servers, and all go on when the cluster is resumed."""
         members = self.system.members()
         self.system.pause()
         wait_for("all to be stopped", lambda: all(map(family.is_stopped, members)), 10)
@@ -140,41 +142,42 @@ class ProcessTests(SynchronousTestCase):
         wait_for("all to go on", lambda: not any(map(family.is_stopped, members)), 10)
 
     def test_resumed_cluster_has_one_leader_for_a_while_and_writes(self) -> None:
-        """While there is no leader, clients go on writing, since that may bring servers back."""
+        """`resume` waits until the cluster has had one leader for a while. Meanwhile clients write, since that may
+        bring servers back."""
         self.system.pause()
         self.system.leaders = iter([1, 1, None, None, 0])
         self.system.resume()
         self.assertEqual(self.system.writes, 3)
 
     def test_cluster_that_never_calms_down_is_trouble_with_its_last_words(self) -> None:
-        """The error says which leaders were seen."""
+        """A cluster that does not come to rest is reported as trouble, with the leaders that were seen last."""
         self.system.leaders = iter(lambda: None, 0)
         with patch("benchmarks.compare.system.UP_SECONDS", 0.3):
             error = self.assertRaises(Trouble, self.system.resume)
         self.assertIn("seen at last: [None, None, None, None, None]; without a word", str(error))
 
     def test_stop_ends_paused_processes_too(self) -> None:
-        """No process of a server is left, whatever session it is in."""
+        """The end of a system ends paused processes, too: no process of a server is left, whatever session it is in."""
         members = self.system.members()
         self.system.pause()
         self.system.stop()
         wait_for("the end of all", lambda: all(map(has_ended, members)), 10)
 
     def test_kill_ends_all_processes_of_one_server(self) -> None:
-        """The processes of another server go on."""
+        """`kill` ends all processes of one server, and the processes of another server go on."""
         first, second = (family.members(pid) for pid in self.system.pids())
         self.system.kill(0)
         wait_for("the end of the first server", lambda: all(map(has_ended, first)), 10)
         self.assertFalse(any(map(has_ended, second)))
 
     def test_load_client_that_does_not_end_is_killed(self) -> None:
-        """The error says after which time."""
+        """A load client that does not end in time is killed; the error says after which time."""
         with patch("benchmarks.compare.system.CLIENT_SECONDS", 0.2):
             error = self.assertRaises(Trouble, self.system.load, Load("put", seconds=0.1, warmup=0.1))
         self.assertIn("(it is killed after 0.4 s)", str(error))
 
     def test_servers_end_with_a_comparison_that_is_killed(self) -> None:
-        """The kernel ends them; nothing of the comparison runs any more."""
+        """Servers are ended by the kernel when the comparison that has started them is killed."""
         if shutil.which("setpriv") is None:
             self.skipTest("there is no setpriv")
         program = (
@@ -187,15 +190,15 @@ class ProcessTests(SynchronousTestCase):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as comparison:
             assert comparison.stdout is not None
             pids = [int(word) for word in comparison.stdout.readline().split()]
-            # Each begins as a copy of the comparison, and becomes setpriv, which asks for the signal at the parent's
-            # death, then the shell, then the server.
+            # Each server process begins as a copy of the comparison; it becomes setpriv, which asks for the signal at
+            # the parent's death, then the shell, then the server.
             wait_for("the servers", lambda: all(command_of(pid) == "sleep" for pid in pids), 10)
             comparison.kill()
         self.assertEqual(len(pids), 2)
         wait_for("the end of the servers", lambda: all(map(has_ended, pids)), 10)
 
     def test_cpu_time_counts_all_processes(self) -> None:
-        """The CPU time of children that have ended counts, too."""
+        """The CPU time of a system counts all its processes, children that have ended included."""
         busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
         with subprocess.Popen(["sh", "-c", f"sh -c '{busy}'; echo; sleep 60"], stdout=subprocess.PIPE) as process:
             self.addCleanup(process.send_signal, signal.SIGKILL)
@@ -210,7 +213,8 @@ class PeerTests(SynchronousTestCase):
     timeout = 120
 
     def test_nats_forces_each_write_to_disk(self) -> None:
-        """Without the setting it acknowledges writes that are in memory only."""
+        """The configuration of NATS has it force each write to disk: by default it acknowledges writes that are in
+        memory only."""
         system = Nats(Path(self.mktemp()).resolve(), 3)
         system.directory.mkdir()
         system.configure()
@@ -220,7 +224,7 @@ class PeerTests(SynchronousTestCase):
             self.assertEqual(len(settings["cluster"]["routes"]), 2)
 
     def test_nats_has_at_most_five_servers(self) -> None:
-        """A stream has at most five replicas."""
+        """A cluster of NATS has at most five servers, since a stream has at most five replicas."""
         self.assertIn("at most 5", str(self.assertRaises(Missing, Nats.prepare, Choices(servers=7))))
 
     @long
@@ -260,7 +264,7 @@ class PfsbTests(SynchronousTestCase):
     timeout = 120
 
     def test_servers_are_loaded_killed_and_stopped(self) -> None:
-        """The comparison treats pfsb as every other system."""
+        """The comparison starts, loads, kills and stops servers of pfsb as it does those of every other system."""
         Pfsb.prepare(Choices())
         system = Pfsb(Path(self.mktemp()).resolve(), 3)
         self.addCleanup(system.stop)
@@ -275,7 +279,8 @@ class PfsbTests(SynchronousTestCase):
         self.assertEqual(system.running(), [])
 
     def test_failure_of_one_system_is_noted_and_ends_no_run(self) -> None:
-        """The system's servers and files are removed, and the results are saved."""
+        """A failure of one system is noted and does not end the run: its servers and files are removed, and the results
+        are saved."""
 
         class Broken(Pfsb):
             name = "broken"

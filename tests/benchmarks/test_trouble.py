@@ -82,14 +82,16 @@ class Fake(System):
 class FailoverTests(SynchronousTestCase):
     @long
     def test_failover_is_timed_from_the_kill_to_the_next_answer(self) -> None:
-        """The time in which the server's processes are looked for does not count. The server is started again."""
+        """A failover is timed from the kill to the next answer, without the time in which the server's processes are
+        looked for; afterwards the server is started again."""
         system = Fake()
         took = seconds_without_leader(system)
         self.assertApproximates(took, DOWN_SECONDS, 0.1)
         self.assertEqual(system.running(), [0, 1, 2])
 
     def test_writers_begin_at_different_servers_and_leave_a_dead_one(self) -> None:
-        """Like real clients, some of the writers are at a follower when the leader dies."""
+        """Writers begin at different servers, as real clients do, and leave one that is dead: some of them are at a
+        follower when the leader dies."""
         system = Fake()
         system.dead.add(2)
         writers = Writers(system)
@@ -100,14 +102,15 @@ class FailoverTests(SynchronousTestCase):
         self.assertIsNone(writers.first_after(time.monotonic()))
 
     def test_answer_to_a_write_from_before_the_kill_does_not_count(self) -> None:
-        """An answer to an earlier write may have been on its way, and be read late."""
+        """The answer to a write from before the kill does not count as the end of the outage: it may have been on its
+        way."""
         writers = Writers(Fake())
         writers.answered = [(1.0, 9.0), (3.5, 4.5), (3.1, 4.0), (0.5, 0.6)]
         self.assertEqual(writers.first_after(3.0), 4.0)
         self.assertIsNone(writers.first_after(3.5))
 
     def test_waiting_ends_with_an_error_after_its_time(self) -> None:
-        """The error says what was waited for."""
+        """A wait ends with an error after its maximum time; the error says what was waited for."""
         self.assertIn(
             "a unicorn: not within 0.02 s", str(self.assertRaises(Trouble, wait_for, "a unicorn", lambda: None, 0.02))
         )

@@ -24,7 +24,8 @@ SECONDS_MAX = 10
 
 class WaysTests(SynchronousTestCase):
     def open(self, way: type[Way]) -> Way:
-        """Open a new file for a way; skips the test where the kernel or the file system does not offer it."""
+        """Open a new file for a way to write; skip the test where the kernel or the file system does not offer this
+        way."""
         self.path = Path(self.mktemp())
         make_file(self.path)
         try:
@@ -57,17 +58,20 @@ class WaysTests(SynchronousTestCase):
         self.assertWrites(Thread)
 
     def test_linux_aio_writes_records_one_behind_the_other(self) -> None:
-        """With whole blocks, too: where a record ends within a block, at its end, or goes on in the next one."""
+        """Linux AIO writes records one after the other, also in whole blocks, where a record ends within a block, at
+        its end, or in the next one."""
         self.assertWrites(AioSync)
         self.assertWrites(Aio)
 
     def test_io_uring_writes_records_one_behind_the_other(self) -> None:
-        """With whole blocks, too: where a record ends within a block, at its end, or goes on in the next one."""
+        """io_uring writes records one after the other, also in whole blocks, where a record ends within a block, at its
+        end, or in the next one."""
         self.assertWrites(Uring)
         self.assertWrites(UringDirect)
 
     def test_linux_aio_tells_a_write_that_fails(self) -> None:
-        """By the call that begins the write, or by the one that ends it."""
+        """A write with Linux AIO that fails raises an exception, in the call that begins the write or in the one that
+        ends it."""
         self.assertTellsFailure(AioSync)
         self.assertTellsFailure(Aio)
 
@@ -96,7 +100,8 @@ class MeasurementTests(SynchronousTestCase):
 class HangingDiskTests(SynchronousTestCase):
     @long
     def test_a_frozen_file_system_holds_the_loop_but_not_the_one_that_has_a_thread(self) -> None:
-        """Needs root. Nothing is left mounted."""
+        """A frozen file system stops a loop that writes by itself, and not one that writes in a thread. Needs root;
+        nothing is left mounted."""
         with tempfile.TemporaryDirectory() as directory:
             try:
                 with file_systems(Path(directory)) as made:
@@ -107,5 +112,5 @@ class HangingDiskTests(SynchronousTestCase):
         self.assertTrue(said[1].startswith("returns"), said[1])
 
     def test_all_ways_are_tried(self) -> None:
-        """A way that is measured is also tried on disks that hang."""
+        """Each way to write that is measured is also tried on disks that hang."""
         self.assertLessEqual(set(MEASURED), set(WAYS))

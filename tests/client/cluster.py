@@ -79,6 +79,6 @@ class LoopbackTestCase(TestCase):
         return client
 
     async def until(self, true: Any) -> None:
-        """Wait until a condition is true; otherwise the test ends by its timeout."""
+        """Wait until the condition `true` holds; otherwise the test ends by its timeout."""
         while not true():
             await deferLater(reactor, 0.005)

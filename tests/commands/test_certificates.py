@@ -44,7 +44,8 @@ class CertificatesTests(SynchronousTestCase):
         return {path.name: path.read_bytes() for path in self.path.iterdir()}
 
     def test_first_call_makes_everything_and_the_next_one_nothing(self) -> None:
-        """Keys can be read by their owner alone; the second call says until when they are valid."""
+        """The first call makes all keys and certificates, readable by their owner alone; the second one makes nothing,
+        and says until when they are valid."""
         self.successResultOf(self.run_command())
         made = self.contents()
         self.assertEqual(set(made), {"authority.pem", "authority.key", "server-0.pem", "server-1.pem"})
@@ -57,7 +58,8 @@ class CertificatesTests(SynchronousTestCase):
         self.assertEqual(self.out.getvalue().count(" is valid until "), 2)
 
     def test_renewal_keeps_the_authority_and_the_other_servers(self) -> None:
-        """--id names one server."""
+        """A renewal with --id makes the certificate of that server anew, and leaves the authority and those of the
+        other servers as they are."""
         self.successResultOf(self.run_command("--days", "1"))
         before, expiry = self.contents(), self.made.expiry(1)
         assert expiry is not None
@@ -70,7 +72,8 @@ class CertificatesTests(SynchronousTestCase):
         self.assertEqual(self.made.expiry(1), expiry + timedelta(days=2))
 
     def test_new_authority_stands_before_the_former_one(self) -> None:
-        """Servers believe both, so that certificates can be changed one after the other."""
+        """A new authority is written before the former one into the file of authorities: servers believe both, so that
+        certificates can be changed one after the other."""
         self.successResultOf(self.run_command())
         [former] = self.made.authorities()
         self.successResultOf(self.run_command("--new-authority"))
@@ -79,7 +82,8 @@ class CertificatesTests(SynchronousTestCase):
         self.assertNotEqual(new, former)
 
     def test_certificates_are_made_where_the_key_is(self) -> None:
-        """On the machine of a server there is none: one line says so."""
+        """Where the key of the authority is missing, as on the machine of a server, no certificate is made, and one
+        line says so."""
         self.successResultOf(self.run_command())
         (self.path / "authority.key").unlink()
         self.failureResultOf(self.run_command("--renew"), SystemExit)
@@ -88,6 +92,7 @@ class CertificatesTests(SynchronousTestCase):
         self.assertIn("there is no server 7; known are 0, 1", str(error))
 
     def test_certificate_names_the_hosts_that_clients_know(self) -> None:
-        """The host of the peer port, those of endpoints and of HTTP, and this machine."""
+        """A certificate names the hosts by which clients know the server: the host of the peer port, those of endpoints
+        and of HTTP, and this machine."""
         names = list(hosts_of(load(str(self.file)), 1))
         self.assertEqual(names, ["db1", "127.0.0.1", "x.test", "localhost", "127.0.0.1", "::1"])

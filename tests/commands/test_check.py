@@ -29,7 +29,7 @@ def addresses(port: int, *hosts: str) -> tuple[SocketAddress, ...]:
 
 
 def _put_back(name: str, module: Any) -> None:
-    """Let a module be imported again, as before."""
+    """Register a module again after the test, as it was imported before."""
     if module is None:
         sys.modules.pop(name, None)
     else:
@@ -45,7 +45,7 @@ class CheckTests(SynchronousTestCase):
         return load(path)
 
     def found(self, config: Config, **hosts: str) -> Found:
-        """The answers for the hosts of a configuration, by name; those that are not given never come."""
+        """The answers of look-ups for the hosts of a configuration, by name; for names without an answer none comes."""
 
         def look_up(host: str, port: int) -> Deferred[tuple[SocketAddress, ...]]:
             known = literal(host, port)
@@ -62,7 +62,8 @@ class CheckTests(SynchronousTestCase):
         return self.successResultOf(asked)
 
     def test_unknown_application_is_refused(self) -> None:
-        """As `twistd pfsb` does, so that the mistake shows before any server is started."""
+        """`pfsb check` refuses an unknown application, as `twistd pfsb` does, so that the mistake shows before any
+        server is started."""
         path = Path(self.mktemp())
         server = '{peer: "127.0.0.1:7400", client: "tcp:9400"}'
         path.write_text(f"cluster: one\napps: [chat, chatt]\nservers:\n  0: {server}\n")
@@ -71,7 +72,8 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("chatt", str(error))
 
     def test_names_are_shown_with_their_addresses(self) -> None:
-        """The operator sees what this machine takes the names for, and which of them it does not know."""
+        """Names of hosts are shown with the addresses that this machine finds for them, and those that it does not find
+        are named."""
         config = self.config('peer: "db0:7400"', 'peer: "db1:7400"', 'peer: "db2:7400"', 'peer: "[2001:db8::4]:7400"')
         said = notes(config, self.found(config, db0="192.0.2.1 2001:db8::1", db1=""))
         self.assertIn('  the name "db0" is: 192.0.2.1, 2001:db8::1\n', said)
@@ -80,7 +82,7 @@ class CheckTests(SynchronousTestCase):
         self.assertNotIn("2001:db8::4", said)
 
     def test_name_that_only_this_machine_reaches_is_warned_of(self) -> None:
-        """Some systems give a loopback address to their own name."""
+        """A host name that has only a loopback address is warned of: some systems give one to their own name."""
         config = self.config('peer: "db0:7400"', 'peer: "db1:7400"')
         said = notes(config, self.found(config, db0="192.0.2.1", db1="127.0.1.1"))
         self.assertIn('warning: server 1: the host "db1" is a loopback address', said)
@@ -92,13 +94,14 @@ class CheckTests(SynchronousTestCase):
         self.assertIn("servers.1.peer must be where the others reach it", said)
 
     def test_server_that_listens_elsewhere_is_not_warned_of(self) -> None:
-        """With `listen` the own name need not be right on the server's machine."""
+        """A server with `listen` is not warned of the addresses of its own name, which need not be right on its
+        machine."""
         servers = ('peer: "db0:7400"', 'peer: "db1:7400", listen: "0.0.0.0:7400"')
         config = self.config(*servers, more="insecure: true")
         self.assertNotIn("warning", notes(config, self.found(config, db0="192.0.2.1", db1="127.0.1.1")))
 
     def test_archive_is_named(self) -> None:
-        """With the absolute path, since a relative one depends on where a server is started."""
+        """The archive is shown with its absolute path, since a relative one depends on where a server is started."""
         config = self.config('peer: "127.0.0.1:7400"')
         self.assertNotIn("superfluous", summary(config))
         archived = evolve(config, archive="old")
@@ -110,18 +113,19 @@ class CheckTests(SynchronousTestCase):
         self.assertNotIn("warning", notes(there, self.found(there)))
 
     def test_cluster_on_one_machine_is_not_warned_of(self) -> None:
-        """All of its servers are reached by loopback addresses."""
+        """A cluster whose servers are all reached by loopback addresses, on one machine, is not warned of."""
         config = self.config('peer: "127.0.0.1:7400"', 'peer: "localhost:7401"')
         self.assertNotIn("warning", notes(config, self.found(config, localhost="127.0.0.1 ::1")))
 
     def test_summary_shows_where_a_server_listens_and_brackets_of_ipv6(self) -> None:
-        """Addresses are shown as they are written in the file."""
+        """The summary shows the addresses where a server listens as they are written in the file, IPv6 in brackets."""
         config = self.config('peer: "db0:7400", listen: "[::]:7401"', 'peer: "[2001:db8::1]:7400"')
         self.assertIn("server 0: peer db0:7400 (listens at [::]:7401), client tcp:9400\n", summary(config))
         self.assertIn("server 1: peer [2001:db8::1]:7400, client tcp:9401\n", summary(config))
 
     def test_open_peer_port_is_warned_of_unless_that_is_wanted(self) -> None:
-        """The log and STATUS say the same."""
+        """A peer port that any machine can reach, in a cluster without a secret, is warned of, unless the configuration
+        says that this is wanted; the log and STATUS say the same."""
         servers = ('peer: "192.0.2.1:7400"', 'peer: "127.0.0.1:7400"')
         config = self.config(*servers)
         said = notes(config, self.found(config))
@@ -131,7 +135,8 @@ class CheckTests(SynchronousTestCase):
             self.assertNotIn("INSECURE", notes(config, self.found(config)), more)
 
     def test_certificates_are_told_with_their_ends(self) -> None:
-        """One that ends soon is warned of; a machine need not have those of the other servers."""
+        """Certificates are shown with the times until which they are valid, and one that ends soon is warned of. Those
+        of other servers may be missing on a machine."""
         if not HAS_TLS:
             raise SkipTest(NO_TLS)
         made = CertificateDirectory(Path(self.mktemp()), "checked")
@@ -149,7 +154,8 @@ class CheckTests(SynchronousTestCase):
         self.assertRegex(late, r"^warning: the certificate of server 1 has expired on .* --renew makes another$")
 
     def test_missing_packages_are_named_with_the_command_that_installs_them(self) -> None:
-        """As `twistd pfsb` does, which refuses to start."""
+        """Packages that are missing are named, with the command that installs them. `twistd pfsb` refuses to start
+        without them."""
         config = self.config('peer: "127.0.0.1:7400"', more="transport: tls")
         modules: dict[str, object] = dict(sys.modules)
         for name in ("pfsb.service.certificates", "pfsb.transports.tls"):

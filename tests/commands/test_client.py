@@ -90,7 +90,8 @@ class OneCommandTests(ToolTestCase):
         )
 
     async def test_time_limit_that_is_given_is_waited_for(self) -> None:
-        """The servers may be about to start; the operator is told at once all the same."""
+        """With a time limit the client waits for servers that may be about to start; the operator is told at once that
+        none can be reached."""
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), ExitStatus.UNREACHABLE)
@@ -101,7 +102,8 @@ class OneCommandTests(ToolTestCase):
         self.assertTrue(ended.endswith("fate=none: it did not happen"), ended)
 
     async def test_missing_majority_is_told_with_the_servers_that_are_up(self) -> None:
-        """The last server that was tried is not blamed, and the fate of the command is told."""
+        """Without a majority, the client names the servers that are up and the fate of the command, and does not blame
+        the server that was tried last."""
         await self.cluster.members[1].crash()
         await self.cluster.members[2].crash()
         self.cluster.members[0].server.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
@@ -111,8 +113,8 @@ class OneCommandTests(ToolTestCase):
         self.assertIn("): connection refused; fate=", told)
 
     async def test_lock_that_was_waited_for_in_vain_waits_no_more(self) -> None:
-        """A server has the client's BYE before the process may end. Otherwise the lock would be granted to a client
-        that is gone."""
+        """A LOCK that was waited for in vain is given up: a server gets the client's BYE before the process may end.
+        Otherwise the lock would be granted to a client that is gone."""
         await self.client().command("LOCK x")
         self.assertIs(await self.one("--timeout", "0.3", "LOCK", "x"), ExitStatus.UNAVAILABLE)
         calls = [
@@ -124,7 +126,7 @@ class OneCommandTests(ToolTestCase):
         self.assertEqual(calls.count("bye"), 1)
 
     async def test_reply_is_shown_as_json(self) -> None:
-        """A line for each command, for scripts."""
+        """With --json the client prints one line of JSON for each command, for scripts."""
         await self.one("PUT", "a", "1")
         self.out.truncate(0)
         self.out.seek(0)
@@ -219,7 +221,8 @@ class BatchTests(ToolTestCase):
         self.assertIn("UNAVAILABLE", self.err.getvalue())
 
     async def test_batch_tells_at_once_that_no_server_can_be_reached(self) -> None:
-        """Once, and not for each client; servers that come within the time limit are used."""
+        """A batch that can reach no server says so once, at once, and not for each client; servers that come within the
+        time limit are used."""
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), ExitStatus.UNREACHABLE)
@@ -243,7 +246,8 @@ class StatusTests(ToolTestCase):
         self.assertEqual(summary, f"leads: {leader}, 3 of 3 up, tolerates 1 more")
 
     async def test_archive_has_a_line_of_its_own(self) -> None:
-        """With the reason if it takes no files; servers without one have none."""
+        """`pfsb status` shows an archive in a line of its own, with the reason if it takes no files; servers without an
+        archive have none."""
         archive = {"directory": "arc/2/6f1c", "bytes": 5_000, "slot": 800, "waiting": 0, "error": None}
         told: dict[int, dict[str, Any]] = {0: {"archive": None}, 1: {}, 2: {"archive": archive}}
         self.assertEqual(status.archives(told), "archive of server 2: 5000 bytes, slots up to 800, in arc/2/6f1c\n")
@@ -252,7 +256,7 @@ class StatusTests(ToolTestCase):
         self.assertEqual(second, "archive of server 2 takes no files, 3 wait: arc: Permission denied")
 
     async def test_everything_is_shown_as_json(self) -> None:
-        """One object: the summary, and the STATUS of each server or why there is none."""
+        """`pfsb status --json` prints one object: the summary, and for each server its STATUS, or why there is none."""
         await self.cluster.members[1].crash()
         self.assertIs(await status.show_status(reactor, self.options().addresses, self.out, as_json=True), True)
         found = json.loads(self.out.getvalue())
@@ -313,13 +317,15 @@ class CommandLineTests(SynchronousTestCase):
                 self.parse(*arguments)
 
     def test_command_in_place_of_the_configuration_is_told_where_that_stands(self) -> None:
-        """Without COMMAND the configuration may be left out, with it not."""
+        """If a command stands where the configuration should be, the error says so: without COMMAND the configuration
+        may be left out, with a COMMAND it may not."""
         with self.assertRaises(click.UsageError) as caught:
             self.parse("--json", "GET", "a")
         self.assertIn("the configuration stands before the command, for example pfsb client", str(caught.exception))
 
     def test_addresses_follow_the_endpoints(self) -> None:
-        """A client connects to the interface of the endpoint, or else to the host that the other servers use."""
+        """The client connects to the interface of a server's endpoint, or, if it names none, to the host that the other
+        servers use."""
         clients = ["tcp:9400", "tcp:port=9401:interface=127.0.0.2", "tcp:9402:interface=0.0.0.0", "unix:/tmp/s"]
         addresses = server_addresses(load(config_file(self.mktemp(), clients)))
         self.assertEqual(
@@ -349,6 +355,7 @@ class CommandLineTests(SynchronousTestCase):
             parse(cli.program, [])
 
     def test_patience_is_shorter_than_a_servers(self) -> None:
-        """Otherwise the client would always wait for UNAVAILABLE (request_seconds) before it goes to another server."""
+        """The client waits for a shorter time than `request_seconds` before it tries another server: otherwise it would
+        always wait for the answer UNAVAILABLE."""
         file = config_file(self.mktemp(), ["tcp:9400"])
         self.assertLess(RESPONSE_SECONDS, load(file).limits.request_seconds)

@@ -88,7 +88,8 @@ class TerminalCase(LoopbackTestCase):
 
 class TypingTests(TerminalCase):
     async def test_greeting_has_three_lines_and_names_server_and_person(self) -> None:
-        """The server's own welcome is not shown."""
+        """The greeting has three lines, with the names of the server and of the person; the server's own welcome is not
+        shown."""
         await self.start()
         lines = self.said.splitlines()
         self.assertEqual(len(lines), 3)
@@ -96,14 +97,16 @@ class TypingTests(TerminalCase):
         self.assertEqual(lines[0], f"you are ann-kolumi, at server 0 ({shown}); cluster four has 3 servers")
 
     async def test_commands_are_answered_and_quit_ends(self) -> None:
-        """Without the delay of an answer in between: a person may type ahead."""
+        """Commands are answered in order, also if a person types them ahead without waiting, and QUIT ends the
+        client."""
         ended = await self.start()
         self.keys.send_text("PUT a 1\rGET a\rQUIT\r")
         await ended
         self.assertEqual(self.said.splitlines()[3:], ["OK revision=2", 'OK value="1" revision=2'])
 
     async def test_paste_of_several_lines_runs_all_of_them(self) -> None:
-        """After the return key, so that a person can look at them first; empty lines count for nothing."""
+        """A paste of several lines runs all of them after the return key, so that a person can look at them first;
+        empty lines count for nothing."""
         ended = await self.start()
         self.keys.send_text(PASTE.format("PUT a 1\nPUT b 2\n\nMGET a b\n"))
         self.keys.send_text("\r")
@@ -113,14 +116,14 @@ class TypingTests(TerminalCase):
         await ended
 
     async def test_ctrl_c_drops_the_line_and_nothing_else(self) -> None:
-        """The program goes on."""
+        """Ctrl-C drops the line that is being typed, and the program goes on."""
         await self.start()
         self.keys.send_text(f"PUT a 1{CTRL_C}PUT b 2\r")
         await self.says("OK revision=2")
         self.assertEqual([command[1] for _, _, command in self.cluster.shared.executed], [b"b"])
 
     async def test_earlier_lines_come_back(self) -> None:
-        """The up key brings the last one."""
+        """The up key brings back the line that was entered last."""
         await self.start()
         self.keys.send_text("INCR n\r")
         await self.says('OK value="1"')
@@ -128,7 +131,7 @@ class TypingTests(TerminalCase):
         await self.says('OK value="2"')
 
     async def test_line_that_cannot_be_sent_is_told(self) -> None:
-        """As in a pipe."""
+        """A line that cannot be sent is answered with an error, as in a pipe."""
         await self.start()
         self.keys.send_text("#5 PUT a 1\r")
         await self.says("this client numbers its commands by itself")
@@ -136,7 +139,8 @@ class TypingTests(TerminalCase):
 
 class PromptTests(TerminalCase):
     async def test_prompt_names_the_server_that_is_really_talked_to(self) -> None:
-        """The client goes on to another server while nothing is typed."""
+        """The prompt names the server that the client is connected to, also when the client goes on to another one
+        while nothing is typed."""
         await self.start(is_drawn=True)
         await self.shows("\nserver 0>")
         self.keys.send_text("PUT a 1\r")
@@ -146,7 +150,7 @@ class PromptTests(TerminalCase):
         self.assertRegex(self.said, r"connected to server [12] at 127\.0\.0\.1:")
 
     async def test_events_are_printed_above_the_line_that_is_being_typed(self) -> None:
-        """The line is drawn again below them."""
+        """Events are printed above the line that is being typed, which is drawn again below them."""
         await self.start(is_drawn=True)
         self.keys.send_text("LISTEN\r")
         await self.shows("\nOK from=1\nserver 0>")
@@ -158,7 +162,8 @@ class PromptTests(TerminalCase):
         await self.shows('text="half a line"')
 
     async def test_lock_that_is_not_free_is_shown_as_waiting(self) -> None:
-        """Other commands go on meanwhile, and the answer says to which command it belongs."""
+        """A LOCK of a lock that is not free is shown as waiting. Other commands go on meanwhile, and the late answer
+        says to which command it belongs."""
         holder = self.client(client_id="bob")
         await holder.command("LOCK printer")
         await self.start(is_drawn=True)
@@ -166,12 +171,13 @@ class PromptTests(TerminalCase):
         await self.says("LOCK printer: waits until the lock is free")
         await self.shows("waiting: LOCK printer (")
         self.keys.send_text("PUT a 1\r")
-        await self.shows("\nserver 0> PUT a 1\nOK revision=")  # without what waited beside it
+        await self.shows("\nserver 0> PUT a 1\nOK revision=")  # without the note about the LOCK that waits
         await holder.command("UNLOCK printer")
         await self.says('LOCK printer: OK name="printer"')
 
     async def test_return_to_the_same_server_is_not_announced(self) -> None:
-        """Without a majority the client goes round all servers for as long as that lasts."""
+        """A return to the same server is not announced: without a majority the client goes round all servers for as
+        long as that lasts."""
         await self.start(is_drawn=True)
         first, other = self.cluster.addresses[:2]
         for address in (first, other, other):
@@ -182,7 +188,7 @@ class PromptTests(TerminalCase):
         self.assertEqual(self.said.count("connected to server"), 1)
 
     async def test_tab_completes_what_the_server_knows(self) -> None:
-        """Verbs, and behind them options."""
+        """The tab key completes verbs, and behind a verb its options."""
         await self.start(is_drawn=True)
         await self.until(lambda: self.terminal.completer.commands)
         self.keys.send_text("PIN\t")
@@ -191,10 +197,11 @@ class PromptTests(TerminalCase):
         await self.shows("\nserver 0> PING\nOK\nserver 0>")
 
     async def test_commands_without_an_answer_have_a_fate_at_the_end(self) -> None:
-        """A person who leaves knows which of them may still happen; a lock is given up."""
+        """At the end, the fate of commands without an answer is told, since they may still happen; a lock that is
+        waited for is given up."""
         self.patch(client_terminal, "LAST_ANSWERS_SECONDS", 0.1)
         ended = await self.start()
-        for member in self.cluster.members:  # which would keep the connection for two seconds more
+        for member in self.cluster.members:  # servers that do not answer would keep the connection for two seconds more
             self.addCleanup(member.crash)
         self.patch(FakeCluster, "run", lambda *_: None)
         self.keys.send_text("PUT a 1\rGET a\rLOCK b\r" + CTRL_D)
@@ -208,7 +215,7 @@ class PromptTests(TerminalCase):
         )
 
     async def test_end_of_the_terminal_ends_the_program(self) -> None:
-        """Like Ctrl-D."""
+        """The end of the terminal (Ctrl-D) ends the program."""
         ended = await self.start()
         self.keys.close()
         await ended
@@ -216,7 +223,8 @@ class PromptTests(TerminalCase):
 
 class NameTests(SynchronousTestCase):
     def test_name_is_the_persons_and_hardly_anybody_elses(self) -> None:
-        """The name can be said aloud, and is a client id."""
+        """The name that is proposed to a person can be said aloud, is a client id, and hardly any other person gets
+        it."""
         self.patch(client_terminal.getpass, "getuser", lambda: "ann lee")
         names = {friendly_name() for _ in range(100)}
         self.assertEqual(len(names), 100)
@@ -225,7 +233,7 @@ class NameTests(SynchronousTestCase):
             self.assertLessEqual(len(name), CLIENT_ID_CHARACTERS_MAX)
 
     def test_machine_that_does_not_know_its_user_has_guests(self) -> None:
-        """As in containers."""
+        """On a machine that does not know its user, as in containers, the proposed name is that of a guest."""
 
         def unknown() -> str:
             raise KeyError("uid not found")

@@ -73,13 +73,14 @@ class ClusterTests(TestCase):
         await self.until_said(f"telnet 127.0.0.1 {port}; there: SAY hello")
 
     async def test_servers_that_ran_before_are_not_announced(self) -> None:
-        """The ports of a cluster that was not stopped answer, while the new servers cannot start."""
+        """Servers of a cluster that was not stopped, whose ports answer while the new servers cannot start, are not
+        announced as new ones."""
         await self.started_server("1000")
         await deferLater(reactor, 4 * POLL_SECONDS)
         self.assertNotIn("telnet", self.out.getvalue())
 
     async def started_server(self, uptime: str) -> str:
-        """A cluster of one server, which says that it has this uptime; returns its port."""
+        """Start a cluster of one server, which says that it has this uptime. Returns its port."""
         cluster, _ = self.cluster(SERVER.replace("UPTIME", uptime))
         await self.until_said("[0] ")
         port = self.out.getvalue().splitlines()[1].split()[1]

@@ -21,7 +21,8 @@ class FailoverTests(LoopbackTestCase):
         )
 
     async def test_unanswered_commands_are_repeated_elsewhere_with_the_same_numbers(self) -> None:
-        """A number that is repeated at any server runs at most once. See docs/internals/sessions.rst."""
+        """Unanswered commands are repeated at another server with the same numbers, so that each runs at most once
+        (docs/internals/sessions.rst)."""
         client = self.client(client_id="alice")
         first = self.cluster.members[0]
         await client.command("PUT a 0")
@@ -100,7 +101,8 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual((await second.command("PUT a 2")).line, "OK revision=4")
 
     async def test_session_taken_by_an_own_hello_that_came_late_is_opened_again(self) -> None:
-        """A HELLO that a server did not answer in time may be ordered after the one at the next server."""
+        """A session that an own HELLO has taken, which a server had not answered in time and which was ordered after
+        the one at the next server, is opened again."""
         first, second, _third = self.cluster.members
         first.server.local_clients.silent = True
         client = self.client(response_seconds=0.1)
@@ -112,7 +114,8 @@ class FailoverTests(LoopbackTestCase):
         await first.crash()
 
     async def test_session_taken_by_another_program_is_not_taken_back(self) -> None:
-        """Two programs under one name would take it from each other for ever."""
+        """A session that another program has opened is not taken back: two programs under one name would take it from
+        each other for ever."""
         client = self.client()
         await client.command("PUT a 1")
         self.cluster.members[0].server.local_clients.refuse = Refused("REPLACED", "the session was opened anew at 2")
@@ -137,7 +140,7 @@ class FailoverTests(LoopbackTestCase):
             self.assertTrue((await answer).ok)
 
     async def test_question_to_one_server_needs_no_session(self) -> None:
-        """A server without a majority can still be asked for its status."""
+        """A question about one server, such as STATUS, needs no session, so that it is answered without a majority."""
         self.cluster.members[0].server.local_clients.silent = True
         reply = await self.client().command("STATUS")
         self.assertIn('"server": 0', reply.rows[0])
@@ -157,7 +160,8 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual([each.server.faults.loss for each in self.cluster.members], [0.0, 0.0, 0.0])
 
     async def test_chat_is_followed_across_servers_without_gap_or_repeat(self) -> None:
-        """LISTEN tells lines from an index on, without gaps or repeats. See docs/protocol.rst."""
+        """The chat is followed across servers without gap or repeat: LISTEN tells lines from an index on
+        (docs/protocol.rst)."""
         heard: list[EventLine] = []
         listener, speaker = self.client(on_event=heard.append), self.client(index=2)
         await listener.command("LISTEN from=1")

@@ -29,7 +29,7 @@ class SecretTests(SynchronousTestCase):
         self.assertNotEqual(other.read_bytes(), self.file.read_bytes())
 
     def test_file_that_is_there_is_not_written_over(self) -> None:
-        """The cluster would come apart."""
+        """`pfsb secret` does not write over a file that is there: with another secret the cluster would come apart."""
         change(self.file, None)
         before = self.file.read_bytes()
         error = self.assertRaises(ConfigError, change, self.file, None)
@@ -37,7 +37,8 @@ class SecretTests(SynchronousTestCase):
         self.assertEqual(self.file.read_bytes(), before)
 
     def test_three_steps_replace_a_secret(self) -> None:
-        """At no step does a server lack a secret by which another one still sends."""
+        """In three steps, of which each leaves every server with all secrets by which another one still sends, a secret
+        is replaced."""
         change(self.file, None)
         [former] = self.held()
         change(self.file, "add")
@@ -49,7 +50,7 @@ class SecretTests(SynchronousTestCase):
         self.assertEqual(self.held(), [new])
 
     def test_steps_in_a_wrong_order_are_refused(self) -> None:
-        """Each refusal names a step that fits."""
+        """Steps in a wrong order are refused, and each refusal names a step that fits."""
         change(self.file, None)
         for step in ("swap", "drop"):
             self.assertIn("--add", str(self.assertRaises(ConfigError, change, self.file, step)))

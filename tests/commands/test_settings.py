@@ -23,7 +23,7 @@ class SettingsTests(ToolTestCase):
         return await settle(reactor, options.addresses, options.changes, options.timeout, self.out, self.err)
 
     async def test_table_has_a_line_for_each_setting(self) -> None:
-        """Name, value and meaning, in columns."""
+        """`pfsb settings` shows a line for each setting, with name, value and meaning in columns."""
         self.assertIs(await self.settle(self.file), ExitStatus.OK)
         lines = self.out.getvalue().splitlines()
         self.assertRegex(lines[0], "^setting +value +meaning$")
@@ -32,7 +32,7 @@ class SettingsTests(ToolTestCase):
         self.assertRegex(lines[4], "^window +16 +proposals under way at once; 1 to 1000$")
 
     async def test_changes_are_made_and_shown(self) -> None:
-        """Several changes are one command."""
+        """Several changes are sent as one command, and the new values are shown."""
         self.assertIs(await self.settle("--config", self.file, "session_window=64", "apps=kv"), ExitStatus.OK)
         self.assertRegex(self.out.getvalue(), r"(?m)^session_window +64 ")
         self.assertRegex(self.out.getvalue(), r"(?m)^apps +kv ")
@@ -40,14 +40,16 @@ class SettingsTests(ToolTestCase):
         self.assertEqual(executed[0], ("SETTINGS SET", "session_window=64", "apps=kv"))
 
     async def test_servers_may_be_named_instead_of_a_configuration(self) -> None:
-        """The first of them is asked, and the next ones if it does not answer."""
+        """Addresses of servers may stand in place of a configuration. The first server is asked, and the next one if it
+        does not answer."""
         servers = [word for member in self.cluster.members for word in ("--server", member.address.shown)]
         await self.cluster.members[0].crash()
         self.assertIs(await self.settle(*servers, "window=9"), ExitStatus.OK)
         self.assertRegex(self.out.getvalue(), r"(?m)^window +9 ")
 
     async def test_refusal_is_one_line_and_no_success(self) -> None:
-        """The line has what would be right, and what became of the command."""
+        """A refused change gives one line, with what would be right and the fate of the command, and the exit status of
+        a failure."""
         self.assertIs(await self.settle(self.file, "window=0"), ExitStatus.REFUSED)
         self.assertEqual(self.out.getvalue(), "")
         self.assertEqual(
@@ -56,16 +58,19 @@ class SettingsTests(ToolTestCase):
         )
 
     async def test_silent_cluster_is_one_line_and_no_success(self) -> None:
-        """The program ends after its time limit."""
+        """With servers that do not answer, the program ends after its time limit, with one line and the exit status of
+        a failure."""
         for member in self.cluster.members:
             member.server.local_clients.silent = True
         self.assertIs(await self.settle(self.file, "--timeout", "0.2", "window=9"), ExitStatus.UNAVAILABLE)
         self.assertIn("pfsb settings: no answer within 0.2 s", self.err.getvalue())
-        for member in self.cluster.members:  # a server that has not answered HELLO does not notice that its client left
+        # A server that has not answered HELLO does not notice that its client has left.
+        for member in self.cluster.members:
             await member.crash()
 
     async def test_unreachable_cluster_is_told_at_once(self) -> None:
-        """And again at the end, with another exit status than that of a cluster that does not answer."""
+        """If no server can be reached, the user is told at once, and again at the end, with another exit status than
+        for servers that do not answer."""
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.settle(self.file, "--timeout", "0.3", "window=9"), ExitStatus.UNREACHABLE)
@@ -74,14 +79,14 @@ class SettingsTests(ToolTestCase):
         self.assertIn("no answer within 0.3 s; no server can be reached; servers 0 (", ended)
 
     async def test_value_that_is_refused_elsewhere_keeps_its_text(self) -> None:
-        """A server that is too busy says so."""
+        """If the server that is asked refuses, its text is shown, and no other server is asked."""
         for member in self.cluster.members:
             member.server.local_clients.refuse = Refused("DENIED", "not here")
         self.assertIs(await self.settle(self.file), ExitStatus.REFUSED)
         self.assertIn("not here", self.err.getvalue())
 
     def test_wrong_command_lines_are_told(self) -> None:
-        """Each mistake has a text that says what would be right."""
+        """Each wrong command line is refused with a text that says what would be right."""
         for arguments, text in (
             ((), "which cluster?"),
             (("window=9",), "which cluster?"),
@@ -97,6 +102,7 @@ class SettingsTests(ToolTestCase):
             self.assertIn(text, str(error))
 
     def test_setting_of_a_later_version_is_shown_without_a_meaning(self) -> None:
-        """And no control character of a value reaches the terminal."""
+        """A setting that only a later version knows is shown without a meaning, and no control character of its value
+        reaches the terminal."""
         shown = table(Reply("OK", (r'name=colour value="red\u001b"',)))
         self.assertEqual(shown.splitlines()[1], r'colour   "red\u001b"')

@@ -33,12 +33,12 @@ class CompleterTests(SynchronousTestCase):
         self.completer = CommandCompleter()
 
     def complete(self, text: str) -> list[str]:
-        """The lines that the text can become."""
+        """The lines that completion can make of this text."""
         found = self.completer.get_completions(Document(text), CompleteEvent(completion_requested=True))
         return [text[: len(text) + each.start_position] + each.text for each in found]
 
     def test_verbs_are_those_that_the_server_tells(self) -> None:
-        """In either case; before a server has told any, there are none."""
+        """Verbs are completed, in either case, as the server has told them; before that there are no completions."""
         self.assertEqual(self.complete("G"), [])
         self.completer.learn(HELP)
         self.assertEqual(self.complete("g"), ["GET "])
@@ -46,7 +46,7 @@ class CompleterTests(SynchronousTestCase):
         self.assertEqual(self.complete("HELP lo"), ["HELP LOCK "])
 
     def test_options_follow_a_verb_once(self) -> None:
-        """The values of read= are known, too."""
+        """Each option is completed once behind its verb; so are the values of read=."""
         self.completer.learn(HELP)
         self.assertEqual(self.complete("LOCK printer "), ["LOCK printer wait=", "LOCK printer ttl="])
         self.assertEqual(self.complete("LOCK printer wait=3 "), ["LOCK printer wait=3 ttl="])
@@ -55,12 +55,13 @@ class CompleterTests(SynchronousTestCase):
         self.assertEqual(self.complete("PUT a b"), [])
 
     def test_only_the_line_with_the_cursor_counts(self) -> None:
-        """Several lines may have been pasted."""
+        """Where several lines were pasted, only the line with the cursor is completed."""
         self.completer.learn(HELP)
         self.assertEqual(self.complete("PUT a 1\nGE"), ["PUT a 1\nGET "])
 
     def test_usage_and_help_are_told_apart(self) -> None:
-        """A usage longer than the column ends at two spaces."""
+        """The usage and the help in a row of HELP are told apart; a usage that is longer than its column ends at two
+        spaces."""
         found = commands_of(HELP)
         self.assertEqual((found["SETTINGS SET"].help, found["FAULT LOSS"].verb), (
             "Change settings, all or none.", "FAULT LOSS"
@@ -68,7 +69,7 @@ class CompleterTests(SynchronousTestCase):
         self.assertEqual(found["LOCK"].usage, "LOCK name [wait=SECONDS] [ttl=SECONDS]")
 
     def test_help_may_go_on_in_further_rows(self) -> None:
-        """The rows are those of a server: every command has all of its usage and help."""
+        """Where the help of a command goes on in further rows of a server's HELP, all of it is found."""
         described = (*help_pages.ALWAYS, *KeyValue().commands, *Lock().commands)
         answer = help_pages.all_commands(described)
         assert isinstance(answer, Done)
@@ -84,25 +85,26 @@ class HistoryTests(SynchronousTestCase):
         self.history = LineHistory(str(self.path))
 
     def test_lines_come_back_the_last_one_first(self) -> None:
-        """The lines of an earlier version are read, too; pasted lines count one by one."""
+        """Lines of the history come back with the last one first, also those of a file of an earlier version; pasted
+        lines count one by one."""
         self.path.write_text("GET a\n")
         self.history.store_string("PUT a 1 \n\nPUT b 2")
         self.assertEqual(list(self.history.load_history_strings()), ["PUT b 2", "PUT a 1", "GET a"])
 
     def test_file_is_for_its_owner_alone(self) -> None:
-        """Values in it may be secret."""
+        """The file of the history can be read by its owner alone, since values in it may be secret."""
         self.history.store_string("PUT password x")
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
     def test_file_is_cut_when_it_is_long(self) -> None:
-        """The last lines are kept."""
+        """A long file of the history is cut, and keeps the last lines."""
         self.path.write_text("".join(f"GET {i}\n" for i in range(2 * HISTORY_LINES_MAX + 1)))
         kept = list(self.history.load_history_strings())
         self.assertEqual((len(kept), kept[0]), (HISTORY_LINES_MAX, f"GET {2 * HISTORY_LINES_MAX}"))
         self.assertEqual(len(self.path.read_text().splitlines()), HISTORY_LINES_MAX)
 
     def test_line_that_cannot_be_saved_is_no_failure(self) -> None:
-        """The reason is kept, for the end of the program."""
+        """A line that cannot be saved raises no error; the reason is kept, to be shown at the end of the program."""
         self.path.mkdir()
         self.history.store_string("PUT a 1")
         self.assertIn("directory", self.history.trouble)

@@ -61,7 +61,7 @@ class FindingTests(SynchronousTestCase):
         self.assertIn("server 1 (127.0.0.1:9401): leads view 2", second)
 
     def test_missing_majority(self) -> None:
-        """Two of four are down: one more at least is needed."""
+        """If two of four servers are down, `pfsb why` says that one more at least is needed for a majority."""
         broken = found(seeking(5), "unreachable: Connection was refused by other side", "unreachable: x", seeking(5))
         self.assertEqual(broken.summary, "leads: none, 2 of 4 servers up (0, 3), 3 needed")
         self.assertEqual(
@@ -75,7 +75,8 @@ class FindingTests(SynchronousTestCase):
         self.assertEqual(found("unreachable: x").summary, "leads: none, no server can be reached")
 
     def test_votes_for_different_views(self) -> None:
-        """Each view is told with its voters, its leader, and the votes that are missing."""
+        """If servers vote for different views, each view is told with its voters, its leader, and the votes that are
+        missing."""
         told = self.told(seeking(8), seeking(7), "unreachable: x", seeking(8))
         self.assertIn(
             "view 8 (server 3 would lead it) has the votes of servers 0, 3, 3 needed; missing: 1 (votes for view 7), "
@@ -85,13 +86,14 @@ class FindingTests(SynchronousTestCase):
         self.assertIn("view 7 (server 2 would lead it) has the votes of servers 1, 3 needed", told)
 
     def test_leader_that_only_a_minority_follows_is_none(self) -> None:
-        """A leader that was cut off still believes that it leads."""
+        """A leader that only a minority follows, as one that was cut off, counts as none, although it believes that it
+        leads."""
         torn = found(seeking(3), status(state="REG_LEADER"), status(), seeking(3))
         self.assertIsNone(torn.leader)
         self.assertFalse(can_take_commands(torn))
 
     def test_causes_at_single_servers(self) -> None:
-        """Each cause names the server."""
+        """A cause at a single server is told with the id of the server."""
         for change, text in (
             (
                 {"peers": {"0": {"alive": False}, "3": {"alive": True}}},
@@ -125,7 +127,8 @@ class FindingTests(SynchronousTestCase):
             self.assertIn(text, told)
 
     def test_clocks_that_certainly_differ(self) -> None:
-        """A slow answer leaves the clock of its server open."""
+        """Clocks count as different only if they certainly differ: a slow answer leaves open what the clock of its
+        server shows."""
         clocks = {0: ClockReading(3599.0, 3600.0), 1: ClockReading(-70.0, -60.0), 2: ClockReading(-5.0, 0.5)}
         told = self.told(status(), status(state="REG_LEADER"), status(), status(), clocks=clocks)
         self.assertEqual(
@@ -139,7 +142,7 @@ class FindingTests(SynchronousTestCase):
 
 class ExplainTests(LoopbackTestCase):
     async def test_servers_are_asked(self) -> None:
-        """Servers of an older version tell no time, and fewer fields."""
+        """All servers are asked for their STATUS; one of an older version tells no time, and fewer fields."""
         await self.cluster.members[2].crash()
         out = io.StringIO()
         self.assertIs(await why.explain(reactor, self.cluster.addresses, out), True)

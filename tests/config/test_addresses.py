@@ -19,7 +19,7 @@ CLIENTS = 100
 
 class BacklogTests(TestCase):
     def test_endpoints_get_a_backlog_where_they_can(self) -> None:
-        """A backlog that the configuration sets stays, and endpoints that know no backlog get none."""
+        """Endpoints get a backlog, unless the configuration sets one or the kind of endpoint knows none."""
         for written, read in (
             ("tcp:9400", f"tcp:9400:backlog={BACKLOG}"),
             ("tcp:port=9400:interface=127.0.0.1", f"tcp:port=9400:interface=127.0.0.1:backlog={BACKLOG}"),
@@ -31,7 +31,8 @@ class BacklogTests(TestCase):
             self.assertEqual(with_backlog(written), read)
 
     def test_clients_that_come_together_are_not_kept_waiting(self) -> None:
-        """The kernel accepts the connections, while the reactor does not run at all."""
+        """Many clients that connect at once do not wait: the kernel accepts their connections even while the reactor
+        does not run."""
         endpoint = serverFromString(reactor, with_backlog("tcp:0:interface=127.0.0.1"))
         port: Any = self.successResultOf(endpoint.listen(Factory.forProtocol(Protocol)))
         self.addCleanup(port.stopListening)

@@ -34,7 +34,7 @@ class ConfigTestCase(SynchronousTestCase):
         return load(self.file(yaml.safe_dump(content)))
 
     def refusal(self, text: str | bytes) -> str:
-        """The error message for this text, which must begin with the name of the file, without that name."""
+        """The error message for this text, without the name of the file with which it must begin."""
         path = self.file(text)
         error = self.assertRaises(ConfigError, load, path)
         named, _, rest = str(error).partition(": ")
@@ -48,7 +48,7 @@ class ConfigTestCase(SynchronousTestCase):
 
 class ReadingTests(ConfigTestCase):
     def test_the_example_of_the_documentation_is_read_whole(self) -> None:
-        """Every value of the example in docs/operating.rst arrives."""
+        """The example in docs/operating.rst is read, and each of its values is in the configuration."""
         config = load(ETC / "four.yaml")
         self.assertEqual(
             (config.cluster, config.f, config.transport, config.apps, config.storage, config.secret_file),
@@ -63,7 +63,8 @@ class ReadingTests(ConfigTestCase):
         )
 
     def test_each_file_of_etc_has_the_servers_of_its_name_and_ports_of_its_own(self) -> None:
-        """The four files can run beside each other on one machine."""
+        """Each file in etc/ has as many servers as its name says, and ports of its own, so that all clusters can run on
+        one machine."""
         configs = [load(ETC / f"{name}.yaml") for name in ("one", "three", "four", "five")]
         self.assertEqual([(config.n, config.f) for config in configs], [(1, 0), (3, 1), (4, 1), (5, 2)])
         peers = [server.peer for config in configs for server in config.servers.values()]
@@ -74,7 +75,8 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(len(set(ports)), 26)
 
     def test_only_the_name_and_the_servers_are_needed(self) -> None:
-        """All other values have the defaults of docs/operating.rst; f is the most that the servers allow."""
+        """If only the name and the servers are given, all other values have the defaults of docs/operating.rst, and f
+        is the largest that the number of servers allows."""
         whole = four()
         config = self.load({"cluster": "four", "servers": whole["servers"]})
         example = load(ETC / "four.yaml")
@@ -83,30 +85,33 @@ class ReadingTests(ConfigTestCase):
             self.assertEqual(getattr(config, name), getattr(example, name), name)
 
     def test_a_key_without_a_value_is_as_good_as_none(self) -> None:
-        """`secret_file:` and `http: null` mean that there is none."""
+        """A key without a value, as in `secret_file:` and `http: null`, is as good as none."""
         text = (ETC / "four.yaml").read_text() + "secret_file:\n"
         config = load(self.file(text.replace('http: "tcp:8400:interface=127.0.0.1"', "http: null")))
         self.assertIsNone(config.secret_file)
         self.assertIsNone(config.server(0).http)
 
     def test_what_yaml_takes_for_something_else_is_read_as_it_is_written(self) -> None:
-        """A cluster may be called `no`, which YAML 1.1 takes for False."""
+        """Values that YAML takes for something else are read as they are written: a cluster may be called `no`, which
+        YAML 1.1 takes for False."""
         config = load(self.file((ETC / "four.yaml").read_text().replace("cluster: four", "cluster: no")))
         self.assertEqual(config.cluster, "no")
 
     def test_ids_are_ascending_whatever_their_order_in_the_file(self) -> None:
-        """Servers find the leader of a view by the ids in ascending order (Departure 26)."""
+        """The ids of the servers are ascending, whatever their order in the file: they give the leader of a view
+        (Departure 26)."""
         server = '{id}: {{peer: "127.0.0.1:74{id:02}", client: "tcp:94{id:02}"}}'
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
 
     def test_archive(self) -> None:
-        """Each server has a directory of its own there; without the key there is none."""
+        """With the key `archive` each server has a directory of its own there; without the key there is no archive."""
         self.assertIsNone(self.load(four()).archive_directory(2))
         self.assertEqual(self.load({**four(), "archive": "old/four"}).archive_directory(2), Path("old/four/2"))
 
     def test_archive_that_makes_no_sense_is_refused(self) -> None:
-        """A storage in memory has no files; and superfluous ones must leave the directory of the storage."""
+        """An archive with `storage: memory`, which has no files, or inside of the directory of the storage, is
+        refused."""
         memory = {**four(), "archive": "old", "storage": "memory"}
         self.assertRefused(memory, "archive: storage: memory writes nothing that could be kept there")
         same = {**four(), "archive": "./var/four"}
@@ -126,7 +131,8 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(self.load({**four(), "http_names": ["pfsb.example.com", "db"]}).http_names[1], "db")
 
     def test_peers_may_be_names_and_ipv6_addresses(self) -> None:
-        """The host goes to the transport as it is, without the brackets."""
+        """The host of a peer may be a name, or an IPv6 address in brackets; it goes to the transport without the
+        brackets."""
         content = four()
         content["servers"][0]["peer"] = "[::1]:7400"
         content["servers"][1]["peer"] = "node-1.example.org:7400"
@@ -135,7 +141,8 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(config.server(1).peer, ("node-1.example.org", 7400))
 
     def test_a_server_may_listen_elsewhere_than_it_is_reached(self) -> None:
-        """A wildcard, an address behind a translator, another port, or IPv6; without it a server listens at `peer`."""
+        """A server may listen at a wildcard, behind an address translator, at another port, or by IPv6; without
+        `listen` it listens at `peer`."""
         content = four()
         for server_id, listen in enumerate(("0.0.0.0:7400", "[::]:7401", "10.0.0.5:7499")):
             content["servers"][server_id].update(peer=f"db{server_id}:7400", listen=listen)
@@ -145,7 +152,8 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(config.server(3).receives_at, config.server(3).peer)
 
     def test_servers_at_different_hosts_may_listen_at_equal_addresses(self) -> None:
-        """Wildcards, and addresses behind different translators; on one host that cannot be."""
+        """Servers at different hosts may listen at equal addresses, such as wildcards, or behind different translators;
+        servers at one host may not."""
         content = four()
         for server_id in range(4):
             content["servers"][server_id].update(peer=f"db{server_id}:7400", listen="10.0.0.5:7400")
@@ -158,7 +166,8 @@ class ReadingTests(ConfigTestCase):
             self.assertIn("is already the address of servers.0.listen", str(error))
 
     def test_servers_on_two_hosts_may_use_the_same_port(self) -> None:
-        """All interfaces, or the loopback, of another host are other addresses."""
+        """Servers on two hosts may use the same port: all interfaces, or the loopback, of another host are other
+        addresses."""
         for client in ("tcp:9400", "tcp:9400:interface=127.0.0.1", "unix:/run/pfsb"):
             content = four()
             for number, server in content["servers"].items():
@@ -173,18 +182,20 @@ class DerivedValueTests(ConfigTestCase):
         self.assertEqual(quorums, [1, 2, 3, 3])
 
     def test_settings_have_the_timers_and_the_window_of_the_file(self) -> None:
-        """With the timers doubled the derived intervals double too."""
+        """The settings of the protocol have the timers and the window of the file; with doubled timers the derived
+        intervals double, too."""
         content = four() | {"timers": {"progress": 2, "update": 0.75, "alive": 0.4}, "window": 20}
         made = self.load(content).settings()
         self.assertEqual((made.progress_seconds, made.update_seconds, made.alive_seconds), (2.0, 0.75, 0.4))
         self.assertEqual((made.resend_seconds, made.reconciliation_seconds, made.window_slots), (0.2, 0.5, 20))
 
     def test_the_example_gives_the_default_settings(self) -> None:
-        """The proportions kept are those of the defaults."""
+        """The example of the documentation gives the default settings of the protocol: their proportions are kept."""
         self.assertEqual(load(ETC / "four.yaml").settings(), Settings())
 
     def test_the_membership_digest_tells_name_and_ids_and_nothing_else(self) -> None:
-        """The digest is stored on disks, so its value is fixed for ever. See docs/internals/frames.rst."""
+        """The cluster digest depends on the name and the ids and on nothing else. The digest is stored on disks, so its
+        value is fixed for ever (docs/internals/frames.rst)."""
         digest = load(ETC / "four.yaml").membership_digest()
         self.assertEqual(digest.hex(), "249c0eb4b9318ef7")
         self.assertEqual(self.load(four() | {"window": 9}).membership_digest(), digest)
@@ -194,15 +205,15 @@ class DerivedValueTests(ConfigTestCase):
         self.assertNotEqual(self.load(fewer).membership_digest(), digest)
 
     def test_each_server_stores_in_a_directory_of_its_own(self) -> None:
-        """The directory of a server is storage/id."""
+        """Each server stores in a directory of its own: storage/id."""
         self.assertEqual(load(ETC / "four.yaml").storage_directory(3), Path("var/four/3"))
 
     def test_memory_storage_has_no_directory(self) -> None:
-        """With "memory" nothing is kept."""
+        """With `storage: memory` there is no directory, since nothing is kept."""
         self.assertIsNone(self.load(four() | {"storage": "memory"}).storage_directory(3))
 
     def test_an_unknown_id_is_answered_with_the_known_ones(self) -> None:
-        """An unknown id is refused with one line."""
+        """An unknown server id is refused with one line that has the known ones."""
         config = load(str(ETC / "four.yaml"))
         error = self.assertRaises(ConfigError, config.server, 7)
         self.assertEqual(str(error), f"{ETC / 'four.yaml'}: servers: there is no server 7; known are 0, 1, 2, 3")
@@ -210,7 +221,7 @@ class DerivedValueTests(ConfigTestCase):
 
 class SecretTests(ConfigTestCase):
     def secret(self, content: str | bytes) -> str:
-        """The path of a file with a secret that only its owner may read."""
+        """Write a file with this secret, which only its owner may read. Returns its path."""
         path = self.file(content)
         Path(path).chmod(0o600)
         return path
@@ -224,33 +235,36 @@ class SecretTests(ConfigTestCase):
         self.assertEqual(str(error), f'{config.file}: secret_file: "{path}": {text}')
 
     def test_without_a_secret_file_there_is_no_secret(self) -> None:
-        """A secret is optional."""
+        """Without the key `secret_file` the cluster has no secret."""
         self.assertEqual(load(ETC / "four.yaml").secrets(), [])
 
     def test_the_secret_does_not_hold_the_line_end_of_its_file(self) -> None:
-        """Editors add a line end; servers whose files differ only in it understand each other."""
+        """The line end of the file is not part of the secret: editors add one, and servers whose files differ only in
+        it understand each other."""
         self.assertEqual(self.secrets(self.secret("s3cr3t\r\n")), [b"s3cr3t"])
 
     def test_two_lines_are_two_secrets(self) -> None:
-        """Frames are sent by the first and taken by both; an empty line counts for nothing."""
+        """A file with two lines has two secrets: frames are sent by the first, and taken by both; empty lines count for
+        nothing."""
         self.assertEqual(self.secrets(self.secret("new\n\nold\n")), [b"new", b"old"])
         self.assertNoSecret(self.secret("1\n2\n3\n"), "has 3 lines; it holds one secret, or two on two lines")
 
     def test_a_missing_secret_file_is_an_error_only_for_who_reads_it(self) -> None:
-        """Clients load the same configuration and need no secret."""
+        """A missing file of the secret is an error only when the secret is read: clients load the same configuration
+        and need no secret."""
         self.assertNoSecret("no/such.secret", "there is no such file")
 
     def test_an_empty_secret_is_none(self) -> None:
-        """An empty key would authenticate nothing."""
+        """A file with an empty secret is refused: an empty key would authenticate nothing."""
         says = "is empty; `pfsb secret FILE` makes one, which must be the same at every server"
         self.assertNoSecret(self.secret("\n"), says)
 
     def test_a_secret_has_a_size(self) -> None:
-        """Every input has a limit."""
+        """A secret that is larger than the maximum is refused."""
         self.assertNoSecret(self.secret(b"x" * 65_537), "is too large, 65536 bytes are allowed")
 
     def test_a_secret_that_others_may_read_is_none(self) -> None:
-        """Any user who can read the file can speak for every server."""
+        """A file of the secret that other users may read is refused: any of them could speak for every server."""
         for mode in (0o640, 0o604, 0o610, 0o602):
             path = self.secret("s3cr3t")
             Path(path).chmod(mode)
@@ -260,7 +274,7 @@ class SecretTests(ConfigTestCase):
 
 class RefusalTests(ConfigTestCase):
     def spoil(self, *path: str | int, value: object, says: str) -> None:
-        """With `value` at the end of the path, the error message is `says`."""
+        """Set `value` at the end of the path in a correct configuration, and check that the error message is `says`."""
         content = four()
         inner: Any = content
         for key in path[:-1]:
@@ -269,52 +283,54 @@ class RefusalTests(ConfigTestCase):
         self.assertRefused(content, f"{'.'.join(map(str, path))}: {says}")
 
     def test_a_missing_file(self) -> None:
-        """The text begins with the file, like all others."""
+        """The error for a missing file begins with the name of the file, like all others."""
         error = self.assertRaises(ConfigError, load, "etc/nine.yaml")
         self.assertEqual(str(error), "etc/nine.yaml: there is no such file")
 
     def test_a_directory(self) -> None:
-        """The operating system's reason is given."""
+        """The error for a directory in place of the file has the operating system's reason."""
         error = self.assertRaises(ConfigError, load, str(ETC))
         self.assertEqual(str(error), f"{ETC}: cannot be read: Is a directory")
 
     def test_a_file_name_that_cannot_be(self) -> None:
-        """Python raises ValueError for these, not OSError; the message can be printed."""
+        """A file name for which Python raises ValueError, and not OSError, gives an error message that can be
+        printed."""
         for path in ("etc/\0.yaml", "etc/\ud800.yaml"):
             error = self.assertRaises(ConfigError, load, path)
             self.assertIn("is no name of a file", str(error))
             self.assertTrue(str(error).isprintable())
 
     def test_what_is_no_yaml_with_its_line(self) -> None:
-        """The message names line and column, since the path of the key is not known yet."""
+        """Text that is no YAML is refused with its line and column, since the path of the key is not known yet."""
         self.assertEqual(
             self.refusal("cluster: four\nf: 1: 2\n"), "line 2, column 5: mapping values are not allowed here"
         )
 
     def test_characters_and_escapes_that_are_no_yaml(self) -> None:
-        """PyYAML reports the first in a way of its own, and raises ValueError for the second."""
+        """A character or an escape that YAML does not have is refused. PyYAML reports the first in a way of its own,
+        and raises ValueError for the second."""
         self.assertEqual(self.refusal("cluster: four\nf: \x01"), "line 2: has a character that YAML does not allow")
         self.assertEqual(self.refusal('cluster: "\\UFFFFFFFF"'), "is not YAML")
 
     def test_what_is_no_text(self) -> None:
-        """Only UTF-8 is read."""
+        """A file that is not UTF-8 is refused."""
         self.assertEqual(self.refusal(b"cluster: four\nstorage: \xff"), "line 2: is not UTF-8")
 
     def test_a_file_without_anything(self) -> None:
-        """A file with only a comment counts as empty."""
+        """A file with nothing, or only a comment, is refused as empty."""
         self.assertEqual(self.refusal("# later\n"), "is empty (etc/four.yaml is an example)")
 
     def test_a_file_that_is_no_mapping(self) -> None:
-        """There is no key to name."""
+        """A file whose content is no mapping is refused; the error names no key."""
         self.assertEqual(self.refusal("- four\n"), "must be a mapping of keys to values, not a list")
 
     def test_a_file_that_is_too_large_or_too_deep(self) -> None:
-        """Every input has a limit."""
+        """A file that is too large, or has values nested too deeply, is refused."""
         self.assertEqual(self.refusal("#" * 1_000_001), "is too large, 1000000 bytes are allowed")
         self.assertEqual(self.refusal("[" * 1_000), "is nested too deeply")
 
     def test_an_unknown_key_with_the_nearest_known_one(self) -> None:
-        """Unknown keys are refused at every level."""
+        """An unknown key, at any level, is refused with the known one that is most like it."""
         self.spoil("widow", value=1, says='unknown key, did you mean "window"?')
         self.spoil("timers", "progres", value=1, says='unknown key, did you mean "progress"?')
         self.spoil("servers", 2, "per", value="x", says='unknown key, did you mean "peer"?')
@@ -328,21 +344,21 @@ class RefusalTests(ConfigTestCase):
         )
 
     def test_a_missing_key(self) -> None:
-        """The message has the path of the missing key; a null counts as missing."""
+        """A missing key, or one whose value is null, is refused with its path."""
         for path in (("cluster",), ("servers",), ("servers", 2, "peer"), ("servers", 2, "client")):
             self.spoil(*path, value=None, says="is missing")
 
     def test_a_server_id_that_is_given_twice(self) -> None:
-        """PyYAML would silently keep the second."""
+        """A server id that is given twice is refused; PyYAML would silently keep the second one."""
         text = (ETC / "four.yaml").read_text().replace("  3: {", "  2: {")
         self.assertEqual(self.refusal(text), "servers.2: is given twice, on lines 9 and 10")
 
     def test_any_key_that_is_given_twice(self) -> None:
-        """Duplicates are refused for all keys, not only for ids."""
+        """Any key that is given twice is refused."""
         self.assertEqual(self.refusal("cluster: a\ncluster: a\n"), "cluster: is given twice, on lines 1 and 2")
 
     def test_a_server_id_that_is_no_small_whole_number(self) -> None:
-        """Frames carry ids in 16 bits."""
+        """A server id must be a whole number of 16 bits, as frames carry it."""
         for written in ("-1", "1.5", "two", "065", "65536"):
             text = (ETC / "four.yaml").read_text().replace("  3: {", f"  {written}: {{")
             step = f'"{written}"' if "." in written else written
@@ -351,25 +367,26 @@ class RefusalTests(ConfigTestCase):
             )
 
     def test_a_server_id_that_is_a_text(self) -> None:
-        """A quoted number is a text; numbers are written without quotes everywhere."""
+        """A server id that is a quoted number, and so a text, is refused: numbers are written without quotes
+        everywhere."""
         text = (ETC / "four.yaml").read_text().replace("  3: {", '  "3": {')
         self.assertEqual(self.refusal(text), 'servers.3: must be a whole number from 0 to 65535, not the text "3"')
 
     def test_no_servers(self) -> None:
-        """One is enough, none is not."""
+        """A configuration without servers is refused; one server is enough."""
         self.spoil("servers", value={}, says='is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
 
     def test_fewer_servers_than_the_failures_need(self) -> None:
-        """There must be at least 2f+1 servers."""
+        """A configuration with fewer than 2f+1 servers is refused."""
         self.spoil("f", value=2, says="2 needs at least 5 servers, 4 are given")
 
     def test_a_peer_without_a_port(self) -> None:
-        """The message shows the value, and a correct one."""
+        """The error for a peer without a port shows the value, and a correct one."""
         for written in ("localhost", "[::1]"):
             self.spoil("servers", 2, "peer", value=written, says=f'"{written}" has no port (example: "127.0.0.1:7402")')
 
     def test_a_peer_that_is_no_address(self) -> None:
-        """Each message tells what is wrong with the address."""
+        """The error for a peer that is no address says what is wrong with it."""
         for written, wrong in (
             ("127.0.0.1:0", "has no port from 1 to 65535"),
             ("127.0.0.1:65536", "has no port from 1 to 65535"),
@@ -385,7 +402,7 @@ class RefusalTests(ConfigTestCase):
             self.spoil("servers", 2, "peer", value=written, says=f'"{written}" {wrong} (example: "127.0.0.1:7402")')
 
     def test_an_endpoint_that_twisted_does_not_know(self) -> None:
-        """The check does not listen anywhere."""
+        """An endpoint that Twisted does not know is refused, without an attempt to listen there."""
         example = '(example: "tcp:9402:interface=127.0.0.1")'
         for written in ("tpc:9402", "tcp", "tcp:http", "tcp:9402:interfaces=127.0.0.1", "9402", "tcp:9402\\"):
             shown = written.replace("\\", "\\\\")
@@ -397,7 +414,7 @@ class RefusalTests(ConfigTestCase):
             self.spoil("servers", 2, "client", value=written, says=f'"{written}" has no port from 1 to 65535 {example}')
 
     def test_a_listening_address_is_an_ip_address(self) -> None:
-        """A name would have to be looked up before the server can receive anything."""
+        """`listen` must be an IP address: a name would have to be looked up before the server can receive anything."""
         for written, wrong in (
             ("db0:7400", "has a name where an IP address must be"),
             ("0.0.0.0", "has no port"),
@@ -408,7 +425,7 @@ class RefusalTests(ConfigTestCase):
             self.spoil("servers", 2, "listen", value=written, says=says)
 
     def test_two_servers_with_one_peer_address(self) -> None:
-        """The second is named as wrong, with the first."""
+        """The second of two servers with one peer address is named as wrong, with the first."""
         self.spoil(
             "servers",
             3,
@@ -418,14 +435,16 @@ class RefusalTests(ConfigTestCase):
         )
 
     def test_two_endpoints_at_one_address(self) -> None:
-        """Clients and HTTP use TCP alike; without an interface an endpoint takes the port on the whole host."""
+        """Two endpoints at one address are refused, for clients and HTTP alike; an endpoint without an interface takes
+        the port on the whole host."""
         for written in ("tcp:9400", "tcp:port=9400:interface=0.0.0.0", "tcp:9400:interface=127.0.0.1:backlog=9"):
             self.spoil(
                 "servers", 3, "http", value=written, says='"127.0.0.1:9400" is already the address of servers.0.client'
             )
 
     def test_one_unix_socket_for_two_servers_of_a_host(self) -> None:
-        """Endpoints that are not TCP are compared as they are written."""
+        """One Unix socket for two servers of a host is refused: endpoints that are not TCP are compared as they are
+        written."""
         content = four()
         for number in (1, 2):
             content["servers"][number]["client"] = "unix:/run/pfsb"
@@ -434,16 +453,18 @@ class RefusalTests(ConfigTestCase):
         )
 
     def test_an_unknown_transport(self) -> None:
-        """A mistyped transport is told which there are."""
+        """The error for an unknown transport names the known ones."""
         self.spoil("transport", value="upd", says="must be udp or tcp or tls, not upd")
         self.spoil("transport_before", value="quic", says="must be udp or tcp or tls, not quic")
 
     def test_the_former_transport_is_another_one(self) -> None:
-        """Else the key says nothing, and may have been meant otherwise."""
+        """A former transport that is equal to the present one is refused: the key would say nothing, and may have been
+        meant otherwise."""
         self.spoil("transport_before", value="udp", says="udp is the transport already; another one is meant")
 
     def test_peers_that_connect_where_clients_do(self) -> None:
-        """UDP and TCP have ports of their own, so the same number is wrong only once peers use connections."""
+        """The peer port may be equal to a port of clients with UDP, and not with TCP or TLS, since UDP has ports of its
+        own."""
         content = four()
         content["servers"][1]["client"] = "tcp:7401:interface=127.0.0.1"
         self.assertEqual(self.load(content).transports, ("udp",))
@@ -451,7 +472,7 @@ class RefusalTests(ConfigTestCase):
         self.assertRefused(content, 'servers.1.client: "127.0.0.1:7401" is already the address of servers.1.peer')
 
     def test_numbers_out_of_range(self) -> None:
-        """Both ends of each range are allowed, and the numbers next to them are not."""
+        """For each number, both ends of its range are allowed, and the numbers next to them are not."""
         for path, low, high in (
             (("window",), 1, 1_000),
             (("snapshot_every",), 0, 1_000_000_000),
@@ -475,11 +496,11 @@ class RefusalTests(ConfigTestCase):
                 self.spoil(*path, value=refused, says=says)
 
     def test_a_negative_number_of_failures(self) -> None:
-        """Zero is a number of failures, too."""
+        """A negative number of failures is refused; zero is allowed."""
         self.spoil("f", value=-1, says="must be a whole number from 0 to 1000000000, not -1")
 
     def test_what_is_no_number(self) -> None:
-        """A value that only looks like a whole number is refused, and so is a text."""
+        """A value that only looks like a whole number, or a text, is refused where a number is wanted."""
         kind = "must be a whole number from 1 to 1000, not"
         self.spoil("window", value=1.5, says=f"{kind} 1.5")
         self.spoil("window", value="16", says=f"{kind} the text '16'".replace("'", '"'))
@@ -487,29 +508,32 @@ class RefusalTests(ConfigTestCase):
         self.spoil("window", value=[16], says=f"{kind} a list")
 
     def test_seconds_out_of_range(self) -> None:
-        """Not zero, not negative, not for ever, not a word."""
+        """A time in seconds that is zero, negative, infinite or a word is refused."""
         for refused, shown in ((0, "0"), (-1, "-1"), (3601, "3601"), (float("inf"), ".inf"), (float("nan"), ".nan")):
             for path in (("timers", "update"), ("limits", "request_seconds")):
                 self.spoil(*path, value=refused, says=f"must be seconds, from 0.001 to 3600, not {shown}")
 
     def test_alive_messages_too_rare_for_the_progress_timer(self) -> None:
-        """The limit is half, so that one ALIVE may get lost before the leader is suspected."""
+        """`alive_seconds` must be at most half of the Progress_Timer, so that one ALIVE may get lost before the leader
+        is suspected."""
         says = "alive must be less than half of progress, so less than {} seconds, not {}"
         self.spoil("timers", "alive", value=0.5, says=says.format("0.5", "0.5"))
         self.spoil("timers", value={"progress": 0.4}, says=says.format("0.2", "0.2"))
 
     def test_what_is_neither_true_nor_false(self) -> None:
-        """YAML's yes and no are words."""
+        """A value that is neither true nor false is refused where one of them is wanted; YAML's yes and no are words
+        here."""
         text = (ETC / "four.yaml").read_text().replace("faults: false", "faults: no")
         self.assertEqual(self.refusal(text), "faults: must be true or false, not no")
 
     def test_a_cluster_name_that_is_no_word(self) -> None:
-        """The name is part of paths, and stands without quotes in the line protocol."""
+        """The name of a cluster must be one word: it is part of paths, and stands without quotes in the line
+        protocol."""
         for written, shown in (("four servers", '"four servers"'), ("../four", "../four"), ("x" * 65, f'"{"x" * 65}"')):
             self.spoil("cluster", value=written, says=f"must be up to 64 letters, digits and _ . -, not {shown}")
 
     def test_applications_that_cannot_be_started(self) -> None:
-        """At least one, and each once."""
+        """`apps` must name at least one application, and each once."""
         self.spoil("apps", value=[], says="is empty (example: [chat, lock, kv])")
         self.spoil("apps", value=["kv", "chat", "kv"], says="kv is there twice")
         self.spoil("apps", value="kv", says="must be a list, not kv")
@@ -525,20 +549,20 @@ class RefusalTests(ConfigTestCase):
         self.assertRefused({**four(), "http_names": "db"}, "http_names: must be a list, not db")
 
     def test_a_yaml_tag(self) -> None:
-        """A tag would change the meaning of a value."""
+        """A YAML tag is refused: it would change the meaning of a value."""
         self.assertEqual(
             self.refusal("cluster: !!int 4\nservers: {}\n"),
             'cluster: has the tag "tag:yaml.org,2002:int"; the plain value would be right',
         )
 
     def test_a_complaint_is_one_printable_line_whatever_was_written(self) -> None:
-        """The message shows no control characters, and is cut off if it is long."""
+        """An error message is one line without control characters, and is cut off if it is long."""
         said = self.refusal(yaml.safe_dump({"cluster": "\ud800\n\x1b[2J" + "x" * 10_000, "servers": {}}))
         self.assertTrue(said.isprintable())
         self.assertLess(len(said), 300)
 
     def test_a_bomb_of_aliases_is_refused_at_once(self) -> None:
-        """Ten levels of ten aliases each would be ten thousand million values."""
+        """Aliases of aliases, which would make ten thousand million values of ten levels, are refused at once."""
         levels = "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 11))
         self.assertEqual(
             self.refusal(f"cluster:\n- &a0 [x]\n{levels}servers: {{}}\n"), "cluster: must be text, not a list"

@@ -15,7 +15,7 @@ from pfsb.demo.verdict import Verdict
 
 
 class Window(io.StringIO):
-    """An output that claims to be a terminal."""
+    """An output that says that it is a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -40,7 +40,7 @@ class ScreenTests(SynchronousTestCase):
         self.assertEqual(self.play(io.StringIO()), expected)
 
     def test_person_at_a_terminal_sees_progress_and_a_file_only_what_stays(self) -> None:
-        """Progress lines would only fill a log file."""
+        """Lines of progress are shown at a terminal, and left out of a file."""
         window, file = Window(), io.StringIO()
         self.play(window)
         self.play(file)
@@ -58,7 +58,8 @@ class TraceTests(SynchronousTestCase):
         return paths
 
     def test_traces_are_merged_by_time_without_the_half_line_of_a_killed_server(self) -> None:
-        """Times of different lengths are compared as numbers."""
+        """Traces are merged by time, with times of different lengths compared as numbers; the half line of a killed
+        server is left out."""
         one, ten, two = (f'{{"t":{t},"server":{s},"event":"start"}}\n' for t, s in ((1.5, 0), (10.25, 0), (2.0, 1)))
         parts = self.parts(one + ten, two + '{"t":3.0,"server":1,"ev')
         merged = parts[0].with_name("trace.jsonl")
@@ -66,7 +67,8 @@ class TraceTests(SynchronousTestCase):
         self.assertEqual(merged.read_text(), one + two + ten)
 
     def test_proposers_are_the_servers_that_sent_a_proposal_for_that_number(self) -> None:
-        """Receivers do not count, nor does a larger number that begins with the same digits."""
+        """The proposers of a number are the servers that have sent a PROPOSAL of it; receivers do not count, nor do
+        larger numbers that begin with the same digits."""
 
         def line(event: str, server: int, view: int, seq: int) -> str:
             message = {"type": "PROPOSAL", "server_id": server, "view": view, "seq": seq, "batch": {"bytes": 8}}
@@ -96,7 +98,7 @@ class SummaryTests(SynchronousTestCase):
         self.assertIn("FAILED: 1 of the above.", text)
 
     def test_scenario_that_ended_early_has_failed_although_its_checks_hold(self) -> None:
-        """Checks after the point where the scenario ended were never made."""
+        """A scenario that ended early has failed although its checks hold: later checks were never made."""
         verdict = Verdict()
         verdict.check("water is wet", True, "yes")
         self.assertIn("FAILED: 1", summary("t", [], verdict, "ClusterTrouble: no leader"))

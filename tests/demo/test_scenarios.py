@@ -40,7 +40,7 @@ class VerdictTests(SynchronousTestCase):
         return int(self.successResultOf(Deferred.fromCoroutine(stage.succeeded(1))))
 
     def test_answer_after_a_minute_is_slow_and_not_wrong(self) -> None:
-        """On a busy machine it takes as long as it takes."""
+        """An answer that comes after a minute, as on a busy machine, is reported as slow, and not as wrong."""
         stage = self.stage()
         stage.judge_outage([Acknowledged(1, 1, "1 1", 1, sent=20.0, answered=80.0)], killed_at=15.0)
         self.assertTrue(stage.verdict.holds)
@@ -48,13 +48,14 @@ class VerdictTests(SynchronousTestCase):
         self.assertIn("All is as it should be.", verdict_lines(stage.verdict, ""))
 
     def test_no_answer_after_the_kill_is_wrong(self) -> None:
-        """Answers to commands that were sent before do not count: they may have been ordered before, too."""
+        """If no command that was sent after the kill was answered, the verdict is wrong. Answers to commands from
+        before do not count: these may have been ordered before, too."""
         stage = self.stage()
         stage.judge_outage([Acknowledged(1, 1, "1 1", 1, sent=10.0, answered=80.0)], killed_at=15.0)
         self.assertFalse(stage.verdict.holds)
 
     def test_view_that_was_passed_over_is_a_figure(self) -> None:
-        """View 6 is the second server's turn, as view 2 is."""
+        """A view that was passed over is a figure and no error: view 6 is led by the second server, as view 2 is."""
         for view, passed_over in ((2, "0"), (6, "4")):
             stage = self.stage(view, leader=1)
             self.assertEqual(self.succeeded(stage), view)
@@ -62,7 +63,7 @@ class VerdictTests(SynchronousTestCase):
             self.assertEqual(list(stage.verdict.figures.values()), [passed_over])
 
     def test_server_that_leads_when_it_is_not_its_turn_is_wrong(self) -> None:
-        """Departure 26: the leader of a view is given by its number."""
+        """A server that leads a view whose number belongs to another server is wrong (Departure 26)."""
         stage = self.stage(2, leader=2)
         self.succeeded(stage)
         self.assertFalse(stage.verdict.holds)

@@ -20,7 +20,7 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_scenario_comes_before_or_after_the_options(self) -> None:
-        """docs/operating.rst puts the scenario first."""
+        """The scenario may stand before or behind the options; docs/operating.rst puts it first."""
         for order in (["hole", "--out", "d", "--lines", "500"], ["--out", "d", "--lines", "500", "hole"]):
             options = self.options(*order)
             self.assertEqual(
@@ -32,7 +32,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertIsNone(self.options("--list").scenario)
 
     def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
-        """The error names the known scenarios, or gives an example."""
+        """The error for a wrong command line names the known scenarios, or gives an example."""
         full = Path(self.mktemp())
         full.mkdir()
         (full / "file").touch()
@@ -47,7 +47,8 @@ class OptionsTests(SynchronousTestCase):
 
 class ConfigTests(SynchronousTestCase):
     def test_ports_are_different_and_free_and_below_those_of_outgoing_connections(self) -> None:
-        """A port that is taken for UDP or for TCP is not chosen."""
+        """The ports of a demo are different, free, and below those of outgoing connections. A port that is taken for
+        UDP or for TCP is not chosen."""
         dice = Random(1)
         [taken] = free_ports(1, dice)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taker:
@@ -58,7 +59,7 @@ class ConfigTests(SynchronousTestCase):
         self.assertTrue(all(port in PORTS for port in found))
 
     def test_configuration_takes_changes(self) -> None:
-        """The configuration is loaded as servers load it."""
+        """The configuration that a demo writes, with its changes, can be loaded as servers load it."""
         path = Path(self.mktemp())
         config = write_config(path, 5, Random(2), faults=True)
         self.assertEqual((config.ids, config.f, config.faults), ((0, 1, 2, 3, 4), 2, True))

@@ -18,7 +18,7 @@ PAGE = ROOT.parent / "docs" / "architecture.rst"
 ROW = re.compile(r"^   \* - ``([\w.]+)``\n     - .*\n     - (.*)$", re.MULTILINE)
 NAME = re.compile(r"``([\w.]+)``")
 PLACE = re.compile(r"``([\w/]+\.(?:py|rst|yaml|json)|\w[\w/]*/\w*)(?: --\w[^`]*)?``")
-"""A file or a folder, from `pfsb` or from the root of the repository on."""
+"""Pattern of a file or a folder in the page, given from `pfsb` or from the root of the repository on."""
 
 OF_TWISTED = {
     "paxos": {"internet.interfaces", "logger", "python.failure"},
@@ -70,7 +70,7 @@ def imported_by(name: str) -> frozenset[str]:
 
 class ChangesTests(SynchronousTestCase):
     def test_every_place_that_a_change_needs_exists(self) -> None:
-        """A stranger goes where the last table of the page sends them."""
+        """Every file and folder that the table of changes in docs/architecture.rst names exists."""
         table = PAGE.read_text(encoding="utf-8").partition("Where a change belongs")[2]
         places = PLACE.findall(table)
         self.assertGreater(len(places), 60)
@@ -80,25 +80,27 @@ class ChangesTests(SynchronousTestCase):
 
 class TableTests(SynchronousTestCase):
     def test_every_package_and_module_has_a_row(self) -> None:
-        """A package that is missing in the table would not be checked."""
+        """Every package and module of `pfsb` has a row in the table of docs/architecture.rst: one without a row would
+        not be checked."""
         packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
         modules = {path.name for path in ROOT.glob("*.py")} - {"__init__.py"}
         self.assertEqual(set(rows()), packages | modules)
 
     def test_rows_name_only_rows_above_them(self) -> None:
-        """Imports that run one way close no circle."""
+        """A row of the table allows only imports of rows above it, so that imports close no circle."""
         for place, name in enumerate(rows()):
             self.assertLessEqual(may_import(name), set(list(rows())[:place]), name)
 
     @long
     def test_imports_are_those_that_the_table_allows(self) -> None:
-        """A reader who looks for the place of a new file can believe the table."""
+        """Each package and module imports only what its row of the table allows."""
         for name in rows():
             found = {part_of(module) for module in imported_by(name) if module.startswith("pfsb.")}
             self.assertLessEqual(found - {name, "__version__.py"}, may_import(name), name)
 
     def test_protocol_and_applications_are_almost_free_of_twisted(self) -> None:
-        """The protocol gets its clock and its network from outside."""
+        """The protocol and the applications import only those parts of Twisted that docs/architecture.rst names: clock
+        and network come from outside."""
         for name, allowed in OF_TWISTED.items():
             found = {module.removeprefix("twisted.") for module in imported_by(name) if module.startswith("twisted")}
             self.assertEqual(found, allowed, name)

@@ -44,7 +44,8 @@ async function measure(page, width) {
 })();
 </script></body>
 """
-"""A page that shows each of the others in frames of these widths, and tells what is wider than its frame."""
+"""A page of HTML that shows each page of the documentation in frames of the widths in `WIDTHS`, and tells what is wider
+than its frame."""
 
 
 @long
@@ -58,7 +59,7 @@ class BuildTests(SynchronousTestCase):
         return out
 
     def test_pages_are_built_without_a_warning_and_scroll_in_one_direction(self) -> None:
-        """No page, and no part of one, is wider than its window."""
+        """All pages are built without a warning, and no page, and no part of one, is wider than its window."""
         out = self.build()
         browser = shutil.which("chromium") or shutil.which("chromium-browser")
         if browser is None:

@@ -22,7 +22,7 @@ FILE = re.compile(r"``((?:pfsb|tests|benchmarks|etc)/[\w/.-]+\.(?:py|yaml|json|c
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(path, text) of every file that may cite something, but this one."""
+    """(path, text) of every file that may cite a document, but this one."""
     for place in PLACES:
         for path in sorted((ROOT / place).rglob("*")):
             if path.suffix in ENDINGS and path != Path(__file__).resolve():
@@ -33,12 +33,12 @@ def texts() -> Iterator[tuple[str, str]]:
 
 class CitationTests(SynchronousTestCase):
     def test_no_document_outside_the_repository_is_cited(self) -> None:
-        """A stranger has nothing but the repository."""
+        """No file cites a document that was never in the repository, and that a reader therefore cannot find."""
         found = [f"{path}: {match[0]}" for path, text in texts() for match in OUTSIDE.finditer(text)]
         self.assertEqual(found, [])
 
     def test_every_page_that_is_cited_exists(self) -> None:
-        """`docs/internals/turn.rst` in a docstring leads to that page."""
+        """Every page of docs/ that a docstring or a document cites, such as `docs/internals/turn.rst`, exists."""
         found = [
             f"{path}: {match[0]}"
             for path, text in texts()
@@ -48,7 +48,7 @@ class CitationTests(SynchronousTestCase):
         self.assertEqual(found, [])
 
     def test_every_file_that_a_document_names_exists(self) -> None:
-        """A path in a document is where the reader goes next."""
+        """Every path of a file that a document names exists."""
         found = [
             f"{path}: {match[1]}"
             for path, text in texts()
@@ -59,7 +59,8 @@ class CitationTests(SynchronousTestCase):
         self.assertEqual(found, [])
 
     def test_every_name_that_a_document_gives_exists(self) -> None:
-        """``ProposalHandler.propose`` and ``test_...`` in a document can be found with grep."""
+        """Every name of code that a document gives, such as ``ProposalHandler.propose`` or ``test_...``, is found in
+        the code."""
         code = "".join(text for path, text in texts() if path.endswith(".py"))
         words = set(re.findall(r"\w+", code))
         found = [

@@ -13,12 +13,13 @@ make_configuration = load("make_configuration")
 
 class ConfigurationPageTests(SynchronousTestCase):
     def test_page_is_what_the_script_writes(self) -> None:
-        """Run `python docs/make_configuration.py` after a change of the configuration."""
+        """The page is what docs/make_configuration.py writes now. Run that script after a change of the
+        configuration."""
         self.maxDiff = None
         self.assertEqual(make_configuration.PAGE.read_text(encoding="utf-8"), make_configuration.render())
 
     def test_every_key_and_setting_is_there_with_its_meaning(self) -> None:
-        """A field without a docstring raises KeyError, so a new key cannot be left out."""
+        """Every key and every setting is on the page with its meaning; a field without a docstring raises KeyError."""
         text = make_configuration.render()
         for name in ("cluster", "servers", *keys_of_file(), *RANGES):
             head, _, meaning = text.partition(f"\n``{name}`` : ")[2].partition("\n")

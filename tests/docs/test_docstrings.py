@@ -28,7 +28,7 @@ def undescribed(tree: ast.Module) -> Iterator[str]:
 class DocstringTests(SynchronousTestCase):
     @long
     def test_every_module_and_public_class_has_a_docstring(self) -> None:
-        """A reader who sees signatures and docstrings only must find the way."""
+        """Every module and every public class of `pfsb` has a docstring."""
         found = [
             f"{path.relative_to(PACKAGE.parent)}: {name}"
             for path in sorted(PACKAGE.rglob("*.py"))
@@ -37,7 +37,8 @@ class DocstringTests(SynchronousTestCase):
         self.assertEqual(found, [])
 
     def test_missing_docstring_is_found(self) -> None:
-        """In an empty module, an inner class and a class of a function; private classes may go without."""
+        """Missing docstrings are found in an empty module, an inner class and a class of a function; private classes
+        may go without."""
         self.assertEqual(list(undescribed(ast.parse(""))), ["the module"])
         source = """
             'A module.'

@@ -22,7 +22,7 @@ def _read_once() -> Any:
 
 
 def read_sources() -> Any:
-    """All that the docstrings in `pfsb` claim. Each caller may change what it gets."""
+    """The claims of all docstrings in `pfsb`, read again for each caller, which may change them."""
     return deepcopy(_read_once())
 
 
@@ -32,7 +32,7 @@ class PaperMapTests(SynchronousTestCase):
         paper_map.check(read_sources())
 
     def test_page_is_what_the_script_writes(self) -> None:
-        """Run `python docs/make_paper_map.py` after a change of docstrings."""
+        """The page is what docs/make_paper_map.py writes now. Run that script after a change of docstrings."""
         self.maxDiff = None
         self.assertEqual(paper_map.PAPER_MAP.read_text(), paper_map.render(read_sources()))
 
@@ -41,7 +41,8 @@ class DeparturesTests(SynchronousTestCase):
     """Each departure that the code marks is explained once, in docs/departures.rst, and the other way round."""
 
     def test_every_departure_in_the_code_is_explained_and_every_one_explained_is_in_the_code(self) -> None:
-        """`# Departure 3: ...` in the code, its reason and why it is safe in the document."""
+        """Every departure with a mark in the code, such as `# Departure 3: ...`, has its section in
+        docs/departures.rst, and each section a mark."""
         marked = {
             int(number)
             for path in (paper_map.ROOT / "pfsb").rglob("*.py")
@@ -50,12 +51,12 @@ class DeparturesTests(SynchronousTestCase):
         self.assertEqual(marked, set(self.explained()))
 
     def test_departures_are_numbered_in_order(self) -> None:
-        """A number once given is never given again."""
+        """The departures are numbered in order: a number once given is never given again."""
         numbers = self.explained()
         self.assertEqual(numbers, [*range(1, numbers[-1] + 1)])
 
     def test_every_departure_says_what_the_paper_does_and_why_leaving_it_is_safe(self) -> None:
-        """A departure without its reason cannot be told from a mistake."""
+        """Every departure has its reason, and why it is safe; otherwise it could not be told from a mistake."""
         for section in re.split(r"\n(?=\d+\. )", self.text())[1:]:
             for word in ("*Paper*", "*Here*", "*Why safe*"):
                 self.assertIn(word, section)
@@ -68,7 +69,7 @@ class DeparturesTests(SynchronousTestCase):
 
 
 class CheckTests(SynchronousTestCase):
-    """The check itself notices what it is there for."""
+    """The check of the paper map finds each kind of mistake."""
 
     def setUp(self) -> None:
         self.sources = read_sources()
@@ -77,38 +78,39 @@ class CheckTests(SynchronousTestCase):
         return str(self.assertRaises(paper_map.Incomplete, paper_map.check, self.sources))
 
     def test_block_that_nobody_claims(self) -> None:
-        """A figure that is implemented nowhere."""
+        """A block of a figure that no docstring claims is found."""
         del self.sources.blocks[[(b.figure, b.letter) for b in self.sources.blocks].index((7, "B"))]
         self.assertIn("Figure 7, Block B: claimed nowhere; a docstring in pfsb/paxos must begin", self.problems())
 
     def test_block_that_is_claimed_twice(self) -> None:
-        """A reader would have to ask which one counts."""
+        """A block that two docstrings claim is found."""
         self.sources.blocks.append(self.sources.blocks[0])
         self.assertIn("claimed 2 times", self.problems())
 
     def test_block_that_the_paper_does_not_have(self) -> None:
-        """A slip of the pen must not go unnoticed."""
+        """A docstring that claims a block which the paper does not have is found."""
         wrong = paper_map.Block(14, "B", "", paper_map.Place("x.py", "f"), ())
         self.sources.blocks.append(wrong)
         self.assertIn("Figure 14, Block B: the paper has no such block", self.problems())
 
     def test_section_that_nobody_claims(self) -> None:
-        """Reconciliation is prose only in the paper, and not optional (G24)."""
+        """A section in prose that is implemented nowhere is found, such as that of reconciliation, which is not
+        optional (G24)."""
         del self.sources.sections["5.6"]
         self.assertIn("Section 5.6: claimed nowhere", self.problems())
 
     def test_section_whose_place_does_not_exist(self) -> None:
-        """A row that leads to a name which was changed is found."""
+        """A section whose place, a name in the code, does not exist any more is found."""
         self.patch(paper_map, "ELSEWHERE", {"7.3": ("Aggregation", "pfsb/paxos/update_queue.py", "UpdateQueue.gone")})
         self.assertIn("Section 7.3: there is no ``pfsb/paxos/update_queue.py`` ``UpdateQueue.gone``", self.problems())
 
     def test_defect_that_nobody_mentions(self) -> None:
-        """Each of the known defects is dealt with somewhere."""
+        """A known defect of the paper that no docstring or comment mentions is found."""
         del self.sources.defects[24]
         self.assertIn("G24: mentioned nowhere", self.problems())
 
     def test_defect_that_does_not_exist(self) -> None:
-        """A wrong number leads a reader nowhere."""
+        """A docstring or comment that mentions a defect whose number does not exist is found."""
         self.sources.defects[30] = [paper_map.Place("x.py", "f")]
         self.assertIn("G30: no such defect", self.problems())
 
@@ -121,7 +123,8 @@ class ReadTests(SynchronousTestCase):
         return paper_map.read_sources(Path(package.parent().parent().path))
 
     def test_docstring_claims_and_comment_repairs(self) -> None:
-        """Blocks, sections and defects are found with the names of those who say so."""
+        """Blocks, sections and defects are found with the functions and classes whose docstrings or comments name
+        them."""
         sources = self.read(
             '"""Section 5.6: catching up (G24)."""\n'
             "class A:\n"
@@ -136,6 +139,6 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(sources.defects, {24: [module], 7: [here], 19: [here]})
 
     def test_figure_in_the_middle_of_a_docstring_claims_nothing(self) -> None:
-        """To cite a block is not to be it."""
+        """A docstring that cites a figure in its middle does not claim it."""
         sources = self.read('def f():\n    """See Figure 7, Block B: there."""\n')
         self.assertEqual(sources.blocks, [])

@@ -16,13 +16,14 @@ prose_rules = load("prose_rules")
 class ProseTests(SynchronousTestCase):
     @long
     def test_every_docstring_and_comment_keeps_the_rules(self) -> None:
-        """Run `python docs/prose_rules.py` for the list."""
+        """Every docstring and comment keeps the mechanical rules. `python docs/prose_rules.py` lists those that do
+        not."""
         paths = [str(prose_rules.ROOT / path) for path in prose_rules.PATHS]
         found = [str(each) for path in prose_rules.python_files(paths) for each in prose_rules.problems(path)]
         self.assertEqual(found, [])
 
     def test_each_rule_finds_its_offence(self) -> None:
-        """A check that finds nothing must be able to find something."""
+        """Each rule finds a docstring or comment that breaks it."""
         file = FilePath(self.mktemp())
         file.setContent(
             b'"""What a reader trips over."""\n'

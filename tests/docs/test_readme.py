@@ -17,7 +17,7 @@ README = Path(pfsb.__file__).resolve().parents[1] / "README.rst"
 
 
 class HeardEnough(Exception):
-    """The program would listen for ever."""
+    """Raised to end the program of the README, which would listen for ever."""
 
 
 class ReadmeTests(LoopbackTestCase):

@@ -111,21 +111,23 @@ def spec_files() -> Iterator[Path]:
 
 class CitationTests(SynchronousTestCase):
     def test_each_action_names_a_figure_section_or_departure(self) -> None:
-        """A reader finds the place in the paper, and by the paper map the place in the code."""
+        """Each action of the model names a figure, section or departure, by which a reader finds the place in the paper
+        and in the code."""
         for name, root in ROOTS.items():
             found = actions(whole(name), root)
-            self.assertGreater(len(found), 2, name)  # else the model was not understood
+            self.assertGreater(len(found), 2, name)  # with fewer actions, this test has not understood the model
             silent = [action for action, comment in found.items() if not CITATION.search(comment)]
             self.assertEqual(silent, [], name)
 
     def test_each_citation_leads_somewhere(self) -> None:
-        """Figures, sections and defects are in the paper map, departures on their page."""
+        """Each citation in the model leads somewhere: figures, sections and defects are in the paper map, departures on
+        their page."""
         known = departures()
         for path in [*spec_files(), PAGE]:
             self.assertEqual(unknown_citations(path.read_text(encoding="utf-8"), known), [], path.name)
 
     def test_a_wrong_citation_is_found(self) -> None:
-        """A check that finds nothing must be able to find something."""
+        """A citation in the model that leads nowhere is found."""
         wrong = "Figure 7 D, Figure 15 A, Section 5.5, G30, Departure 1 and 99"
         right = "Figure 7 A, Section 5.7, G29, Departure 1"
         self.assertEqual(
@@ -134,7 +136,7 @@ class CitationTests(SynchronousTestCase):
         )
 
     def test_an_action_without_a_comment_is_found(self) -> None:
-        """Comments belong to the definition that they stand directly above."""
+        """An action without a comment is found; a comment belongs to the definition directly below it."""
         text = "(* Figure 6 A,\n   and more. *)\nA == x' = 1\nB(s) ==\n    /\\ x' = s\nNext == A \\/ \\E s : B(s)\n"
         found = actions(text, "Next")
         self.assertEqual(found, {"A": "(* Figure 6 A,\n   and more. *)", "B": ""})
@@ -145,12 +147,12 @@ class PageTests(SynchronousTestCase):
         self.page = PAGE.read_text(encoding="utf-8")
 
     def test_every_file_is_mentioned(self) -> None:
-        """A file that the page is silent about is found by no reader."""
+        """The page of the model mentions every file of the model."""
         for path in spec_files():
             self.assertRegex(self.page, rf"``{re.escape(path.stem)}(\{path.suffix})?``", path.name)
 
     def test_every_break_is_in_the_table_and_every_one_of_the_table_in_the_model(self) -> None:
-        """The breaks are those that the modules compare `Mutation` with."""
+        """The table of breaks in the page has exactly the breaks that the modules compare `Mutation` with."""
         text = "".join(COMMENT.sub("", path.read_text(encoding="utf-8")) for path in SPEC.glob("*.tla"))
         compared = re.findall(r'Mutation (?:=|/=|\\in|\\notin) ("\w+"|{[^}]*})', text)
         named = set(re.findall(r'"(\w+)"', " ".join(compared))) - {"none"}
@@ -160,7 +162,7 @@ class PageTests(SynchronousTestCase):
 
 
 class ConfigurationTests(SynchronousTestCase):
-    """No Java is needed to see whether a configuration can be run as it is written."""
+    """Configurations of the model are checked without Java: whether each can be run as it is written."""
 
     def test_each_configuration_names_a_module_and_sets_all_of_its_constants(self) -> None:
         for path in SPEC.glob("*.cfg"):

@@ -45,7 +45,8 @@ VALUES = ClusterSettings((0, 1, 2, 3), (("chat", 1), ("kv", 1), ("lock", 1)), by
 
 
 def fake_catalogue() -> Catalogue:
-    """Chat, kv and lock, and the settings, whose changes switch the applications as the state machine does."""
+    """A catalogue of chat, kv, lock and the settings; a change of the settings switches the applications, as in the
+    state machine."""
     catalogue = Catalogue([Chat(), KeyValue(), Lock()])
     settings = OrderedSettings(VALUES)
     for server_id in VALUES.members:
@@ -265,8 +266,9 @@ class FakeClientConnection:
 class FakeLocalClients:
     """A stand-in for LocalClients.
 
-    With `hold`, answers wait in `held` until `release`; with `silent`, no answer comes; `refuse` is the answer to every
-    command."""
+    If `hold` is true, answers wait in `held` until `release`; if `silent` is true, no answer comes; `refuse`, if set,
+    is the answer to every command.
+    """
 
     cluster: FakeCluster
     draining: bool = False
@@ -349,7 +351,7 @@ class FakePastReads:
 
     def __init__(self) -> None:
         self.values: dict[tuple[bytes, int], Result] = {}
-        """(key, revision) -> the answer."""
+        """(key, revision) -> the answer to a question about that key at that revision."""
         self.asked: list[tuple[bytes, int, float]] = []
 
     def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:

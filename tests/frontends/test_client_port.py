@@ -27,14 +27,16 @@ class ClientPortTests(SynchronousTestCase):
         return protocol, transport
 
     def test_silent_client_is_greeted_after_a_moment(self) -> None:
-        """A person at a terminal waits for the first line."""
+        """A client that sends nothing is greeted after a moment, since a person at a terminal waits for the first
+        line."""
         _, transport = self.connect()
         self.assertEqual(transport.value(), b"")
         self.clock.advance(SILENCE_SECONDS)
         self.assertEqual(transport.value(), WELCOME)
 
     def test_client_that_sends_a_line_is_greeted_at_once(self) -> None:
-        """A client library does not have to wait for the moment of silence."""
+        """A client that sends a line is greeted at once, so that a client library need not wait for the moment of
+        silence."""
         protocol, transport = self.connect()
         protocol.dataReceived(b"PING\n")
         self.assertEqual(transport.value(), WELCOME + b"OK\n")
@@ -46,8 +48,8 @@ class ClientPortTests(SynchronousTestCase):
         self.assertEqual(transport.value(), WELCOME + b"OK\n")
 
     def test_greeting_ends_as_the_first_line_of_the_client(self) -> None:
-        """A client of Redis that sends PING as a line reads up to a CRLF. It finds one, and that the reply is broken;
-        else it would wait for ever."""
+        """The greeting ends with CRLF if the first line of the client does: a client of Redis that sends PING as a line
+        then finds that the reply is broken, and does not wait for ever."""
         for data, greeting in (
             (b"PING\r\n", WELCOME[:-1] + b"\r\n"),
             (b"\r\nPING\r\nPING\n", WELCOME[:-1] + b"\r\n"),
@@ -67,7 +69,8 @@ class ClientPortTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"+PONG\r\n")
 
     def test_client_of_redis_that_sends_after_the_greeting_runs_nothing(self) -> None:
-        """The client would take the greeting for a reply; its keys and values must not be taken for lines."""
+        """Nothing of a client of Redis that sends its first command after the greeting is run: it would take the
+        greeting for a reply, and its keys and values must not be taken for lines."""
         protocol, transport = self.connect()
         self.clock.advance(SILENCE_SECONDS)
         for byte in encoded(b"SET", b"k", b"SAY hello"):
@@ -87,7 +90,8 @@ class ClientPortTests(SynchronousTestCase):
     def test_no_value_of_a_late_client_of_redis_or_of_http_runs(
         self, parts: list[bytes], is_http: bool, places: list[int]
     ) -> None:
-        """However the network cuts the bytes."""
+        """No value of a client of Redis or of HTTP that sends after the greeting is run as a command, however the
+        network cuts the bytes."""
         protocol, transport = self.connect()
         self.clock.advance(SILENCE_SECONDS)
         value = b"".join(parts)
@@ -100,7 +104,8 @@ class ClientPortTests(SynchronousTestCase):
         protocol.connectionLost()
 
     def test_empty_lines_do_not_tell_the_protocol(self) -> None:
-        """Redis skips them, too. A client that sends nothing else is greeted after the moment of silence."""
+        """Empty lines, which Redis skips as well, do not decide the protocol. A client that sends only them is greeted
+        after the moment of silence."""
         protocol, transport = self.connect()
         protocol.dataReceived(b"\r\n\n")
         protocol.dataReceived(b"\r\n" + encoded(b"SET", b"k", b"SAY hello"))
@@ -113,7 +118,8 @@ class ClientPortTests(SynchronousTestCase):
         self.assertEqual(transport.value(), WELCOME)
 
     def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
-        """The client's command came in time: the reactor runs due calls before it reads."""
+        """If the server was held up, a client's command that came in time decides the protocol, although the reactor
+        runs due calls before it reads."""
         protocol, transport = self.connect()
         self.clock.callLater(SILENCE_SECONDS, protocol.dataReceived, encoded(b"PING"))
         self.clock.advance(3 * SILENCE_SECONDS)
@@ -176,7 +182,8 @@ class ClientPortTests(SynchronousTestCase):
         self.assertTrue(line_transport.disconnecting and redis_transport.disconnecting)
 
     def test_client_that_only_listens_may_close_its_side(self) -> None:
-        """`nc -N` without input is greeted, and its connection is closed."""
+        """A client that closes its sending side at once, such as `nc -N` without input, is greeted, and its connection
+        is closed."""
         protocol, transport = self.connect()
         protocol.readConnectionLost()
         self.assertEqual((transport.value(), transport.disconnecting), (WELCOME, True))

@@ -39,20 +39,21 @@ class LazyHTTPSiteTests(SynchronousTestCase):
         return self.made[-1]
 
     def test_no_site_is_made_before_a_client_connects(self) -> None:
-        """The code for HTTP is not loaded at the start; a server may stop before any client came."""
+        """No site is made before a client connects: the code for HTTP is not loaded at the start, and a server may stop
+        before any client came."""
         self.lazy.doStart()
         self.lazy.leave()
         self.lazy.doStop()
         self.assertEqual(self.made, [])
 
     def test_all_connections_share_one_site(self) -> None:
-        """One site counts all connections, since their number is limited."""
+        """All connections share one site, which counts them, since their number is limited."""
         protocols = [self.lazy.buildProtocol(None) for _ in range(3)]
         (site,) = self.made
         self.assertEqual([protocol.factory for protocol in protocols], [site] * 3)
 
     def test_site_is_started_left_and_stopped_once(self) -> None:
-        """The site sees the same calls as if it had been there from the start."""
+        """The site gets the calls at its start and at the end of the server as if it had been there from the start."""
         self.lazy.doStart()
         self.lazy.buildProtocol(None)
         self.lazy.buildProtocol(None)

@@ -64,7 +64,7 @@ class Visitor(Protocol):
         return line
 
     async def ask(self, line: str) -> str:
-        """Send a line, and return the reply."""
+        """Send a line. Returns the last line of the reply."""
         self.send(line.encode() + b"\r\n")
         return await self.reply()
 
@@ -81,7 +81,8 @@ class ClusterCase(TestCase):
 
     timeout = 150
     transport = os.environ.get("PFSB_TRANSPORT", "udp")
-    """The transport of the servers. The whole suite runs over another one than UDP with the environment variable."""
+    """The transport of the servers. The environment variable lets the whole suite run over another transport than
+    UDP."""
 
     def directory(self) -> Path:
         return Path(self.mktemp())
@@ -124,7 +125,7 @@ class ClusterCase(TestCase):
         return load
 
     async def finish(self, cluster: ProcessCluster, load: Load) -> list[Acknowledged]:
-        """All lines are acknowledged, all servers are equal, and each line is there once."""
+        """End the load. Check that all lines are acknowledged, all servers are equal, and each line is there once."""
         acknowledged = await load.finish()
         self.assertEqual((len(acknowledged), load.errors), (load.lines, {}))
         await cluster.wait_equal(cluster.ids)
@@ -142,7 +143,7 @@ class ClusterCase(TestCase):
         file.write_text(yaml.safe_dump(kept, sort_keys=False))
 
     def assertRefused(self, line: str, code: str) -> Reply:
-        """The line is an ERR reply with that code, and has a text for a person."""
+        """Send a line, whose reply must be an ERR with that code and a text for a person. Returns the reply."""
         reply = read_reply(line)
         assert reply is not None, line
         self.assertEqual(reply.code, code, line)

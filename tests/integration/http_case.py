@@ -37,7 +37,7 @@ def url(cluster: ProcessCluster, server_id: int) -> str:
 
 
 async def run(*command: str, seconds: float = HEAR_SECONDS, **more: Any) -> tuple[str, int]:
-    """Standard output followed by standard error, and the exit status."""
+    """Run a program. Returns standard output followed by standard error, and the exit status."""
     out, err, status = await getProcessOutputAndValue(command[0], command[1:], **more).addTimeout(seconds, reactor)
     return (out + err).decode(), status
 

@@ -51,8 +51,8 @@ SHARED_KEYS: Final = 3
 """Number of keys to which all clerks append. All other writes have a key each."""
 SHARE_OF_SHARED: Final = 0.3
 SHARE_AT_ANSWER: Final = 0.5
-"""Share of rounds in which servers are killed at the moment at which an answer arrives: a write that is acknowledged
-too early is most likely lost then."""
+"""Share of rounds in which servers are killed at the moment at which an answer arrives: a write that was acknowledged
+too early is most likely to be lost at that moment."""
 LOAD_SECONDS: Final = (0.05, 0.7)
 """How long, in seconds, servers are under load before they are killed; drawn evenly between the two."""
 START_SECONDS: Final = 2.0
@@ -65,7 +65,7 @@ AFTER_SECONDS: Final = 0.1
 WAIT_SECONDS: Final = 60.0
 """How long, in seconds, a cluster may take to answer everything after a kill, and to become equal."""
 CLOSE_SECONDS: Final = 5.0
-"""How long, in seconds, the sessions may take to end."""
+"""How long, in seconds, the sessions of the clerks may take to end."""
 TTL_SECONDS: Final = 600
 """Time to live of the sessions: none expires, so no write may fail."""
 PADDINGS: Final = (0, 0, 0, 100, 3_000)
@@ -86,16 +86,17 @@ class WritesLost(Exception):
 
 @define(eq=False)
 class Write:
-    """One APPEND, and what was answered to it."""
+    """One APPEND, and the answer to it."""
 
     key: str
     text: str
-    """Different in each write."""
+    """The text that the write appends, different in each write."""
     value: str | None = None
     """The value that the key had after the write, as it was answered; None: it was not answered with OK."""
     revision: int = 0
     fate: str = "unknown"
-    """`done`: it was answered with OK; else what an error has said, or `unknown` while there is no answer."""
+    """`done`: the write was answered with OK; otherwise the fate that an error has told, or `unknown` while there is no
+    answer."""
 
 
 def append(write: Write) -> Call[Write]:

@@ -22,7 +22,7 @@ def servers_with_redis_ports(servers: int) -> dict[int, dict[str, Any]]:
 
 
 def client_port(cluster: ProcessCluster, server_id: int) -> int:
-    """The port for both protocols."""
+    """The client port of a server, which speaks both protocols."""
     return int(cluster.address(server_id).shown.rpartition(":")[2])
 
 

@@ -157,8 +157,8 @@ class Comparison:
     """Name of a command and kind of its reply -> how often both have replied with it."""
 
     def ask(self, words: Words) -> None:
-        """Asks both, and notes a difference. Then the keys of the command are removed at both, so that it leads to no
-        others."""
+        """Ask both servers, and note a difference. Then remove the keys of the command at both, so that the difference
+        leads to no others."""
         if words[0].upper() == b"SCAN" and len(words) > 1:
             one, other = (_scanned(connection, words) for connection in (self.redis, self.pfsb))
         else:

@@ -58,11 +58,12 @@ def is_fragment(frame: bytes) -> bool:
 
 @define(eq=False)
 class SmallNetwork:
-    """One namespace for each server, and one in the middle, where the relay is. `stop` takes them all away."""
+    """One network namespace for each server, and one in the middle, where the relay is. `stop` takes all of them
+    away."""
 
     servers: int
     packet_bytes: int = 1_500
-    """The relay drops IP packets that are larger. May be changed at any time."""
+    """Size, in bytes, above which the relay drops IP packets. It may be changed at any time."""
     narrow: dict[int, int] = field(factory=dict)
     """Server -> size, in bytes, above which the relay drops the packets to and from this server alone."""
     dropped: Counter[str] = field(factory=Counter)
@@ -102,7 +103,7 @@ class SmallNetwork:
             raise
 
     def set_mtu(self, server_id: int, packet_bytes: int) -> None:
-        """Let a server's interface refuse to send packets that are larger, and drop those that come."""
+        """Let a server's interface refuse to send packets above this size, and drop those that come."""
         _run("ip", "-n", self.namespace(server_id), "link", "set", "eth0", "mtu", str(packet_bytes))
 
     def pause(self, seconds: float) -> None:
@@ -188,7 +189,8 @@ class SmallNetwork:
             try:
                 other.send(frame)
             except OSError:
-                self.dropped["full"] += 1  # as in a full switch
+                # The relay drops a frame for which the next interface has no room, as a full switch does.
+                self.dropped["full"] += 1
 
     def _limit(self, port: socket.socket) -> int:
         return self.narrow.get(self._servers_at[port], self.packet_bytes)

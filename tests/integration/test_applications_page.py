@@ -68,7 +68,8 @@ class PageTests(ClusterCase):
         self.assertEqual((status, output in said), (0, True), said)
 
     async def start_servers(self, folder: Path) -> tuple[ProcessCluster, dict[str, str]]:
-        """Start the servers of todo.yaml at free ports; returns the port that stands for each port of the page."""
+        """Start the servers of todo.yaml at free ports. Returns the cluster, and for each port of the page the port
+        that stands for it."""
         cluster = self.make_cluster(3)
         ports = {}
         for server in cluster.config.servers.values():
@@ -103,7 +104,8 @@ class PageTests(ClusterCase):
             self.assertEqual((said.strip(), status), (answer, 0))
 
     async def ask_with_resp(self, ports: dict[str, str], dialogue: str) -> None:
-        """Send what redis-cli sends, and print the reply as redis-cli prints it, which few machines have."""
+        """Send what redis-cli would send, and print the reply as redis-cli would print it, since few machines have that
+        program."""
         command, *shown = dialogue.splitlines()
         program, option, on_page, *words = shlex.split(command.removeprefix("$ "))
         self.assertEqual((program, option), ("redis-cli", "-p"))
@@ -118,7 +120,7 @@ class PageTests(ClusterCase):
 
 
 def in_place(text: str, instead: dict[str, str]) -> str:
-    """The text with other ports in the place of those of the page."""
+    """The text, with the ports of the page replaced by those in use."""
     return re.sub(r"\b[789]46[0-2]\b", lambda found: instead[found[0]], text)
 
 
@@ -163,14 +165,16 @@ WRONG = {
         "the function of TODO must take (command, context)",
     ),
 }
-"""Line of the code of the page -> (a mistake in its place, what is said of it at registration)."""
+"""Line of the code of the page -> (a line with a mistake in its place, the text with which a server refuses the
+application)."""
 
 
 class RefusalTests(ClusterCase):
     timeout = 120
 
     async def test_wrong_application_is_refused_before_it_runs(self) -> None:
-        """Each of these mistakes once came to light at the first client."""
+        """Each of these mistakes in an application is found before it runs; each once came to light at the first
+        client."""
         for right, (wrong, told) in WRONG.items():
             code = blocks()["todo.py"]
             self.assertEqual(code.count(right), 1, right)

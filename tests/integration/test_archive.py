@@ -30,7 +30,7 @@ class Model:
         self.changes.setdefault(key, []).append((revision, value))
 
     def at(self, key: str, revision: int) -> tuple[int, str] | None:
-        """(revision at which it was written, value) of a key behind a revision."""
+        """Look up what a key was after a revision. Returns (revision at which it was written, value), or None."""
         changes = self.changes.get(key, [])
         place = bisect_right(changes, revision, key=lambda each: each[0])
         written, value = changes[place - 1] if place else (0, None)
@@ -53,7 +53,7 @@ class ArchiveTests(SnapshotCase):
         self.model = Model()
 
     async def write(self, visitor: Visitor, rounds: int) -> None:
-        """Write small values many at a time, and a large one, as often as asked."""
+        """Write small values, many at a time, and a large one; all that `rounds` times."""
         for _ in range(rounds):
             lines = [self.line() for _ in range(40)]
             large = f"big{self.dice.randrange(8)}"
@@ -111,7 +111,7 @@ class ArchiveTests(SnapshotCase):
 
     async def past(self, visitor: Visitor, key: str, revision: int) -> Reply:
         """The answer to GET at=. On a busy machine the process that builds the state may take longer than a question
-        may wait; it goes on then, and the question is asked again."""
+        may wait. Then the process goes on, and the question is asked again."""
         for _ in range(TIMES_MAX):
             reply = read_reply(await visitor.ask(f"GET {key} at={revision}"))
             assert reply is not None
@@ -120,7 +120,7 @@ class ArchiveTests(SnapshotCase):
         return reply
 
     async def past_by_http(self, cluster: ProcessCluster, server_id: int, revision: int) -> Answer:
-        """As `past`, for the key visits."""
+        """The answer to GET at= over HTTP for the key visits, asked again as in `past`."""
         for _ in range(TIMES_MAX):
             answer = await self.curl(cluster, server_id, "GET", f"/v1/kv/visits?at={revision}")
             if answer.status != 503:
@@ -148,14 +148,15 @@ class ArchiveTests(SnapshotCase):
         await self.check_restores(archive, data)
 
     async def check_history(self, cluster: ProcessCluster) -> None:
-        """All writes of a key, while the servers run."""
+        """Check that `pfsb history` shows all writes of a key while the servers run."""
         for key in KEYS:
             lines = (await self.pfsb(cluster, "history", key, FILE, "--json")).splitlines()
             found = [(each["revision"], each["value"]) for each in map(json.loads, lines)]
             self.assertEqual(found, self.model.changes[key])
 
     async def check_reads(self, cluster: ProcessCluster) -> None:
-        """At a server with everything; the one that has skipped slots refuses those, and says which."""
+        """Check GET at= at a server with the whole past, and at one that has skipped slots: this one refuses their
+        revisions, and says which slots are missing."""
         revisions = self.dice.sample(self.model.revisions, 60)
         visitor = await self.visit(cluster, 0)
         for revision in sorted(revisions):
@@ -183,7 +184,8 @@ class ArchiveTests(SnapshotCase):
         self.assertEqual(reply.code, "UNAVAILABLE", reply.line)
 
     async def check_restores(self, archive: str, data: str) -> None:
-        """Early, in the slots that one server has skipped, and late; the new cluster goes on from there."""
+        """Check restores of an early state, of one in the slots that a server has skipped, and of a late one; the new
+        cluster goes on from there."""
         revisions = self.model.revisions
         for place in (0.05, 0.5, 0.97):
             revision = revisions[int(len(revisions) * place)]

@@ -26,7 +26,7 @@ class BenchTests(TestCase):
     timeout = 120
 
     async def bench(self, *arguments: str) -> tuple[dict[str, Any], str]:
-        """Run `pfsb bench`; returns the JSON that it wrote, and its standard output."""
+        """Run `pfsb bench`. Returns the JSON that it has written, and its standard output."""
         directory = Path(self.mktemp()).resolve()
         directory.mkdir()
         (directory / "storage").mkdir()
@@ -40,12 +40,13 @@ class BenchTests(TestCase):
         return json.loads(file.read_text()), out.decode()
 
     def assertMeasured(self, measured: dict[str, Any], client: str) -> None:
-        """All figures about servers of this machine are there, and agree with each other."""
+        """Assert that all figures about servers of this machine are there, and agree with each other."""
         self.assertEqual((measured["client"], measured["errors"]), (client, 0), measured["first_error"])
         self.assertGreater(measured["operations"], 10)
         self.assertGreater(measured["server_cpu_us"], 1)
         self.assertGreater(measured["disk_writes_per_second"], 1)
-        # A slot without an update may be ordered for the sake of time (Departure 29), in some hundred with updates.
+        # A slot without an update may be ordered because time must pass (Departure 29): one among some hundred with
+        # updates.
         for ratio in ("commands_per_proposal", "updates_per_proposal", "commands_per_update"):
             self.assertGreaterEqual(measured[ratio], 0.97, ratio)
         self.assertGreater(measured["bytes_per_proposal"], 100)
@@ -53,7 +54,7 @@ class BenchTests(TestCase):
         self.assertTrue(0.3 < measured["seconds"] < 5)
 
     async def test_both_load_clients_measure_the_same_things(self) -> None:
-        """The client in C and the one in Python measure both reads and writes."""
+        """Both load clients, the one in C and the one in Python, measure reads and writes."""
         if compiler() is None:
             raise SkipTest("there is no C compiler here")
         mix = ["--mix", "put=3,get=1", "--keys", "100", "--connections", "2", "--depth", "4"]
@@ -65,7 +66,8 @@ class BenchTests(TestCase):
         self.assertEqual(set(in_c["measurements"][0]), set(in_python["measurements"][0]))
 
     async def test_open_loop_begins_what_is_due_and_misses_what_has_no_room(self) -> None:
-        """Both clients begin all requests that are due, as far as there is room, however slow the servers are."""
+        """In an open loop both clients begin all requests that are due, as far as there is room, however slow the
+        servers are."""
         if compiler() is None:
             raise SkipTest("there is no C compiler here")
         for client in ("c", "python"):
@@ -77,14 +79,14 @@ class BenchTests(TestCase):
             self.assertGreater(flood["operations"], slow["operations"])
 
     async def test_locks_are_measured_in_pairs(self) -> None:
-        """Three clients share one lock: none waits for ever, and no answer is an error."""
+        """Three clients that share one lock take it in turn: none waits for ever, and no answer is an error."""
         found, _ = await self.bench("--mix", "lockone", "--depth", "1", "--connections", "1,3")
         for measured in found["measurements"]:
             self.assertEqual(measured["errors"], 0, measured["first_error"])
             self.assertGreater(measured["operations"], 3)
 
     async def test_cluster_that_does_not_run_is_one_clear_line(self) -> None:
-        """The error is one line without a traceback."""
+        """A cluster that does not run is reported by one line, without a traceback."""
         file = Path(self.mktemp())
         file.write_text('cluster: x\nservers: {0: {peer: "127.0.0.1:21", client: "tcp:22:interface=127.0.0.1"}}\n')
         command = ["-c", PROGRAM, "bench", str(file), "--client", "python"]

@@ -52,7 +52,7 @@ class SharedHistory:
 
 
 def random_call(dice: Random, unique: str) -> tuple[Command, Call[Any]]:
-    """A command as the linearizability checker knows it, and as it is called."""
+    """A random command in two forms: as the linearizability checker knows it, and as a call of a clerk."""
     key, number = dice.choice(KEYS), dice.choice(("n1", "n2"))
     made: list[tuple[Command, Call[Any]]] = [
         (("PUT", key, unique), calls.put(key, unique)),
@@ -98,7 +98,7 @@ class ScriptUser:
                     self.call(1 if self.dice.random() < 0.7 else 5)
 
     def call(self, count: int) -> None:
-        """Calls that are under way together count as overlapping for the checker."""
+        """Make this number of calls at once, which the checker then takes for overlapping."""
         wanted = [self.next_call() for _ in range(count)]
         entries = [self.shared.called(self.client_id, command) for command, _ in wanted]
         replies = self.clerk.run_all([raw(call) for _, call in wanted])
@@ -106,7 +106,7 @@ class ScriptUser:
             self.shared.answered(entry, result_of(reply))
 
     def with_lock(self) -> None:
-        """Two calls that are one step only because of the lock."""
+        """Make two calls under a lock, which must have the effect of one step."""
         asked = self.shared.called(self.client_id, ("LOCK", "door", absent))
         with self.clerk.lock("door") as held:
             self.shared.answered(asked, Done((("token", held.token),)))
@@ -137,7 +137,8 @@ class ClerkTests(ClusterCase):
     _log = Logger()
 
     async def test_every_call_runs_exactly_once_while_servers_are_killed_at_random(self) -> None:
-        """Servers are killed and restarted at random; a counter and the recorded history are checked."""
+        """While servers are killed and restarted at random, every call runs exactly once: a counter and the recorded
+        history are checked."""
         cluster = await self.start_cluster(3)
         shared, over = SharedHistory(), threading.Event()
         self.addCleanup(over.set)
@@ -171,7 +172,7 @@ class ClerkTests(ClusterCase):
         return gatherResults([*scripts, deferToThread(asyncio.run, all_async())], consumeErrors=True)
 
     async def kill_at_random(self, cluster: ProcessCluster, dice: Random) -> int:
-        """Kill one server, or sometimes a majority; each comes back."""
+        """Kill one server, or sometimes a majority, and start each again. Returns the number of kills."""
         until, kills = reactor.seconds() + SECONDS, 0
         while reactor.seconds() < until:
             await cluster.pause(dice.uniform(0.2, 1))

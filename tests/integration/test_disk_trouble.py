@@ -35,7 +35,8 @@ ssize_t pwritev64v2(int fd, const struct iovec *pieces, int count, off64_t at, i
     return ((writing) held("pwritev64v2"))(fd, pieces, count, at, flags);
 }
 """
-"""A library that holds every sync of a process as long as a file is there, those that are part of a write included."""
+"""Source of a library that holds up every sync of a process, those included that are part of a write, as long as a
+certain file is there."""
 
 
 class DiskTroubleCase(ClusterCase):
@@ -56,7 +57,7 @@ class HangingDiskTests(DiskTroubleCase):
     """A server whose syncs are held by a library that stands before the C library."""
 
     async def start_with_one_held_disk(self) -> tuple[ProcessCluster, int, Path]:
-        """Start a cluster; returns the leader, and the file by which its syncs can be held."""
+        """Start a cluster. Returns the cluster, its leader, and the file by which the leader's syncs can be held up."""
         compiler = shutil.which("cc") or shutil.which("gcc")
         if compiler is None:
             raise SkipTest("a C compiler is needed")
@@ -74,7 +75,8 @@ class HangingDiskTests(DiskTroubleCase):
         return cluster, leader, files[leader]
 
     async def test_leader_whose_disk_hangs_is_replaced_and_comes_back(self) -> None:
-        """Clients are told at once, the others go on, and nothing is restarted."""
+        """A leader whose disk hangs is replaced: clients are told at once, and the others go on. It comes back without
+        a restart."""
         cluster, hung, hold = await self.start_with_one_held_disk()
         hold.touch()
         under_way = await cluster.ask(hung, "PUT k 2", seconds=20)
@@ -90,7 +92,8 @@ class HangingDiskTests(DiskTroubleCase):
         self.assertTrue((await cluster.ask(hung, "PUT k 5")).ok)
 
     async def test_sigterm_ends_a_server_whose_disk_hangs(self) -> None:
-        """The thread that writes is inside a system call and never comes back."""
+        """SIGTERM ends a server whose disk hangs, although the thread that writes is inside a system call and never
+        comes back."""
         cluster, hung, hold = await self.start_with_one_held_disk()
         hold.touch()
         await cluster.ask(hung, "PUT k 2", seconds=20)
@@ -128,7 +131,8 @@ class FrozenFileSystemTests(DiskTroubleCase):
         subprocess.run(["fsfreeze", "-u", str(place)], capture_output=True, check=check)
 
     async def test_server_whose_log_is_on_the_frozen_disk_tells_its_clients(self) -> None:
-        """The log and the chat are written in threads, so the reactor does not wait for them."""
+        """A server whose log is on a frozen disk tells its clients of the trouble: log and chat are written in threads,
+        so the reactor does not wait for them."""
         cluster = self.make_cluster(3, timers={"progress": 1.0, "disk": DISK_SECONDS})
         frozen = 0
         place = self.mount(cluster, frozen)
@@ -150,7 +154,8 @@ class FrozenFileSystemTests(DiskTroubleCase):
 
 class FullDiskTests(DiskTroubleCase):
     async def test_server_whose_disk_fills_goes_on_when_there_is_room(self) -> None:
-        """A small file system in memory is filled by another program, with all of its room at once."""
+        """A server whose disk is filled by another program, a small file system in memory, goes on when there is room
+        again."""
         cluster = self.make_cluster(3)
         small = cluster.data(0)
         small.mkdir(parents=True)

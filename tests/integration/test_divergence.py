@@ -1,4 +1,5 @@
-"""An application from outside that throws dice is noticed, and servers that are right go on (real processes)."""
+"""An application of a plugin that goes wrong by chance is noticed, and servers that are right go on (real
+processes)."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ class DiceTests(ClusterCase):
         return cluster
 
     async def test_dice_on_all_servers_are_refused(self) -> None:
-        """No two servers agree: changes are refused, and the operator can see why everywhere."""
+        """If the application is wrong by chance on all servers, no two agree: changes are refused, and the operator can
+        see why at each server."""
         cluster = await self.start_with_dice()
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
@@ -97,7 +99,8 @@ class DiceTests(ClusterCase):
         self.assertEqual(cluster.running, [0, 1, 2])
 
     async def test_server_that_throws_dice_alone_stops_at_each_start(self) -> None:
-        """One clear line, exit status 3; the others go on. Executing anew heals nothing here, as the dice fall anew."""
+        """A server whose application alone is wrong stops at each start, with one clear line and exit status 3, and the
+        others go on. Executing its history anew does not heal it, since the dice fall anew."""
         cluster = await self.start_with_dice()
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("ROLL 2")).startswith("OK value=0 "))

@@ -31,7 +31,7 @@ def examples() -> list[tuple[str, str]]:
 
 class DocumentationTests(HTTPClusterCase):
     async def test_every_example_shows_what_the_page_says(self) -> None:
-        """Outputs are equal word for word, but for addresses and revisions."""
+        """The output of every example in docs/http.rst is equal word for word, but for addresses and revisions."""
         cluster = await self.start_cluster(4)
         shown = examples()
         self.assertGreater(len(shown), 12)
@@ -44,7 +44,7 @@ class DocumentationTests(HTTPClusterCase):
 
 class PortTests(HTTPClusterCase):
     async def listen(self, cluster: ProcessCluster, server_id: int, path: str, header: str = "Accept: */*") -> Visitor:
-        """A stream of events; its lines can be heard."""
+        """Open a stream of events, whose lines can be heard."""
         stream = Visitor()
         endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{port(cluster, server_id)}")
         await endpoint.connect(Factory.forProtocol(lambda: stream))
@@ -54,7 +54,7 @@ class PortTests(HTTPClusterCase):
         return stream
 
     async def hear_lines(self, stream: Visitor, count: int) -> list[str]:
-        """The data of so many chat events."""
+        """The data of this number of chat events, as they come."""
         found = []
         while len(found) < count:
             line = await stream.hear()
@@ -63,7 +63,8 @@ class PortTests(HTTPClusterCase):
         return found
 
     async def test_number_repeated_after_its_server_was_killed(self) -> None:
-        """After kill -9 of the server another one gives the same answer, and the command has run once."""
+        """After kill -9 of its server, a repeated command number gets the same answer at another server, and the
+        command has run once."""
         cluster = await self.start_cluster(3)
         _, leader = await cluster.wait_leader()
         other = next(i for i in cluster.ids if i != leader)
@@ -79,7 +80,7 @@ class PortTests(HTTPClusterCase):
         self.assertEqual(value.content["value"], "1")
 
     async def test_without_a_majority(self) -> None:
-        """The server is not ready; a write is refused with its fate, a stale read is answered."""
+        """Without a majority a server is not ready; it refuses a write with its fate, and answers a stale read."""
         cluster = await self.start_cluster(3, limits={"request_seconds": 2})
         self.assertEqual((await self.curl(cluster, 0, "PUT", "/v1/kv/a", {"value": "1"})).status, 200)
         await cluster.kill(1, 2)
@@ -96,7 +97,7 @@ class PortTests(HTTPClusterCase):
         self.assertEqual(stale.content["value"], "1")
 
     async def test_events_go_on_at_another_server(self) -> None:
-        """Last-Event-ID of one server means the same line at the next: no line is missing or told twice."""
+        """Last-Event-ID of one server means the same line at another: no line is missing or told twice."""
         cluster = await self.start_cluster(3)
         for text in ("one", "two"):
             await self.curl(cluster, 0, "POST", "/v1/chat", {"text": text}, Pfsb_Client="alice")
@@ -113,12 +114,14 @@ class PortTests(HTTPClusterCase):
         self.assertEqual(told, expected)
 
     async def test_metrics_of_a_real_server(self) -> None:
-        """Disk writes and messages are counted where there are disks and messages."""
+        """The metrics of a real server count disk writes and messages."""
         cluster = await self.start_cluster(3)
         await self.curl(cluster, 0, "PUT", "/v1/kv/a", {"value": "1"})
         figures: dict[str, str] = {}
         late = 'pfsb_messages_out_total{type="Accept"}'
-        for _ in range(40):  # the reactor's lag is looked at now and then, and votes may wait for company
+        # The lag of the reactor is measured only now and then, and votes may wait for other messages to the same
+        # server.
+        for _ in range(40):
             text, _ = await run("curl", "-sS", f"{url(cluster, 0)}/metrics")
             figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
             if float(figures["pfsb_reactor_lag_seconds_count"]) and late in figures:
@@ -136,14 +139,15 @@ class PortTests(HTTPClusterCase):
             self.assertGreater(float(figures[name]), 0, name)
 
     async def test_server_stops_with_clients_that_listen(self) -> None:
-        """SIGTERM ends streams and connections, and the exit status is 0."""
+        """SIGTERM ends streams and connections of clients that listen, and the exit status of the server is 0."""
         cluster = await self.start_cluster(1)
         stream = await self.listen(cluster, 0, "/v1/events?client=alice")
         await stream.hear()
         self.assertEqual(await cluster.terminate(0), 0)
 
     async def test_port_in_use_is_refused(self) -> None:
-        """One line names the place in the configuration, before the process leaves the terminal."""
+        """If a port is in use, one line names its place in the configuration, before the process leaves the
+        terminal."""
         cluster = self.make_cluster(1)
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -17,12 +17,12 @@ from tests.integration.http_case import HTTPClusterCase, run, url
 EXAMPLES: int = 5
 """Number of examples for each operation and kind; all limits of all schemas are tried as well."""
 CPU_SECONDS = 150
-"""Maximum CPU time of the tester, in seconds; it takes about 25. This tells, whatever else the machine does, that the
-tester does not come to an end."""
+"""Maximum CPU time of the tester, in seconds, which takes about 25. It ends a tester that does not come to an end,
+however busy the machine is."""
 REQUEST_SECONDS = 30
 """How long, in seconds, the tester waits for an answer before it fails."""
 TEST_SECONDS = 900.0
-"""Maximum time of the tester, in seconds: for a machine on which it gets a thirtieth of a core."""
+"""Maximum time of the tester, in seconds: enough on a machine that gives it a thirtieth of a core."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -36,7 +36,8 @@ SETTINGS = """
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "4xx", 503]
 """
-"""503 says that the cluster cannot do it just now, which is no fault of the server that says so."""
+"""Settings of the tester: the status 503 says that the cluster cannot do something just now, and is no failure of the
+server."""
 
 
 def with_clients_of(operation: str, parameter: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
@@ -53,14 +54,14 @@ class DescriptionTests(HTTPClusterCase):
     timeout = TEST_SECONDS + 60.0
 
     async def test_no_answer_that_is_not_described(self) -> None:
-        """No request makes the server fail, and every answer is one that the description has."""
+        """No request of the tester makes the server fail, and every answer is one that the description has."""
         cluster = await self.start_cluster(1, limits={"request_seconds": 0.5})
         self.write_description(cluster.directory)
         (cluster.directory / "settings.toml").write_text(SETTINGS)
         arguments = ["--config-file", "settings.toml", "run", "description.json", "--url", url(cluster, 0)]
         arguments += ["--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1", "--no-shrink"]
         arguments += ["--checks", ",".join(CHECKS), "--request-timeout", str(REQUEST_SECONDS)]
-        # The shell stays, and turns the signal at the end of the CPU time into an exit status.
+        # The shell stays as the parent, and turns the signal at the end of the CPU time into an exit status.
         within = ("sh", "-c", f'ulimit -t {CPU_SECONDS}; "$@"; exit $?', "sh")
         command = (*within, sys.executable, "-m", "schemathesis.cli", *arguments)
         out, status = await run(*command, seconds=TEST_SECONDS, path=str(cluster.directory))
@@ -71,8 +72,8 @@ class DescriptionTests(HTTPClusterCase):
     def write_description(self, directory: Path) -> None:
         """The description without streams of events and without long waits for locks, which would not end in time.
 
-        Each operation has clients of its own. Otherwise two operations could send one number of one client, and the
-        second one would be given the answer of the first: that is what a number is for, and no answer of the second.
+        Each operation has clients of its own. Otherwise two operations could send one command number of one client, and
+        the second would rightly be given the answer of the first, which its description does not have.
         """
         content = json.loads(json.dumps(description()))
         del content["paths"]["/v1/events"]

@@ -13,7 +13,7 @@ class KillRoundsTests(ClusterCase):
     """Servers that are killed at once, and again while they start."""
 
     async def test_no_acknowledged_write_is_lost_and_none_runs_twice(self) -> None:
-        """Three rounds in the same directories."""
+        """In three rounds of kills in the same directories no acknowledged write is lost, and none runs twice."""
         said: list[str] = []
         directory = self.directory()
         directory.mkdir()
@@ -48,13 +48,14 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(part, str(raised.exception))
 
     def test_writes_that_are_there_once_are_right(self) -> None:
-        """A write without an answer may be there or not."""
+        """A round is right in which each answered write is there once; a write without an answer may be there or
+        not."""
         check(self.writes, self.found)
         check(self.writes, self.found | {"perhaps": Entry("perhaps", "6;", 11)})
         check(self.writes, self.found | {"shared": Entry("shared", "2;3;4;", 10)})
 
     def test_lost_write(self) -> None:
-        """The key is missing, or the text in it."""
+        """A write that was answered with OK counts as lost if the key, or the text in it, is missing."""
         del self.found["own"]
         with self.assertRaises(WritesLost) as raised:
             check(self.writes, self.found)
@@ -62,23 +63,24 @@ class CheckTests(SynchronousTestCase):
         self.assertLost("own", "", 7, "own: '1' is there 0 times, and was acknowledged")
 
     def test_write_that_ran_twice(self) -> None:
-        """Answered or not."""
+        """A write that is there twice is found, whether it was answered or not."""
         self.assertLost("own", "1;1;", 7, "own: '1' is there 2 times, and was acknowledged")
         self.assertLost("perhaps", "6;6;", 12, "perhaps: '6' is there 2 times, and has fate unknown")
 
     def test_write_that_ran_although_it_was_refused(self) -> None:
-        """A client may have done it again under another number."""
+        """A write that is there although it was refused with fate=none is found: a client may have repeated it under
+        another number."""
         self.assertLost("never", "5;", 12, "never: '5' is there 1 times, and has fate none")
 
     def test_order_that_differs_from_what_was_answered(self) -> None:
-        """Each answer holds the whole value."""
+        """A value whose texts stand in another order than the answers, each of which has the whole value, is found."""
         self.assertLost("shared", "2;4;3;", 10, "shared: was answered as '2;3;4;'")
 
     def test_revision_that_differs_from_what_was_answered(self) -> None:
-        """The key was written when its client was told."""
+        """A key whose revision differs from that in the answer to its last write is found."""
         self.assertLost("own", "1;", 8, "own: was last written in revision 8, and not in 7")
 
     def test_text_that_nobody_has_written(self) -> None:
-        """Under a known key or another one."""
+        """A text that no client has written is found, under a known key or another one."""
         self.assertLost("own", "1;x;", 8, "own: holds what nobody has written: 'x'")
         self.assertLost("strange", "y;", 9, "strange: holds what nobody has written: 'y'")

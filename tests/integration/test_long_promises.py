@@ -35,7 +35,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class QuickStorage(FakeStorage):
-    """A disk that finishes each sync soon by itself."""
+    """A disk that finishes each sync soon after it was asked for, without a call of the test."""
 
     def sync(self, durable: Callable[[], None]) -> None:
         reactor.callLater(0.001, durable)
@@ -51,7 +51,8 @@ class LongPromiseTests(TestCase):
         await self.somebody_leads(9)
 
     async def somebody_leads(self, count: int) -> None:
-        """All servers start with 64 accepted updates of an earlier view, which no frame holds two of."""
+        """Wait until a server leads. All servers start with 64 accepted updates of an earlier view, of which no frame
+        holds two."""
         self.patch(udp, "SOCKET_BUFFER_BYTES", FOUR_FRAMES_BYTES)
         ids = tuple(range(1, count + 1))
         addresses = dict(zip(ids, ((HOST, port) for port in free_ports(count)), strict=True))

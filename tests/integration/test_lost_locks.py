@@ -57,8 +57,9 @@ class ClientEnd(Pipe):
 
 @define(eq=False)
 class Gate:
-    """A port between a client and a server. Shut, it ends the connections at the side of the server, so that the server
-    knows at once that its client is gone, and leaves those of the client open without a word."""
+    """A port between a client and a server. When it is shut, it ends the connections at the side of the server, so that
+    the server knows at once that its client is gone, and leaves those at the side of the client open, without a
+    word."""
 
     server: ServerAddress
     is_shut: bool = False

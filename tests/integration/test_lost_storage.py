@@ -23,7 +23,8 @@ class LostStorageTests(ClusterCase):
             self.assertIn(part, cluster.last_words(server_id))
 
     async def test_new_cluster_of_three_begins_when_all_have_met(self) -> None:
-        """Departure 42: with two, a lost disk could go unnoticed. STATUS names who is missing."""
+        """A new cluster of three begins when all have met: with two, a lost disk could go unnoticed (Departure 42).
+        STATUS names the server that is missing."""
         cluster = self.make_cluster(3)
         cluster.start(0)
         cluster.start(1)
@@ -47,7 +48,7 @@ class LostStorageTests(ClusterCase):
         self.assertEqual([status["not_acquainted"] for status in (await cluster.statuses()).values()], [[], []])
 
     async def test_server_whose_log_is_gone_does_not_start(self) -> None:
-        """The server had acknowledged what was in the log."""
+        """A server whose log is gone does not start, since it had acknowledged the records in the log."""
         cluster = await self.start_cluster(3)
         await self.put(cluster, 0, 5)
         await cluster.kill(2)
@@ -60,7 +61,8 @@ class LostStorageTests(ClusterCase):
         await cluster.wait_equal(cluster.ids)
 
     async def test_server_with_an_older_copy_is_refused(self) -> None:
-        """Departure 43: every file of the directory is of one moment, so only the others can know; also from disk."""
+        """A server with an older copy of its data directory is refused (Departure 43). All files of the copy are of one
+        moment, so only the other servers can know, also after they were restarted."""
         cluster = await self.start_cluster(3)
         await self.put(cluster, 0, 5)
         await cluster.kill(2)
@@ -80,7 +82,8 @@ class LostStorageTests(ClusterCase):
         await self.put(cluster, 0, 3)
 
     async def test_segment_deleted_under_a_running_server_stops_it(self) -> None:
-        """The server would go on with a file that its next start does not find."""
+        """A segment that is deleted under a running server stops the server, which would go on with a file that its
+        next start does not find."""
         cluster = await self.start_cluster(3)
         (cluster.data(1) / "log" / "0000000001.log").unlink()
         await self.assertStops(cluster, 1, 3, "0000000001.log: deleted while the server was running")

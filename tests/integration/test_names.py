@@ -49,7 +49,8 @@ class NameTests(ClusterCase):
         return self.make_cluster(3, servers=servers)
 
     def set_hosts(self, **hosts: str) -> None:
-        """Give names other addresses, or none with "". The file keeps its inode, as a mount needs it."""
+        """Give names other addresses, or no address with "". The file of host names keeps its inode, as a mount needs
+        it."""
         self.names.update(hosts)
         lines = [f"{address} {name}\n" for name, address in self.names.items() if address]
         self.hosts.write_text("127.0.0.1 localhost\n" + "".join(lines), encoding="utf-8")
@@ -90,7 +91,8 @@ class NameTests(ClusterCase):
             await cluster.wait_equal()
 
         async def found() -> bool:
-            """Whether server 0 shows the new addresses; it may find a server later than another one does."""
+            """Whether server 0 shows the new addresses. It may find a server at its new address later than another
+            server does."""
             peers = (await cluster.status(0))["peers"]
             hosts = {server_id: str(peer["address"]).partition(":")[0] for server_id, peer in peers.items()}
             return hosts == {"1": "127.0.0.22", "2": "127.0.0.23"}
@@ -98,7 +100,8 @@ class NameTests(ClusterCase):
         await cluster.wait_for("the new addresses in STATUS of server 0", found, 30)
 
     async def test_server_whose_own_name_is_missing_joins_when_it_is_there(self) -> None:
-        """The server starts, is asked for STATUS, and hears the others as soon as its name has an address."""
+        """A server whose own name has no address starts, answers STATUS, and hears the others as soon as its name has
+        an address."""
         cluster = self.cluster_with_hosts(db0="127.0.0.11", db1="127.0.0.12", db2="127.0.0.13")
         await self.let_all_meet(cluster)
         self.set_hosts(db2="")
@@ -125,7 +128,8 @@ class IPv6Tests(ClusterCase):
         }
 
     async def test_cluster_and_its_clients_speak_ipv6(self) -> None:
-        """Peers, the client port, the HTTP port, STATUS and SERVERS."""
+        """A cluster and its clients speak IPv6: between servers, at the client port and the HTTP port, in STATUS and
+        SERVERS."""
         cluster = await self.start_cluster(3, servers=self.servers())
         visitor = await self.visit(cluster, 1)
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))

@@ -21,7 +21,7 @@ SECONDS = 60.0
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there, and no zombie."""
+    """Whether the process exists, and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -38,7 +38,7 @@ def parent_of(pid: int) -> int:
 
 class OperatingCase(ClusterCase):
     async def run_command(self, directory: Path, *words: str) -> tuple[int, str]:
-        """Run a program of this Python, such as `twistd`; returns its exit status and its standard error."""
+        """Run a program of this Python, such as `twistd`. Returns its exit status and its standard error."""
         command = [sys.executable, str(Path(sys.executable).with_name(words[0])), *words[1:]]
         found: Any = await deferToThread(
             subprocess.run, command, cwd=directory, capture_output=True, text=True, timeout=SECONDS, check=False
@@ -53,10 +53,10 @@ class OperatingCase(ClusterCase):
 
 
 class DaemonTests(OperatingCase):
-    """`twistd pfsb` without `-n`."""
+    """`twistd pfsb` without `-n`, which runs the server in the background."""
 
     async def start_daemon(self, cluster: ProcessCluster, *words: str) -> int:
-        """Start server 0 in the background; returns its process."""
+        """Start server 0 in the background. Returns the id of its process."""
         status, text = await self.run_command(
             cluster.directory, "twistd", "pfsb", "--id", "0", "--config", "cluster.yaml", *words
         )
@@ -70,7 +70,8 @@ class DaemonTests(OperatingCase):
             os.kill(pid, signal.SIGKILL)
 
     async def test_start_that_fails_in_the_background_is_told_in_the_terminal(self) -> None:
-        """The command ends with exit status 1 and one line; nothing is left, and the next start works."""
+        """A start that fails in the background is reported in the terminal, by exit status 1 and one line. Nothing is
+        left, and the next start works."""
         cluster = self.make_cluster(1)
         status, text = await self.run_command(
             cluster.directory, "twistd", "pfsb", "-i", "0", "-c", "cluster.yaml", "--trace", "nowhere/trace"
@@ -88,7 +89,8 @@ class DaemonTests(OperatingCase):
         self.assertFalse((cluster.directory / "pfsb-0.pid").exists())
 
     async def test_pid_file_of_the_past_is_no_obstacle_and_that_of_a_server_is(self) -> None:
-        """After a loss of power it may be empty, or have the number of another program."""
+        """The pid file of a server that runs keeps another one from starting. One from the past does not: after a loss
+        of power it may be empty, or have the number of another program."""
         cluster = self.make_cluster(1)
         file = cluster.directory / "pfsb-0.pid"
         for content in ("", str(os.getpid())):
@@ -106,7 +108,7 @@ class DaemonTests(OperatingCase):
         self.assertEqual((status, int(file.read_text())), (1, pid), "it is that of a server of another cluster")
 
     async def test_signals_reopen_the_log(self) -> None:
-        """SIGHUP and SIGUSR1, after the log was moved away."""
+        """SIGHUP and SIGUSR1 make a server open its log anew, after the log was moved away."""
         cluster = self.make_cluster(1)
         pid = await self.start_daemon(cluster)
         log = cluster.directory / "pfsb-0.log"
@@ -120,7 +122,8 @@ class DaemonTests(OperatingCase):
         self.assertIn("the server has stopped, as it was asked to", log.read_text())
 
     async def test_other_storage_nearby_is_warned_of(self) -> None:
-        """The server is started in another directory."""
+        """A server that begins with an empty storage, because it is started in another directory, warns of a storage
+        nearby that was made for it."""
         cluster = self.make_cluster(1)
         pid = await self.start_daemon(cluster)
         os.kill(pid, signal.SIGTERM)
@@ -136,7 +139,8 @@ class DaemonTests(OperatingCase):
 
 class ForegroundTests(OperatingCase):
     async def test_signals_of_log_programs_end_no_server(self) -> None:
-        """SIGHUP and SIGUSR1 to a server with `-n`, whose log is a stream."""
+        """SIGHUP and SIGUSR1, which programs that move logs away send, end no server with `-n`, whose log is a
+        stream."""
         cluster = await self.start_cluster(1)
         for _ in range(3):
             for number in (signal.SIGHUP, signal.SIGUSR1):
@@ -146,7 +150,8 @@ class ForegroundTests(OperatingCase):
         self.assertEqual(await cluster.terminate(0), 0)
 
     async def test_server_whose_terminal_is_closed_stops(self) -> None:
-        """There it could not be stopped any more; a SIGHUP before that only reopens the log."""
+        """A server whose terminal is closed stops, since it could not be stopped there any more. A SIGHUP before that
+        only reopens the log."""
         cluster = self.make_cluster(1)
         terminal, end = os.openpty()
         command = server_command("--id", "0", "--config", "cluster.yaml")
@@ -180,7 +185,8 @@ class ForegroundTests(OperatingCase):
         self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
 
     async def test_chat_log_is_made_right_while_the_server_runs_and_at_its_start(self) -> None:
-        """Emptied, moved away, and with zeros after a crash: it is again the same bytes as at the other server."""
+        """A chat.log that was emptied, moved away, or has zeros after a crash is made right, while the server runs or
+        at its start: it has the same bytes as at another server."""
         cluster = await self.start_cluster(2)
         visitor = await self.visit(cluster, 0)
         for number in range(50):
@@ -209,7 +215,7 @@ class ForegroundTests(OperatingCase):
 
 
 class ClusterCommandTests(OperatingCase):
-    """`pfsb cluster`: its servers end with it."""
+    """The servers of `pfsb cluster` end with it."""
 
     def start_command(self, cluster: ProcessCluster, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(Path(sys.executable).with_name("pfsb")), "cluster", "cluster.yaml", *words]
@@ -220,7 +226,7 @@ class ClusterCommandTests(OperatingCase):
         return started
 
     async def test_no_server_is_left_behind(self) -> None:
-        """The command is killed, or its terminal is closed."""
+        """When `pfsb cluster` is killed, or its terminal is closed, no server is left behind."""
         for number in (signal.SIGKILL, signal.SIGHUP):
             cluster = self.make_cluster(2)
             started = self.start_command(cluster)
@@ -241,7 +247,8 @@ class ClusterCommandTests(OperatingCase):
             self.assertEqual(await deferToThread(started.wait, SECONDS), -number if number == signal.SIGKILL else 0)
 
     async def test_start_is_told_in_a_few_lines(self) -> None:
-        """One for each server that is up, one for its leader, and the address to type at; then what is executed."""
+        """`pfsb cluster` prints one line for each server that is up, one for the leader, and the address to type at;
+        then the commands that are executed."""
         cluster = self.make_cluster(4)
         started = self.start_command(cluster, "--executed")
         out = cluster.directory / "out"
@@ -261,7 +268,7 @@ class ClusterCommandTests(OperatingCase):
         self.assertNotIn("Traceback", out.read_text())
 
     async def test_log_as_json(self) -> None:
-        """Each line of each server is one object."""
+        """With the log as JSON, each line of each server is one object."""
         cluster = self.make_cluster(2)
         started = self.start_command(cluster, "--log-format", "json", "--log-level", "debug")
         out = cluster.directory / "out"

@@ -23,7 +23,7 @@ SECONDS = 60.0
 
 class OutageCase(ClusterCase):
     async def pfsb(self, cluster: ProcessCluster, command: str, *words: str) -> tuple[int, str]:
-        """Run `pfsb`; returns the exit status, and standard output and error together."""
+        """Run `pfsb`. Returns the exit status, and standard output and error together."""
         program = [sys.executable, str(Path(sys.executable).with_name("pfsb")), command, "cluster.yaml", *words]
         found: Any = await deferToThread(
             subprocess.run,
@@ -41,7 +41,8 @@ class OutageCase(ClusterCase):
 
 class OutageTests(OutageCase):
     async def test_one_of_three_servers_is_left_and_then_none(self) -> None:
-        """Each command says what is up and what is needed, with an exit status of its own."""
+        """With one of three servers left, and then with none, each command says which servers are up and how many are
+        needed, with an exit status of its own."""
         cluster = await self.start_cluster(3)
         self.assertEqual((await self.pfsb(cluster, "client", "PUT", "a", "1"))[0], 0)
         self.assertEqual((await self.pfsb(cluster, "client", "GET", "nothing"))[0], 1)
@@ -87,7 +88,8 @@ class OutageTests(OutageCase):
         self.assertIn("fate=none: it did not happen", text)
 
     async def test_command_that_was_sent_and_is_not_answered_may_have_happened(self) -> None:
-        """The session is open when the majority is lost; reads on are answered by one server."""
+        """When the majority is lost after the session was opened, a command that was sent has the fate unknown; further
+        reads are answered by one server."""
         cluster = await self.start_cluster(3)
         clerk = await deferToThread(Clerk, [cluster.address(0).shown], timeout_seconds=5.0)
         self.addCleanup(deferToThread, clerk.close)
@@ -109,10 +111,12 @@ class OutageTests(OutageCase):
 
 class TerminalTests(OutageCase):
     async def test_person_at_a_terminal_is_told_why_there_is_no_answer(self) -> None:
-        """The command goes on, and its answer comes when there is a majority again."""
+        """A person at a terminal is told why a command gets no answer. The command goes on, and its answer comes when
+        there is a majority again."""
         cluster = await self.start_cluster(3)
         self.assertTrue((await cluster.ask(0, "PUT b 1")).ok)
-        await cluster.wait_equal()  # a server that is killed sooner is a newcomer again, which waits for both others
+        # A server that is killed before that is a newcomer again, which waits for both others.
+        await cluster.wait_equal()
         await cluster.kill(1, 2)
         terminal, end = os.openpty()
         self.addCleanup(os.close, terminal)
@@ -144,7 +148,8 @@ class TerminalTests(OutageCase):
 
 class DoorTests(HTTPClusterCase):
     async def test_single_server_answers_what_it_knows_at_every_door(self) -> None:
-        """With read=stale and read=sequential; a linearizable read is refused, and its fate is none."""
+        """A single server answers questions with read=stale and read=sequential at every door. A linearizable one is
+        refused with fate=none."""
         cluster = await self.start_cluster(3, limits={"request_seconds": 2.0})
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("PUT a 1")).startswith("OK"))
@@ -167,7 +172,8 @@ class DoorTests(HTTPClusterCase):
 
 class WhyTests(OutageCase):
     async def test_links_that_are_cut_are_told(self) -> None:
-        """All servers are up, and none leads: who does not hear whom, and which votes are missing."""
+        """If links are cut so that no server leads, though all are up, `pfsb why` tells which servers do not hear each
+        other, and which votes are missing."""
         cluster = await self.start_cluster(3, faults=True)
         for server_id in cluster.ids:
             others = ",".join(str(other) for other in cluster.ids if other != server_id)

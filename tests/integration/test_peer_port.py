@@ -32,7 +32,7 @@ class PeerPortTests(ClusterCase):
                     stranger.sendto(datagram, server.peer)
 
     async def assertCounted(self, cluster: ProcessCluster, datagrams: list[bytes], reason: str | None) -> None:
-        """Every server refuses all datagrams, for that reason, and its state does not change."""
+        """Assert that every server refuses all datagrams, for that reason, and that its state does not change."""
         before = await self.untouched(cluster)
         self.send(cluster, datagrams)
 
@@ -52,14 +52,16 @@ class PeerPortTests(ClusterCase):
         return cluster
 
     async def test_random_bytes_change_nothing_and_are_counted(self) -> None:
-        """Some datagrams begin as a frame does, and one is empty."""
+        """Random bytes at the peer port change nothing and are counted; some datagrams begin as a frame does, and one
+        is empty."""
         cluster = await self.cluster_with_a_line()
         dice = random.Random(11)
         noise = [dice.randbytes(dice.randrange(1, 2000)) for _ in range(50)]
         await self.assertCounted(cluster, [*noise, *(b"PFSB" + piece for piece in noise)], None)
 
     async def test_frames_of_another_cluster_change_nothing_and_are_counted(self) -> None:
-        """The frames are well-formed, and would do harm if they were believed: a much later view, another history."""
+        """Frames of another cluster change nothing and are counted: they are well-formed, and would do harm if they
+        were believed, by a much later view or another history."""
         cluster = await self.cluster_with_a_line()
         stranger = FrameIdentity(1, frozenset({0, 2}), b"strange!")
         codec = FrameCodec(stranger, bytes(8), 1)

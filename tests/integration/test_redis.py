@@ -29,13 +29,13 @@ class RedisToolsTests(ClusterCase):
         skip = NO_TOOLS
 
     async def run_program(self, program: str, *arguments: str) -> str:
-        """The output of a program, which must succeed."""
+        """Run a program, which must succeed. Returns its output."""
         out, err, status = await self.run_to_its_end(program, *arguments)
         self.assertEqual(status, 0, err)
         return out
 
     async def run_to_its_end(self, program: str, *arguments: str) -> tuple[str, str, int]:
-        """Output, errors and exit status of a program."""
+        """Run a program to its end. Returns output, errors and exit status."""
         path = shutil.which(program)
         assert path is not None
         started = getProcessOutputAndValue(path, arguments, env=dict(os.environ), reactor=reactor)
@@ -43,7 +43,8 @@ class RedisToolsTests(ClusterCase):
         return out.decode(), err.decode(), status
 
     async def test_redis_cli_reads_at_one_server_what_it_wrote_at_another(self) -> None:
-        """Any server serves redis-cli, in both versions of the protocol, and reports errors as Redis does."""
+        """redis-cli reads at one server what it wrote at another, in both versions of the protocol, and gets errors as
+        Redis gives them."""
         cluster = await self.start_cluster(3)
 
         async def cli(server_id: int, *words: str) -> str:
@@ -60,7 +61,7 @@ class RedisToolsTests(ClusterCase):
         self.assertTrue((await cli(1, "INCR", "colour")).startswith("CONFLICT fate=none "))
 
     async def test_redis_benchmark_completes(self) -> None:
-        """The benchmark runs at a server that does not lead, as most do not."""
+        """redis-benchmark comes to its end at a server that does not lead, as most servers do not."""
         cluster = await self.start_cluster(3)
         options = ("-t", "set,get", "-n", str(BENCHMARK_REQUESTS), "-P", "16", "--csv")
         said = await self.run_program("redis-benchmark", "-p", str(client_port(cluster, 2)), *options)
@@ -68,7 +69,8 @@ class RedisToolsTests(ClusterCase):
         await cluster.wait_equal()
 
     async def test_redis_benchmark_sends_all_that_there_is(self) -> None:
-        """The program sends PING as a line, too, which is for a port of its own."""
+        """All tests that redis-benchmark has for commands of pfsb run at a port for Redis alone, where PING may be sent
+        as a line, too."""
         cluster = await self.start_cluster(1, servers=servers_with_redis_ports(1))
         options = ("-t", "ping,set,get,incr,mset", "-n", str(BENCHMARK_REQUESTS // 10), "-P", "16", "--csv")
         said = await self.run_program("redis-benchmark", "-p", str(redis_port(cluster, 0)), *options)
@@ -76,7 +78,8 @@ class RedisToolsTests(ClusterCase):
         self.assertEqual(names, ["test", "PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "MSET (10 keys)"])
 
     async def test_redis_benchmark_ends_at_the_first_command_that_is_unknown(self) -> None:
-        """Without a choice of tests it comes to lists. It says so, and does not hang."""
+        """redis-benchmark without a choice of tests ends at the first command that pfsb does not have, one for lists.
+        It says so, and does not hang."""
         cluster = await self.start_cluster(1, servers=servers_with_redis_ports(1))
         options = ("-p", str(redis_port(cluster, 0)), "-n", "1000", "-q")
         out, err, status = await self.run_to_its_end("redis-benchmark", *options)
@@ -84,15 +87,15 @@ class RedisToolsTests(ClusterCase):
         self.assertIn("unknown command LPUSH", err)
 
     async def test_redis_benchmark_without_a_choice_ends_on_the_client_port(self) -> None:
-        """The program begins with PING as a line, which is one of the line protocol there. It ends with an error, and
-        does not wait for ever."""
+        """redis-benchmark without a choice of tests ends on the client port, too: it begins with PING as a line, which
+        is one of the line protocol there, gets an error, and does not wait for ever."""
         cluster = await self.start_cluster(1)
         options = ("-p", str(client_port(cluster, 0)), "-n", "100", "-q")
         _, err, status = await self.run_to_its_end("redis-benchmark", *options)
         self.assertEqual((status, err.strip()), (1, "Error: Bad multi-bulk length"))
 
     async def test_mass_insertion_of_redis_cli_comes_to_its_end(self) -> None:
-        """`redis-cli --pipe` ends when the reply to an ECHO of random bytes has come."""
+        """`redis-cli --pipe` comes to its end, when the reply to an ECHO of random bytes has come."""
         cluster = await self.start_cluster(1)
         commands = self.directory()
         commands.write_bytes(b"".join(resp_command("SET", f"key:{n}", "v") for n in range(1_000)))
@@ -121,7 +124,7 @@ class RedisLibraryTests(ClusterCase):
         return await deferToThread(run)
 
     async def test_redis_py_does_what_it_does_elsewhere(self) -> None:
-        """Both versions of the protocol are used, at different servers."""
+        """redis-py does the same with pfsb as with Redis, in both versions of the protocol, at different servers."""
         cluster = await self.start_cluster(3)
 
         def write(client: Any) -> None:
@@ -157,7 +160,8 @@ class RedisLibraryTests(ClusterCase):
         await deferToThread(work)
 
     async def test_transaction_of_redis_py_runs_nothing(self) -> None:
-        """A pipeline is a transaction by default: it fails as a whole, so that it may be sent again."""
+        """A transaction of redis-py, which its pipelines are by default, fails as a whole and runs nothing, so that it
+        may be sent again."""
         cluster = await self.start_cluster(1)
 
         def work(client: Any) -> None:

@@ -27,7 +27,7 @@ COMMANDS_EACH: Final = 2_000
 SEEDS: Final = (1, 2)
 START_SECONDS: Final = 20.0
 KINDS_MIN: Final = 40
-"""Minimum number of kinds of agreement, such as an integer from INCR: so many must have been compared."""
+"""Minimum number of kinds of agreement, such as an integer from INCR, that the comparison must have found."""
 
 KNOWN: Final = (
     (b"SET k v EX 100", "keys do not expire"),
@@ -100,14 +100,15 @@ class RedisComparisonTests(ClusterCase):
                 return connection
 
     async def start_both(self) -> tuple[int, int]:
-        """The ports of a Redis and of a server of pfsb that speak the Redis protocol alone."""
+        """Start a Redis and a server of pfsb. Returns the two ports that speak the Redis protocol alone."""
         cluster = self.make_cluster(1, servers=servers_with_redis_ports(1))
         redis = self.start_redis()
         await cluster.start_all()
         return redis, redis_port(cluster, 0)
 
     async def test_random_commands_have_equal_replies(self) -> None:
-        """Keys and values have any bytes, and both versions of the protocol are spoken."""
+        """Random commands have equal replies in both servers, with keys and values of any bytes, in both versions of
+        the protocol."""
         redis, pfsb = await self.start_both()
 
         def compare() -> None:
@@ -122,7 +123,8 @@ class RedisComparisonTests(ClusterCase):
         await deferToThread(compare)
 
     async def test_documented_differences_are_refusals(self) -> None:
-        """None of them is carried out in another way than in Redis."""
+        """Commands in which pfsb differs from Redis by the documentation are refused, and not carried out in another
+        way than in Redis."""
         redis, pfsb = await self.start_both()
 
         def compare() -> None:

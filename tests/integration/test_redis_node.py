@@ -41,7 +41,7 @@ class NodeLibraryTests(ClusterCase):
         self.assertEqual((status, out.decode()), (0, "done\n"), err.decode())
 
     async def test_node_redis_does_what_it_does_elsewhere(self) -> None:
-        """Both versions of the protocol are used, at different servers."""
+        """node-redis does the same with pfsb as with Redis, in both versions of the protocol, at different servers."""
         cluster = await self.start_cluster(3)
         await self.run_program(cluster, 0, "redis.mjs", "2")
         await self.run_program(cluster, 2, "redis.mjs", "3")

@@ -26,21 +26,22 @@ class ScenarioTests(ClusterCase):
         self.assertEqual(times, sorted(times))
 
     async def test_normal_operation_gives_every_server_every_line_once(self) -> None:
-        """All servers acknowledge and execute the same chat lines."""
+        """In normal operation all servers acknowledge and execute the same chat lines."""
         await self.play("normal")
 
     async def test_death_of_the_primary_loses_and_doubles_nothing(self) -> None:
-        """Another server leads, and answers commands that are sent after the death."""
+        """After the death of the leader another server leads and answers later commands, and no line is lost or
+        doubled."""
         await self.play("primary-dies")
 
     async def test_f_deaths_in_a_row_are_survived(self) -> None:
-        """Two leaders of five servers are killed, one after the other."""
+        """A cluster of five survives that two leaders are killed, one after the other."""
         await self.play("succession")
 
     async def test_all_servers_killed_at_once_know_everything_acknowledged(self) -> None:
-        """All servers are killed in the middle of writes; after their restart no acknowledged line is missing."""
+        """When all servers are killed in the middle of writes and restarted, no acknowledged line is missing."""
         await self.play("recovery")
 
     async def test_hole_of_a_dead_primary_is_filled(self) -> None:
-        """Updates that were ordered above the hole execute once (G11)."""
+        """A hole that a dead leader has left is filled, and updates that were ordered above it execute once (G11)."""
         await self.play("hole")

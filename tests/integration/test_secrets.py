@@ -21,7 +21,7 @@ UNTOUCHED = ("state", "view", "attempted", "aru", "digest", "leader")
 
 
 class Recorder(DatagramProtocol):
-    """Stands where the others reach a server, passes their frames on to it, and keeps a copy of each."""
+    """Stands at the address where the others reach a server, passes their frames on to it, and keeps a copy of each."""
 
     noisy = False
 
@@ -42,7 +42,7 @@ class Recorder(DatagramProtocol):
 
 
 def run_pfsb(directory: Path, *words: str) -> str:
-    """Run the command `pfsb`, which must succeed; returns what it has printed."""
+    """Run the command `pfsb`, which must succeed. Returns what it has printed."""
     program = [str(Path(sys.executable).with_name("pfsb")), *words]
     done = subprocess.run(program, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
@@ -54,7 +54,7 @@ class ReplayTests(ClusterCase):
     transport = "udp"
 
     async def recorded_cluster(self) -> tuple[ProcessCluster, list[Recorder]]:
-        """A cluster of three whose frames are recorded on their way, with a little behind it."""
+        """Start a cluster of three whose frames are recorded on their way, and have it execute a few commands."""
         dice = random.SystemRandom()
         outer, inner, client = (free_ports(3, dice) for _ in range(3))
         servers = {
@@ -82,7 +82,8 @@ class ReplayTests(ClusterCase):
         return {i: [status[key] for key in UNTOUCHED] for i, status in (await cluster.statuses(server_ids)).items()}
 
     async def test_repeated_and_forged_frames_change_nothing(self) -> None:
-        """All frames so far once more, the latest first; and frames of a later view under another secret or none."""
+        """A repetition of all frames so far, the latest first, and frames of a later view under another secret or none,
+        change nothing."""
         cluster, recorders = await self.recorded_cluster()
         before = await self.untouched(cluster, *cluster.ids)
         copies = [list(recorder.frames) for recorder in recorders]
@@ -110,7 +111,8 @@ class ReplayTests(ClusterCase):
         self.assertEqual(await self.untouched(cluster, *cluster.ids), before)
 
     async def test_frames_of_the_past_are_no_first_contact(self) -> None:
-        """A server that has just started hears nothing but recorded frames at first; then the others, and agrees."""
+        """Recorded frames of the past do not count as a first contact: a server that has just started hears nothing but
+        them at first, then the others, and agrees with these."""
         cluster, recorders = await self.recorded_cluster()
         _view, leader = await cluster.wait_leader()
         late = next(i for i in cluster.ids if i != leader)
@@ -139,7 +141,8 @@ class ReplayTests(ClusterCase):
 
 class RollingTests(ClusterCase):
     async def test_secret_is_changed_while_the_cluster_runs(self) -> None:
-        """Three steps, after each of which the servers take the file by themselves; no frame is refused."""
+        """A secret is changed while the cluster runs, in three steps, after each of which the servers read the file by
+        themselves; no frame is refused."""
         cluster = self.make_cluster(3, secret_file="cluster.secret")
         await deferToThread(run_pfsb, cluster.directory, "secret", "cluster.secret")
         await cluster.start_all()

@@ -14,7 +14,7 @@ from tests.integration.case import Visitor
 from tests.integration.http_case import HTTPClusterCase, run
 
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
-"""As it was before a test has changed it."""
+"""The environment variable PYTHONPATH, as it was before a test changes it."""
 PLUGIN = """\
 from twisted.plugin import IPlugin
 from zope.interface import classImplements
@@ -43,7 +43,7 @@ class Counter(Application):
 
 class SettingsCase(HTTPClusterCase):
     async def rows(self, visitor: Visitor, line: str) -> list[str]:
-        """All lines of a reply; the last one must be OK."""
+        """Send a line. Returns all lines of the reply, the last of which must be OK."""
         visitor.send(line.encode() + b"\r\n")
         said = [await visitor.hear()]
         while said[-1].startswith(("+", "*")):
@@ -84,7 +84,8 @@ class SettingsCase(HTTPClusterCase):
         self.patch(os, "environ", environment)
 
     def assertStoppedWith(self, cluster: ProcessCluster, server_id: int, text: str) -> None:
-        """The server has said so, in one line of its log and one of its standard error, and has shown no traceback."""
+        """Assert that a server has stopped with this text, in one line of its log and one of its standard error,
+        without a traceback."""
         said = cluster.log_file(server_id).read_text()
         self.assertNotIn("Traceback", said)
         told = [line for line in said.splitlines() if text in line]
@@ -94,7 +95,7 @@ class SettingsCase(HTTPClusterCase):
 
 class ChangeTests(SettingsCase):
     async def test_settings_are_shown_and_changed_wherever_a_client_is(self) -> None:
-        """Telnet, HTTP and the command show one set of values, which survives a crash."""
+        """Telnet, HTTP and `pfsb settings` show and change one set of values, which survives a crash."""
         cluster = await self.start_cluster(3)
         first, second = await self.visit(cluster, 0), await self.visit(cluster, 1)
         said = await self.rows(first, "SETTINGS")
@@ -129,7 +130,8 @@ class ChangeTests(SettingsCase):
         self.assertIn("pfsb settings: horizon must be from 10000 to 1000000000, not 0; no setting was changed", out)
 
     async def test_applications_begin_and_cease_to_run(self) -> None:
-        """Connected clients see it; a chat that begins anew has a file of its own."""
+        """Connected clients see that applications begin and cease to run; a chat that begins anew has a file of its
+        own."""
         cluster = await self.start_cluster(2)
         first, second = await self.visit(cluster, 0), await self.visit(cluster, 1)
         self.assertTrue((await first.ask("SAY one")).startswith("OK index=1"))
@@ -150,13 +152,14 @@ class ChangeTests(SettingsCase):
             present = [cluster.chat_log(server_id) for server_id in cluster.ids]
             return all(b'"one"' in each for each in former) and all(b'"three"' in each for each in present)
 
-        # A server writes chat.log a little behind what it executes.
+        # A server writes chat.log a little later than it executes.
         await cluster.wait_for("both files of the chat", are_written, 30)
 
 
 class StartTests(SettingsCase):
     async def test_file_and_options_count_at_the_birth_only(self) -> None:
-        """STATUS names what differs, and a line of the log tells which value rules."""
+        """The configuration file and options count at the birth of the cluster only. Later STATUS names the values that
+        differ, and a line of the log tells which value rules."""
         cluster = await self.start_cluster(1)
         self.assertEqual((await cluster.status(0))["settings_differ"], [])
         self.assertEqual(await cluster.terminate(0), 0)
@@ -176,14 +179,15 @@ class StartTests(SettingsCase):
             self.assertEqual(log.count(line), 1, line)
 
     async def test_server_without_an_application_of_the_settings_stops_with_one_line(self) -> None:
-        """When it learns of the settings from the others, and again when it finds them on its disk."""
+        """A server that lacks an application of the settings stops with one line, when it learns of the settings from
+        the others, and again when it finds them on its disk."""
         cluster = self.make_cluster(4, apps=["kv", "counter"])
         folder = self.plugin_folder()
         self.look_for_plugins_in(folder)
         for server_id in (0, 1, 3):
             cluster.start(server_id)
         await cluster.wait_up()
-        await cluster.wait_admitted()  # they must be able to go on without server 2
+        await cluster.wait_admitted()  # so that the others are able to go on without server 2
         told = "the settings of the cluster ask for counter version 1, which this server does not have"
 
         self.look_for_plugins_in()

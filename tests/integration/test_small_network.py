@@ -60,7 +60,8 @@ class SmallNetworkTests(ClusterCase):
         self.assertIn("x" * size, str(there))
 
     async def test_network_drops_fragments(self) -> None:
-        """A datagram that the kernel cuts into fragments does not arrive: else the other tests would prove nothing."""
+        """A datagram that the kernel cuts into fragments does not arrive in this network; otherwise the other tests
+        would prove nothing."""
         network = await self.start_network()
         command = ("ip", "netns", "exec", network.namespace(0), sys.executable, "-c")
         code = SENDER.format(size=4_096, host=network.address(1))
@@ -99,7 +100,7 @@ class SmallNetworkTests(ClusterCase):
         self.assertEqual(set(frames["datagram_bytes"].values()), {1_472}, "the path was measured")
 
     async def test_small_commands_while_megabytes_travel(self) -> None:
-        """A megabyte at once, at two servers: small commands at a third are answered all the while, one by one."""
+        """While two servers get a megabyte of commands at once, small commands at a third are answered one by one."""
         network = await self.start_network()
         cluster = await self.start_over(network)
         view, leader = await cluster.wait_leader()
@@ -115,10 +116,8 @@ class SmallNetworkTests(ClusterCase):
         self.assertEqual(network.dropped["fragment"], 0)
 
     async def test_one_link_is_narrower(self) -> None:
-        """One server's interface has an MTU of 1,280 bytes, and another's packets vanish if they are larger than that.
-
-        Each path gets the size that it carries; those between the other servers carry more.
-        """
+        """The path over a narrow link gets the size of datagrams that it carries: here one server's interface has an
+        MTU of 1,280 bytes, and another's larger packets vanish. Paths between the other servers carry more."""
         network = await self.start_network()
         await deferToThread(network.set_mtu, 3, 1_280)
         network.narrow[2] = 1_280
@@ -135,7 +134,7 @@ class SmallNetworkTests(ClusterCase):
             self.assertEqual(size > 1_252, is_wide, sizes)
 
     async def test_path_that_becomes_narrower(self) -> None:
-        """Large packets vanish in a cluster that has used them: commands go on, and no view changes."""
+        """If larger packets begin to vanish in a cluster that has used them, commands go on, and no view changes."""
         network = await self.start_network()
         cluster = await self.start_over(network)
         view, leader = await cluster.wait_leader()
@@ -148,7 +147,7 @@ class SmallNetworkTests(ClusterCase):
         self.assertEqual(network.dropped["fragment"], 0)
 
     async def test_servers_with_ipv6_addresses(self) -> None:
-        """Large values are written over IPv6, whose sockets have other options."""
+        """Large values are written over IPv6, whose sockets have other options than those of IPv4."""
         network = await self.start_network()
         cluster = await self.start_over(network, ipv6=True)
         view, leader = await cluster.wait_leader()

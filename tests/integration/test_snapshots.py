@@ -31,7 +31,7 @@ class SnapshotCase(HTTPClusterCase):
 
     async def pfsb(self, cluster: ProcessCluster, *arguments: str, status: int = 0) -> str:
         """Run a subcommand of `pfsb` where the servers of a cluster run; it must end with this exit status. Returns
-        what it has said."""
+        what it has printed."""
         place = str(cluster.directory)
         said, found = await run(sys.executable, "-c", MAIN, *arguments, seconds=60.0, env=os.environ, path=place)
         self.assertEqual(found, status, said)
@@ -43,7 +43,8 @@ class SnapshotCase(HTTPClusterCase):
 
 class CatchingUpTests(SnapshotCase):
     async def test_a_server_that_was_away_fetches_a_snapshot_and_starts_from_it(self) -> None:
-        """The slots that it lacks are gone everywhere (Departures 56 and 57); its chat.log has all lines, too."""
+        """A server that was away fetches a snapshot, since the slots that it lacks are gone everywhere (Departures 56
+        and 57). It can start from it, and its chat.log has all lines."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         self.assertTrue((await cluster.ask(0, "SAY before")).ok)
         await cluster.wait_equal(cluster.ids)
@@ -69,7 +70,7 @@ class CatchingUpTests(SnapshotCase):
             return len({*logs}) == 1 and logs[0].count(b"\n") == 2
 
         await cluster.wait_for("equal chat logs", has_lines, 30)
-        # The snapshot of another server is this server's own from now on: a start begins there.
+        # The fetched snapshot is this server's own from now on: a start begins with it.
         await cluster.kill(2)
         cluster.start(2)
         await cluster.wait_equal(cluster.ids, 60)
@@ -107,7 +108,7 @@ class LostSnapshotTests(SnapshotCase):
         await cluster.wait_for("logs without their beginning", dropped, 30)
 
     async def snapshot(self, cluster: ProcessCluster, server_id: int) -> Path:
-        """The file of the snapshot with which a server would start, when it takes none."""
+        """The file of the snapshot with which a server would start, once it takes no other one."""
 
         async def takes_none() -> bool:
             return not (await self.status(cluster, server_id))["snapshots"]["taking"]
@@ -122,7 +123,8 @@ class LostSnapshotTests(SnapshotCase):
         file.write_bytes(data)
 
     async def test_a_server_without_its_snapshot_gets_one_of_another_server(self) -> None:
-        """First the others go on without it; afterwards a majority needs it. Its incarnation and its lines are kept."""
+        """A server that starts without its snapshot gets one of another server. At first the others go on without it;
+        afterwards a majority needs it. Its incarnation and its chat lines are kept."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         await self.compacted(cluster)
         for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
@@ -145,7 +147,8 @@ class LostSnapshotTests(SnapshotCase):
         await self.put(cluster, 2, 5)
 
     async def test_a_running_server_replaces_a_snapshot_that_is_deleted_or_damaged(self) -> None:
-        """Though nothing is executed meanwhile; a start begins with the new one."""
+        """A running server replaces a snapshot that is deleted or damaged, even if nothing is executed meanwhile; a
+        start begins with the new one."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         await self.compacted(cluster)
         for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
@@ -165,7 +168,8 @@ class LostSnapshotTests(SnapshotCase):
         self.assertEqual((await self.status(cluster, 2))["snapshots"]["installed"], 0)
 
     async def test_a_cluster_without_any_snapshot_says_what_to_do(self) -> None:
-        """No server answers from a state that it has not; with one of the files back, all is there again."""
+        """If no server has a snapshot, each says what to do, and answers nothing from a state that it does not have.
+        With one of the files back, all of the state is there again."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         await self.compacted(cluster)
         files = [await self.snapshot(cluster, server_id) for server_id in cluster.ids]
@@ -208,7 +212,7 @@ class BackupTests(SnapshotCase):
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
         file = await self.backed_up(former)
         self.assertIn("locks held", await self.pfsb(former, "backup", "--verify", str(file)))
-        # After the backup the former cluster gives the lock to another client: a higher token is out.
+        # After the backup the former cluster grants the lock to another client, with a higher token.
         self.assertTrue((await visitor.ask("UNLOCK printer")).startswith("OK"))
         bob = await self.visit(former, 1)
         self.assertTrue((await bob.ask("HELLO bob")).startswith("OK"))
@@ -262,7 +266,7 @@ class BackupTests(SnapshotCase):
         self.assertFalse(file.exists())
 
     async def test_a_cluster_goes_on_from_what_one_directory_holds(self) -> None:
-        """A majority is lost for ever (`pfsb recover`)."""
+        """When a majority is lost for ever, a cluster goes on from what one data directory holds (`pfsb recover`)."""
         former = await self.start_cluster(3)
         await self.put(former, 0, 5)
         await former.wait_equal(former.ids)

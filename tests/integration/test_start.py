@@ -16,7 +16,7 @@ from tests.integration.case import ClusterCase, reactor
 
 class StartTests(ClusterCase):
     async def start(self, directory: Path, *arguments: str) -> str:
-        """Run `twistd -n pfsb`, which must fail with one line; returns that line."""
+        """Run `twistd -n pfsb`, which must fail with one line. Returns that line."""
         command = server_command(*arguments)
         found = await getProcessOutputAndValue(
             command[0], command[1:], env=dict(os.environ), path=str(directory), reactor=reactor
@@ -29,14 +29,14 @@ class StartTests(ClusterCase):
         return complaint
 
     def changed(self, cluster: ProcessCluster, change: Any) -> str:
-        """The cluster's configuration, with one thing wrong; returns the name of that file."""
+        """Write the cluster's configuration with one thing wrong. Returns the name of the file."""
         content = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())
         change(content)
         (cluster.directory / "wrong.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         return "wrong.yaml"
 
     async def test_wrong_configuration_is_one_line_that_names_file_and_key(self) -> None:
-        """Each mistake is refused with one line that names it."""
+        """Each mistake in the configuration is refused with one line that names the file and the key."""
         cluster = self.make_cluster(3)
         for change, told in (
             (lambda c: c["servers"][2].update(peer="localhost"), 'wrong.yaml: servers.2.peer: "localhost" has no port'),
@@ -48,7 +48,7 @@ class StartTests(ClusterCase):
             )
 
     async def test_id_that_is_given_twice_is_refused(self) -> None:
-        """PyYAML would silently take the later one."""
+        """A server id that is given twice is refused; PyYAML would silently take the later one."""
         cluster = self.make_cluster(3)
         text = (cluster.directory / "cluster.yaml").read_text()
         (cluster.directory / "twice.yaml").write_text(text.replace("  2:\n", "  1:\n"))
@@ -56,7 +56,7 @@ class StartTests(ClusterCase):
         self.assertIn("twice.yaml: servers.1: is given twice", complaint)
 
     async def test_id_that_is_not_in_the_configuration_is_refused(self) -> None:
-        """The message names the servers that the configuration has."""
+        """An id that is not in the configuration is refused, and the message names those that it has."""
         cluster = self.make_cluster(3)
         complaint = await self.start(cluster.directory, "--id", "9", "--config", "cluster.yaml")
         self.assertIn("there is no server 9; known are 0, 1, 2", complaint)
@@ -77,7 +77,8 @@ class StartTests(ClusterCase):
         await cluster.start_all()
 
     async def test_data_of_another_cluster_or_id_or_damaged_is_refused(self) -> None:
-        """A server does not run with the storage of another one: it would break that server's promises."""
+        """The storage of another cluster or server, or a damaged one, is refused: a server that ran with it would break
+        another server's promises."""
         cluster = self.make_cluster(2)
         await cluster.start_all()
         visitor = await self.visit(cluster, 0)
@@ -93,7 +94,8 @@ class StartTests(ClusterCase):
         self.assertIn(f"{segment.name}: cut off at", await self.start(cluster.directory, "--id", "0", *own))
 
     async def test_data_directory_in_use_is_refused(self) -> None:
-        """Two processes with one storage could give two votes to one server."""
+        """A data directory that another process uses is refused: two processes with one storage could give two votes
+        for one server."""
         cluster = await self.start_cluster(2)
         complaint = await self.start(cluster.directory, "--id", "1", "--config", "cluster.yaml", "--storage", "var/0")
         self.assertRegex(complaint, "in use")

@@ -24,7 +24,7 @@ SECONDS = 20.0
 
 @long
 class SettingsTests(TestCase):
-    """No server runs: the client tries to reach one, and its prompt says so."""
+    """The settings of the terminal while no server runs: the client tries to reach one, and its prompt says so."""
 
     timeout = 60
 
@@ -52,7 +52,8 @@ class SettingsTests(TestCase):
             await deferLater(reactor, 0.05)  # type: ignore[arg-type]
 
     async def test_sigterm_restores_the_settings(self) -> None:
-        """A shell behind it would otherwise show nothing of what is typed."""
+        """SIGTERM restores the settings of the terminal; otherwise the shell would show nothing of what is typed
+        next."""
         await self.says(b"no server>")
         self.assertNotEqual(termios.tcgetattr(self.end), self.settings)
         self.client.send_signal(signal.SIGTERM)
@@ -60,7 +61,7 @@ class SettingsTests(TestCase):
         self.assertEqual(termios.tcgetattr(self.end), self.settings)
 
     async def test_ctrl_c_and_end_of_input(self) -> None:
-        """The first drops a line, and only the second ends the program, with exit status 0."""
+        """Ctrl-C drops a line, and only the end of the input ends the program, with exit status 0."""
         await self.says(b"no server>")
         self.assertIn(b"no server can be reached: servers 0 (", self.said)
         del self.said[:]

@@ -25,7 +25,8 @@ HURRIED_SECONDS = 0.9
 they wait for the Progress_Timer of one second first. An idle machine takes less than 0.25 s."""
 
 WHOLE = "PFSB_TRANSPORT" in os.environ
-"""Whether the whole suite runs over a certain transport: then also those tests that it has no time for otherwise."""
+"""Whether the whole suite runs over a transport that the environment names: then also those tests run that it otherwise
+has no time for."""
 CLIENTS = 6
 """Number of clients that count while a cluster changes its transport."""
 
@@ -41,12 +42,13 @@ class TransportCase(ClusterCase):
 
 
 class StreamTests(TransportCase):
-    """Servers do over connections as they do over datagrams."""
+    """Over connections, servers do the same as over datagrams."""
 
     transport = "tcp"
 
     async def test_killed_leader_is_known_at_once(self) -> None:
-        """The end of the process ends its connections, and the next ones are refused (Departure 11)."""
+        """The death of a leader is known at once: its connections end with its process, and new ones are refused
+        (Departure 11)."""
         cluster = await self.start_cluster(4)
         _view, leader = await cluster.wait_leader()
         await self.all_via(cluster, self.transport)
@@ -77,7 +79,8 @@ class StreamTests(TransportCase):
         self.assertEqual([each["turned_away"] for each in connections], [{}] * 4)
 
     async def test_frozen_peer_holds_up_no_other(self) -> None:
-        """A process that stands still takes bytes until its buffers are full; the others go on."""
+        """A server whose process stands still takes bytes until its buffers are full, and the others go on without
+        delay."""
         cluster = await self.start_cluster(4)
         _view, leader = await cluster.wait_leader()
         frozen = next(i for i in cluster.ids if i != leader)
@@ -95,16 +98,17 @@ class TLSTests(StreamTests):
 
     @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
     async def test_loss_and_cuts_are_borne(self) -> None:
-        """As over TCP."""
+        """Over TLS as over TCP, FAULT loses frames, and a cut ends no connection."""
         await super().test_loss_and_cuts_are_borne()
 
     @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
     async def test_frozen_peer_holds_up_no_other(self) -> None:
-        """As over TCP."""
+        """Over TLS as over TCP, a server whose process stands still does not hold up the others."""
         await super().test_frozen_peer_holds_up_no_other()
 
     async def test_certificates_are_renewed_while_the_cluster_runs(self) -> None:
-        """New connections use the new ones, of another authority; no server is started again but one."""
+        """Certificates, and their authority, are renewed while the cluster runs: new connections use the new ones, and
+        only one server is started again."""
         cluster = await self.start_cluster(3)
         load = self.start_load(cluster, 1500)
         await load.until(200)
@@ -119,7 +123,8 @@ class TLSTests(StreamTests):
             self.assertIn("new certificates were read", cluster.log_file(server_id).read_text())
 
     async def test_clients_speak_tls(self) -> None:
-        """By lines, over HTTP and through a clerk, with the authority that the configuration names."""
+        """Clients speak TLS by lines, over HTTP and through a clerk, with the authority that the configuration
+        names."""
         plain = self.make_cluster(1).config.server(0)
         client, http = (each.replace("tcp:", "tls:") for each in plain.endpoints.values())
         servers = {0: {"peer": f"{plain.peer[0]}:{plain.peer[1]}", "client": client, "http": http}}
@@ -158,18 +163,20 @@ class ChangeTests(TransportCase):
             await cluster.wait_up([server_id])
             await cluster.wait_leader()
             behind = (await cluster.status((server_id + 1) % len(cluster.ids)))["aru"]
-            await cluster.digest(server_id, behind)  # it has caught up, and the next may go
+            await cluster.digest(server_id, behind)  # the server has caught up, so the next one may be stopped
 
     async def change(self, cluster: ProcessCluster, before: str, after: str) -> None:
-        """Two rounds of restarts: after the first one servers listen for both transports."""
+        """Change a cluster from one transport to another in two rounds of restarts: after the first one, servers listen
+        for both."""
         await self.restart_each(cluster, transport=after, transport_before=before)
-        if after != "udp":  # connections are preferred as long as there are any
+        if after != "udp":  # connections are used as long as there are any
             await self.all_via(cluster, after)
         await self.restart_each(cluster, transport_before=None)
         await self.all_via(cluster, after)
 
     async def counting(self, cluster: ProcessCluster, during: Awaitable[None]) -> None:
-        """Let clients count, one by one, until `during` is done: each step is there once, and none was refused."""
+        """Let clients count, one step at a time, until `during` is done. Each step must be there once, and none
+        refused."""
         clerks = [TwistedClerk(reactor, cluster.addresses, timeout_seconds=60) for _ in range(CLIENTS)]
         steps, is_over = 0, False
 
@@ -200,14 +207,16 @@ class ChangeTests(TransportCase):
         return look
 
     async def test_cluster_moves_from_udp_to_tls(self) -> None:
-        """No acknowledged step is lost or done twice, and no client gets an error."""
+        """While a cluster changes from UDP to TLS, no acknowledged step of the clients is lost or done twice, and no
+        client gets an error."""
         cluster = await self.start_cluster(3, certificates="certificates")
         self.make_certificates(cluster)
         await self.counting(cluster, self.change(cluster, "udp", "tls"))
 
     @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
     async def test_cluster_moves_from_udp_to_tcp_to_tls(self) -> None:
-        """TCP and TLS share a port, and differ in the first byte of a connection."""
+        """A cluster changes from UDP to TCP and on to TLS: these two share a port, and differ in the first byte of a
+        connection."""
         cluster = await self.start_cluster(3, certificates="certificates")
         self.make_certificates(cluster)
 
@@ -219,6 +228,6 @@ class ChangeTests(TransportCase):
 
     @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
     async def test_cluster_moves_back_to_udp(self) -> None:
-        """By as many steps, in the other direction."""
+        """A cluster changes back to UDP by as many steps in the other direction."""
         cluster = await self.start_cluster(3, transport="tcp")
         await self.counting(cluster, self.change(cluster, "tcp", "udp"))

@@ -21,7 +21,8 @@ class TroubleTests(ClusterCase):
     timeout = 150 + AWAY_UPDATES / 100 + IDLE_SECONDS
 
     async def test_server_that_was_away_catches_up_while_load_goes_on(self) -> None:
-        """Reconciliation brings the updates that the server has missed (section 5.6)."""
+        """A server that was away gets, by reconciliation, the updates that it has missed, while load goes on (section
+        5.6)."""
         cluster = await self.start_cluster(4)
         _view, leader = await cluster.wait_leader()
         away = next(server_id for server_id in cluster.ids if server_id != leader)
@@ -37,7 +38,8 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_loss_of_three_frames_in_ten_slows_but_does_not_stop(self) -> None:
-        """Lost messages are sent again (section 5.9)."""
+        """If three frames in ten are lost, the cluster is slow but goes on, since lost messages are sent again (section
+        5.9)."""
         cluster = await self.start_cluster(4, faults=True)
         load = self.start_load(cluster, 2500)
         await load.until(100)
@@ -54,7 +56,8 @@ class TroubleTests(ClusterCase):
         await self.finish(cluster, load)
 
     async def test_frozen_leader_finds_out_and_follows(self) -> None:
-        """A leader that stood still wakes up believing that it leads, and does no harm."""
+        """A leader whose process stood still, and which then believes that it leads, finds out and follows another
+        one."""
         cluster = await self.start_cluster(4)
         view, frozen = await cluster.wait_leader()
         others = [server_id for server_id in cluster.ids if server_id != frozen]
@@ -102,7 +105,7 @@ class TroubleTests(ClusterCase):
             )
 
     async def test_leader_that_is_asked_to_stop_does_so_with_status_0(self) -> None:
-        """After SIGTERM clients lose nothing, and the other servers go on."""
+        """A leader that gets SIGTERM ends with exit status 0; clients lose nothing, and the other servers go on."""
         cluster = await self.start_cluster(4)
         load = self.start_load(cluster, 1500)
         await load.until(300)
@@ -118,7 +121,8 @@ class TroubleTests(ClusterCase):
 
 class ProcessClusterTests(ClusterCase):
     async def test_no_process_outlives_the_block_even_when_it_fails(self) -> None:
-        """Every server process ends with its cluster, even one that is stopped."""
+        """Every server process of a `ProcessCluster` ends with its block, even if the block fails, and even one that is
+        stopped."""
         cluster = self.make_cluster(2)
         with self.assertRaisesRegex(RuntimeError, "the scenario fails"):
             async with cluster:

@@ -12,7 +12,8 @@ AT_ONCE_SECONDS = 5.0
 
 class ChatTests(ClusterCase):
     async def test_two_windows_at_two_servers_see_each_others_lines_at_once(self) -> None:
-        """LISTEN at one server tells the lines that were sent to another, in the same order at both."""
+        """A client that follows the chat at one server gets at once the lines that were said at another one, and both
+        see the same order."""
         cluster = await self.start_cluster(3)
         windows = [await self.visit(cluster, 0), await self.visit(cluster, 2)]
         for window in windows:
@@ -34,7 +35,8 @@ class ChatTests(ClusterCase):
 
 class LockTests(ClusterCase):
     async def queue_for_lock(self, holder_says: str = "PING") -> tuple[Visitor, Visitor]:
-        """Pair (visitor that holds the lock "door" at server 0, visitor that waits for it at server 1)."""
+        """Let one visitor hold the lock "door" at server 0, and another one wait for it at server 1. Returns the
+        two."""
         cluster = await self.start_cluster(3)
         holder, waiter = await self.visit(cluster, 0), await self.visit(cluster, 1)
         self.assertTrue((await holder.ask(holder_says)).startswith("OK"))
@@ -49,20 +51,22 @@ class LockTests(ClusterCase):
                 return holder, waiter
 
     async def test_blocked_lock_is_granted_on_unlock(self) -> None:
-        """The lock goes to the client that has waited longest."""
+        """A LOCK that waits is granted when the holder unlocks."""
         holder, waiter = await self.queue_for_lock()
         self.assertEqual(await waiter.ask("PING"), "OK")
         self.assertEqual(await holder.ask("UNLOCK door"), 'OK name="door"')
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
     async def test_blocked_lock_is_granted_when_the_holder_quits(self) -> None:
-        """A connection without HELLO has a session of its own, which ends with the connection."""
+        """A LOCK that waits is granted when the holder quits: a connection without HELLO has a session of its own,
+        which ends with the connection."""
         holder, waiter = await self.queue_for_lock()
         self.assertEqual(await holder.ask("QUIT"), "OK")
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
 
     async def test_blocked_lock_is_granted_when_the_holders_session_expires(self) -> None:
-        """No server has heard of the session for its ttl, so the leader proposes to end it."""
+        """A LOCK that waits is granted when the holder's session has expired: no server has heard of the session for
+        its ttl, so the leader proposes to end it."""
         holder, waiter = await self.queue_for_lock("HELLO bob ttl=1")
         await holder.hang_up()
         self.assertRegex(await waiter.reply(), '^OK name="door" token=[0-9]+$')
@@ -76,13 +80,13 @@ class BadInputTests(ClusterCase):
         return await self.visit(self.lone_server, 0)
 
     async def assertGoesOn(self, visitor: Visitor) -> None:
-        """The server goes on, on this connection as well as on others."""
+        """Assert that the server goes on, on this connection as well as on others."""
         self.assertEqual(await visitor.ask("PING"), "OK")
         other = await self.visit(self.lone_server, 0)
         self.assertTrue((await other.ask("PUT alive yes")).startswith("OK revision="))
 
     async def test_unknown_and_half_typed_commands_get_an_error_that_says_what_would_be_right(self) -> None:
-        """Each line gets one error, with its number, in any order."""
+        """Unknown and incomplete commands get one error each, with their number, which says what would be right."""
         visitor = await self.visit_lone_server()
         for line, code, right in (
             ("PUTT colour blue", "UNKNOWN", "PUT"),
@@ -97,14 +101,16 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_line_that_is_too_long_is_refused_once_and_skipped(self) -> None:
-        """The line is refused with TOOLARGE, and the connection goes on (docs/protocol.rst)."""
+        """A line that is too long is refused once with TOOLARGE and skipped, and the connection goes on
+        (docs/protocol.rst)."""
         visitor = await self.visit_lone_server()
         visitor.send(b"PUT big " + b"x" * 1_000_000 + b"\n")
         self.assertRefused(await visitor.reply(), "TOOLARGE")
         await self.assertGoesOn(visitor)
 
     async def test_line_of_ten_megabytes_ends_the_connection(self) -> None:
-        """A client that goes on for more than a megabyte is not listened to any more, and is told so."""
+        """A line of ten megabytes ends the connection: after a megabyte the client is not listened to any more, and is
+        told so."""
         visitor = await self.visit_lone_server()
         visitor.send(b"PUT big " + b"x" * 10_000_000 + b"\n")
         self.assertRefused(await visitor.reply(), "TOOLARGE")
@@ -112,12 +118,14 @@ class BadInputTests(ClusterCase):
         await visitor.gone.addTimeout(HEAR_SECONDS, reactor)
 
     async def test_binary_noise_gets_errors_and_does_no_harm(self) -> None:
-        """100,000 random bytes with a line end every few hundred, behind a first line that is text.
+        """Random bytes, 100,000 with a line end every few hundred behind a first line that is text, get errors and do
+        no harm.
 
         A first line that is no text ends the connection.
         """
         visitor = await self.visit_lone_server()
-        noise = random.Random(10).randbytes(100_000).replace(b"\xff", b"")  # telnet's commands have answers
+        # 0xff begins commands of telnet, which are answered.
+        noise = random.Random(10).randbytes(100_000).replace(b"\xff", b"")
         stranger = await self.visit(self.lone_server, 0)
         stranger.send(noise + b"\n")
         self.assertRefused(await stranger.reply(), "BADREQUEST")
@@ -135,7 +143,8 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_numbers_that_go_backwards_are_refused_and_do_not_run(self) -> None:
-        """A repeated number gets its answer again, and a lower one is refused (docs/internals/sessions.rst)."""
+        """A number that the client repeats gets its answer again; a lower one that it has not used is refused, and its
+        command does not run (docs/internals/sessions.rst)."""
         visitor = await self.visit_lone_server()
         self.assertRegex(await visitor.ask("HELLO alice"), '^OK client="alice" .*last=0 resumed=no')
         answer = await visitor.ask("#5 INCR n")
@@ -146,7 +155,7 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_command_whose_line_never_ends_does_not_run(self) -> None:
-        """Half a line, of a client that is gone, has no effect."""
+        """A command whose line never ends, since its client is gone, does not run."""
         visitor = await self.visit_lone_server()
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
         visitor.send(b"PUT colour red")

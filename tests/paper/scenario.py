@@ -19,7 +19,8 @@ ONE_UPDATE_A_SLOT = Settings(batch_bytes_max=1)
 def passing(
     *kinds: type[Any], sender: int | None = None, receiver: int | None = None, **fields: Any
 ) -> Callable[[Passage], bool]:
-    """Messages of these kinds, between these servers, with these field values (a tuple: any of them)."""
+    """A function that is true for messages of these kinds, between these servers, with these field values (a tuple: any
+    of its values)."""
 
     def matches(passage: Passage) -> bool:
         message = passage.message
@@ -44,7 +45,7 @@ class ScenarioTestCase(SynchronousTestCase):
     def begin(self, servers: int = 3, *, settings: Settings | None = None, start: bool = True) -> SimulatedCluster:
         """A new cluster, in which server 0 leads view 1 (unless it is not to be started yet).
 
-        Each ACCEPT goes to all at once, as in Figure 10: Departure 25 has its own tests.
+        Servers send each ACCEPT to all servers at once, as in Figure 10, since Departure 25 has its own tests.
         """
         drawn = evolve(settings or Settings(), lazy_seconds=0.0)
         self.cluster = SimulatedCluster(self.id(), servers, settings=drawn, start=start)
@@ -71,11 +72,11 @@ class ScenarioTestCase(SynchronousTestCase):
         return self.cluster.replica(server_id).data.server.state
 
     def view(self, server_id: int) -> int:
-        """Last_Installed."""
+        """Last_Installed of a server."""
         return self.cluster.replica(server_id).data.views.last_installed
 
     def held_on_disk(self, server_id: int, seq: int) -> list[str]:
-        """The clients whose updates this server's disk has at that number."""
+        """The clients whose updates are on this server's disk in that slot."""
         slot = self.cluster.disk(server_id).contents.slots.get(seq)
         return [] if slot is None else [update.client_id for update in slot.batch.open()[1]]
 
@@ -89,11 +90,11 @@ class ScenarioTestCase(SynchronousTestCase):
         }
 
     def clients_executed(self, server_id: int) -> list[str]:
-        """In order of execution."""
+        """The clients whose updates a server has executed, in the order of execution."""
         return [client_id for _, client_id, _, _ in self.cluster.executed(server_id)]
 
     def answered(self, *clients: str) -> Callable[[], bool]:
-        """Whether the first update of each of these clients is answered."""
+        """A function that returns whether the first update of each of these clients is answered."""
         return lambda: all((client, 1) in self.cluster.answers for client in clients)
 
     # ------------------------------------------------------------------ what is awaited
@@ -116,5 +117,5 @@ class ScenarioTestCase(SynchronousTestCase):
 
 
 def carries(client: str) -> Callable[[Passage], bool]:
-    """CLIENT_UPDATEs of this client."""
+    """A function that is true for CLIENT_UPDATEs of this client."""
     return passing(ClientUpdate, client_id=client)

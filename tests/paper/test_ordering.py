@@ -11,7 +11,8 @@ from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 class NormalCase(ScenarioTestCase):
     def test_one_update_from_client_to_reply(self) -> None:
-        """Figure 1: the client's server forwards, the leader proposes, all accept, all execute, that server replies."""
+        """Figure 1: the client's server sends the update to the leader, which proposes it; all servers accept and
+        execute it, and the client's server replies."""
         cluster = self.begin(4)
         self.sent.clear()
         cluster.submit(3, "a", 1)
@@ -24,7 +25,8 @@ class NormalCase(ScenarioTestCase):
         self.assertEqual(sorted(votes), [(i, None) for i in cluster.ids])
 
     def test_leader_of_five_tells_what_is_ordered(self) -> None:
-        """Section 4.4, Departure 55: all vote to the leader, which tells the others what a majority has accepted."""
+        """Section 4.4, Departure 55: among five servers all vote to the leader, which tells the others what a majority
+        has accepted."""
         cluster = self.begin(5)
         self.sent.clear()
         cluster.submit(3, "a", 1)
@@ -36,7 +38,7 @@ class NormalCase(ScenarioTestCase):
         self.assertEqual({sender for sender, _, m in self.sent if isinstance(m, Ordered)}, {0})
 
     def test_many_updates_share_a_proposal(self) -> None:
-        """Section 7.3: what waits while the window is closed goes into few proposals when it opens."""
+        """Section 7.3: updates that wait while the window is closed go into few proposals when it opens."""
         cluster = self.begin(settings=Settings(window_slots=1))
         for i in range(50):
             cluster.submit(i % 3, f"c{i}", 1)
@@ -44,8 +46,8 @@ class NormalCase(ScenarioTestCase):
         self.assertLess(cluster.aru(0), 10)
 
     def test_leader_votes_when_its_own_disk_has_it(self) -> None:
-        """Section 4.4 and Departure 2: the leader's PROPOSAL leaves before its disk is done, its explicit ACCEPT
-        after."""
+        """Section 4.4 and Departure 2: the leader's PROPOSAL leaves before it is on the leader's disk, and its explicit
+        ACCEPT afterwards."""
         cluster = self.begin()
         cluster.servers[0].sync_seconds = (0.05, 0.05)
         cluster.submit(0, "a", 1)
@@ -56,7 +58,7 @@ class NormalCase(ScenarioTestCase):
         self.assertLess(self.sent.index(theirs[0]), self.sent.index(mine[1]))
 
     def test_leader_proposes_no_further_than_its_window(self) -> None:
-        """Section 5.10: with window W, number i is proposed only when i - W is executed."""
+        """Section 5.10: with a window of W, slot i is proposed only when slot i - W is executed."""
         cluster = self.begin(settings=Settings(window_slots=3, batch_bytes_max=1))
         blocked = cluster.network.drop(passing(Accept))
         for i in range(9):
@@ -67,7 +69,8 @@ class NormalCase(ScenarioTestCase):
         cluster.run_until(lambda: len(cluster.answers) == 9)
 
     def test_accept_overtakes_its_proposal(self) -> None:
-        """G17: the votes are kept, by view; when the proposal comes, it is ordered without another message."""
+        """G17: ACCEPTs that overtake their PROPOSAL are kept, by view; when the PROPOSAL comes, the slot is ordered
+        without another message."""
         cluster = self.begin()
         late = cluster.network.hold(passing(Proposal, receiver=2))
         cluster.submit(1, "a", 1)
@@ -78,7 +81,7 @@ class NormalCase(ScenarioTestCase):
         self.until_executed(["a"], 2, seconds=0.1)
 
     def test_vote_of_one_view_does_not_count_for_a_proposal_of_another(self) -> None:
-        """G17, never: a server that missed view 1's proposal does not order view 2's with view 1's votes."""
+        """G17: a server that missed the PROPOSAL of view 1 does not order that of view 2 with the votes of view 1."""
         cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         cluster.network.drop(passing(Proposal, receiver=2))
         cluster.network.drop(passing(Accept, receiver=0))
@@ -98,7 +101,7 @@ class NormalCase(ScenarioTestCase):
         self.until_executed(["a"], 1, 2)
 
     def test_stale_leader_is_not_followed(self) -> None:
-        """Figure 4 E6 (G26): what the leader of an older view proposes is rejected by its view."""
+        """Figure 4 E6 (G26): a PROPOSAL of the leader of an older view is discarded because of its view."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         cluster.isolate(0, 1)
         for client in ("x", "y", "z"):
@@ -114,7 +117,8 @@ class NormalCase(ScenarioTestCase):
 
 class Retransmission(ScenarioTestCase):
     def test_every_kind_of_message_may_be_lost_at_first(self) -> None:
-        """Section 5.9: the first of each kind between any two servers is lost; all goes on as if nothing had been."""
+        """Section 5.9: if the first message of each kind between any two servers is lost, all goes on as if none had
+        been."""
         for kind in (ViewChange, Prepare, PrepareOK, Proposal, Accept, ClientUpdate):
             cluster = self.begin(start=False)
             lost: set[tuple[int, int]] = set()
@@ -138,7 +142,7 @@ class Retransmission(ScenarioTestCase):
             self.assertEqual(self.view(0), 1, kind)
 
     def test_prepare_is_repeated_until_the_view_is_prepared(self) -> None:
-        """Section 5.9, sender-driven: and no longer than that."""
+        """Section 5.9: the leader repeats its PREPARE until the view is prepared, and no longer."""
         cluster = self.begin(start=False)
         lost = cluster.network.drop(passing(PrepareOK))
         for server_id in cluster.ids:
@@ -153,10 +157,11 @@ class Retransmission(ScenarioTestCase):
 
 
 class ClientHandling(ScenarioTestCase):
-    """Section 5.6 of the paper, the case analysis of view changes (Figures 12 and 13)."""
+    """Section 5.6 of the paper: clients' updates in each case of a view change (Figures 12 and 13)."""
 
     def test_election_to_nonleader(self) -> None:
-        """Case 1: the queue is dropped; own updates are pending, and go to the new leader."""
+        """Case 1, from an election to REG_NONLEADER: the queue is emptied; updates of the server's own clients are
+        pending, and are sent to the new leader."""
         cluster = self.begin()
         cluster.crash(0)
         cluster.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
@@ -167,7 +172,8 @@ class ClientHandling(ScenarioTestCase):
         self.assertEqual(cluster.answers["a", 1], 1)
 
     def test_election_to_leader(self) -> None:
-        """Case 2: unbound pending updates are proposed by the new leader itself."""
+        """Case 2, from an election to REG_LEADER: the new leader itself proposes its pending updates that are not
+        bound."""
         cluster = self.begin()
         cluster.network.drop(passing(ClientUpdate))
         cluster.submit(1, "a", 1)
@@ -177,7 +183,8 @@ class ClientHandling(ScenarioTestCase):
         cluster.run_until(self.answered("a"), 0.1)
 
     def test_leader_to_election(self) -> None:
-        """Case 4: the old leader's own updates are pending, and another leader binds them."""
+        """Case 4, from REG_LEADER to an election: the updates of the old leader's own clients are pending, and another
+        leader binds them."""
         cluster = self.begin()
         cluster.network.drop(passing(Proposal, view=1))
         cluster.network.drop(passing(Accept, view=1))
@@ -190,7 +197,8 @@ class ClientHandling(ScenarioTestCase):
         self.assertEqual(self.proposed(self.view(1)), {1: ["a"]})
 
     def test_repetition_at_another_server_runs_once(self) -> None:
-        """S3, G15, G16: the same number at every server, at once and later: one slot, one answer."""
+        """S3, G15, G16: an update with the same number that comes to every server, at once and later, takes one slot
+        and has one answer."""
         cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         for seconds in (0.0, 0.0, 0.001, 0.002, 1.0):
             for server_id in cluster.ids:
@@ -200,7 +208,7 @@ class ClientHandling(ScenarioTestCase):
         self.assertEqual([len(cluster.replica(i).data.clients.pending_updates) for i in cluster.ids], [0, 0, 0])
 
     def test_update_names_another_server_than_the_one_that_waits(self) -> None:
-        """G16: a pending update is dropped when any copy of it is executed, whichever server it names."""
+        """G16: a pending update is dropped when any copy of it is executed, whichever server the copy names."""
         cluster = self.begin()
         stuck = cluster.network.hold(passing(ClientUpdate, sender=2))
         cluster.submit(2, "a", 1)
@@ -213,9 +221,10 @@ class ClientHandling(ScenarioTestCase):
         self.assertEqual(self.clients_executed(0), ["a"])
 
     def test_repetition_at_the_leader_while_the_first_copy_waits_there(self) -> None:
-        """Paxos-L1: the leader answers for it too, though the copy in its queue names another server.
+        """Paxos-L1: the leader answers for a client's repetition, too, although the copy in its queue names another
+        server.
 
-        That server crashes, and the leader steps down: the update must go to the next leader all the same.
+        That other server crashes, and the leader steps down: the update must go to the next leader all the same.
         """
         cluster = self.begin(settings=Settings(window_slots=1, batch_bytes_max=1))
         cluster.network.drop(passing(Accept))

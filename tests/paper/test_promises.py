@@ -24,13 +24,15 @@ from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 
 class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
-    """The table of section 5.8, row by row: a server whose disk does not come back says only what needs no disk."""
+    """The table of section 5.8, row by row: a server whose disk does not finish a write sends only messages that need
+    no disk."""
 
     def _stuck(self, server_id: int) -> None:
         self.cluster.servers[server_id].sync_seconds = (1000.0, 1000.0)
 
     def _start_and_stick(self, server_id: int) -> None:
-        """Start all servers. The disk of one does not come back once it holds identities and starts of the others.
+        """Start all servers. The disk of one finishes no more writes once it holds the identities and starts of the
+        others.
 
         Without these no server would admit the other two (Departures 42, 43).
         """
@@ -42,7 +44,8 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self._stuck(server_id)
 
     def test_vote_for_a_view_needs_no_disk(self) -> None:
-        """A VIEW_CHANGE is no promise: it carries nothing that must outlive a crash."""
+        """A VIEW_CHANGE leaves without a disk write: it is no promise, and carries nothing that must outlive a
+        crash."""
         cluster = self.begin()
         self._stuck(2)
         self.sent.clear()
@@ -51,7 +54,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertIn(ViewChange(2, 2), self.sent_by(2, ViewChange))
 
     def test_promise_waits_for_the_view(self) -> None:
-        """PREPARE_OK, VC_PROOF and an ALIVE of the new view wait for Last_Installed."""
+        """Figure 14: PREPARE_OK, VC_PROOF and an ALIVE of the new view wait until Last_Installed is on disk."""
         cluster = self.begin(start=False)
         self._start_and_stick(2)
         cluster.run_until(lambda: self.view(2) == 1)
@@ -60,7 +63,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual({m.view for m in self.sent_by(2, Alive)}, {0})
 
     def test_prepare_waits_for_the_view(self) -> None:
-        """PREPARE: a leader must never lead one view twice."""
+        """A PREPARE waits until the view is on disk: a leader must never lead one view twice."""
         cluster = self.begin(start=False)
         self._start_and_stick(0)
         cluster.run_until(lambda: self.view(0) == 1)
@@ -68,7 +71,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual(self.sent_by(0, Prepare), [])
 
     def test_follower_vote_waits_for_the_proposal(self) -> None:
-        """ACCEPT: the next leader must hear of it."""
+        """The ACCEPT of a follower waits until the proposal is on its disk, since the next leader must hear of it."""
         cluster = self.begin()
         self._stuck(2)
         cluster.submit(1, "a", 1)
@@ -77,7 +80,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual(self.sent_by(2, Accept), [])
 
     def test_leader_vote_waits_and_nobody_counts_the_proposal_for_it(self) -> None:
-        """Section 4.4: PROPOSAL goes early, the leader's ACCEPT does not, and two of N=3 must vote."""
+        """Section 4.4: the PROPOSAL leaves early, the leader's ACCEPT does not, and with N=3 two servers must vote."""
         cluster = self.begin()
         self._stuck(0)
         cluster.crash(2)
@@ -88,7 +91,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertEqual((cluster.aru(1), cluster.answers), (0, {}))
 
     def test_reply_waits_for_the_votes_that_it_rests_on(self) -> None:
-        """Departure 1: a server that counts its own vote tells its client when that vote is on its disk."""
+        """Departure 1: a server that counts its own vote answers its client when that vote is on its disk."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.servers[1].sync_seconds = (0.3, 0.3)
@@ -98,7 +101,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         cluster.run_until(self.answered("a"), 0.4)
 
     def test_alive_tells_only_what_is_on_disk(self) -> None:
-        """ALIVE: others may rely on its Local_Aru."""
+        """ALIVE tells only a Local_Aru that is on disk, since others may rely on it."""
         cluster = self.begin()
         self._stuck(1)
         cluster.submit(0, "a", 1)
@@ -110,7 +113,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
 
 class Liveness(ScenarioTestCase):
     def test_stable_majority_is_not_disturbed_by_a_flapping_server(self) -> None:
-        """Paxos-L1 (section 4): a server that comes and goes, and suspects each time, costs no progress."""
+        """Paxos-L1 (section 4): a server that comes and goes, and suspects its leader each time, costs no progress."""
         cluster = self.begin()
         for beat in range(8):
             cluster.clock.callLater(1.5 * beat, partial(cluster.isolate, 2))
@@ -122,7 +125,7 @@ class Liveness(ScenarioTestCase):
         self.assertEqual((self.view(0), self.view(1)), (1, 1))
 
     def test_crashed_servers_in_the_line_of_succession(self) -> None:
-        """Paxos-L1: the views of dead servers are tried too, and passed over."""
+        """Paxos-L1: the views of dead servers are attempted, too, and passed over."""
         cluster = self.begin(5)
         cluster.crash(0)
         cluster.crash(1)
@@ -131,7 +134,7 @@ class Liveness(ScenarioTestCase):
         self.assertEqual(cluster.leader(), 2)
 
     def test_majority_with_bad_links(self) -> None:
-        """Paxos-L1 with 30 % loss, duplicates and reordering everywhere."""
+        """Paxos-L1: a majority makes progress with 30 % loss, duplicates and reordering on all links."""
         cluster = self.begin()
         cluster.network.set_quality(LinkQuality(loss=0.3, duplication=0.2, reordering=0.5))
         for timestamp in range(1, 21):
@@ -140,8 +143,8 @@ class Liveness(ScenarioTestCase):
         cluster.run_until(cluster.all_equal, 20)
 
     def test_what_one_has_executed_reaches_all_connected(self) -> None:
-        """Paxos-L2: the leader that executed an update is gone; a server connected to one that has the update gets
-        it."""
+        """Paxos-L2: if the leader that executed an update is gone, a server that is connected to one with the update
+        gets it."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         cluster.isolate(3, 4)
         for timestamp in range(1, 6):
@@ -168,7 +171,7 @@ class Liveness(ScenarioTestCase):
 
 class Reconciliation(ScenarioTestCase):
     def _fall_behind(self, settings: Settings, slots: int = 20) -> None:
-        """Server 2 misses so many slots, and comes back."""
+        """Let server 2 miss this number of slots, and come back."""
         cluster = self.begin(settings=settings)
         cluster.crash(2)
         for timestamp in range(1, slots + 1):
@@ -180,20 +183,21 @@ class Reconciliation(ScenarioTestCase):
         cluster.restart(2)
 
     def test_server_that_was_away_asks_a_follower(self) -> None:
-        """Section 5.6: pull from a peer; the leader is left in peace when others can serve."""
+        """Section 5.6: a server that was away asks a follower for slots; the leader is not asked when others can
+        serve."""
         self._fall_behind(Settings())
         self.until_executed(["a"] * 20, 2, seconds=3)
         asked = {to for sender, to, m in self.sent if isinstance(m, ReconciliationRequest)}
         self.assertEqual(asked, {1})
 
     def test_what_is_no_more_in_memory_comes_from_disk(self) -> None:
-        """Section 5.6, with nothing kept above the floor."""
+        """Section 5.6: slots that are no longer in memory are served from disk."""
         self._fall_behind(Settings(history_slots_kept=0))
         self.assertEqual(self.cluster.replica(1).data.ordering.global_history.floor, 20)
         self.until_executed(["a"] * 20, 2, seconds=3)
 
     def test_bounded_bursts_with_losses(self) -> None:
-        """Section 5.6: each burst is bounded; what is lost of it is asked for anew."""
+        """Section 5.6: each burst of slots is bounded, and parts of it that are lost are asked for anew."""
         self._fall_behind(Settings(frame_data_bytes_max=300))
         lossy = LinkQuality(loss=0.4)
         self.cluster.network.set_quality(lossy, [(0, 2), (1, 2), (2, 0), (2, 1)])
@@ -202,7 +206,7 @@ class Reconciliation(ScenarioTestCase):
         self.assertLessEqual(max(len(m.updates) for m in replies), 3)
 
     def test_peer_that_does_not_answer_is_replaced(self) -> None:
-        """Section 5.6: after a timeout another is asked, the leader if there is no one else."""
+        """Section 5.6: if a peer does not answer in time another one is asked, and the leader if there is no other."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.submit(0, "a", 1)
@@ -217,7 +221,7 @@ class Reconciliation(ScenarioTestCase):
 
 class StorageIdentity(ScenarioTestCase):
     def test_lost_disk_is_not_a_new_server(self) -> None:
-        """G20: an id that comes back with an empty disk has no promises to keep: it is told, and stops."""
+        """G20: a server that comes back with an empty disk has lost its promises: it is told so, and stops."""
         cluster = self.begin()
         cluster.submit(1, "a", 1)
         self.until_executed(["a"])

@@ -27,7 +27,8 @@ RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
 
 class ElectionScenarios(ScenarioTestCase):
     def test_02_leader_dies_right_after_a_server_joined_by_vc_proof(self) -> None:
-        """G5: whatever path a view was joined by, the Progress_Timer runs, so the survivors elect."""
+        """G5: the Progress_Timer runs also in a view that was joined by a VC_PROOF, so when the leader dies the
+        survivors elect another one."""
         cluster = self.begin(start=False)
         cluster.network.drop(passing(Prepare, Alive, ViewChange, receiver=2))
         for server_id in cluster.ids:
@@ -41,7 +42,8 @@ class ElectionScenarios(ScenarioTestCase):
         self.until_executed(["a"], 1, 2)
 
     def test_servers_that_start_together_keep_the_first_view(self) -> None:
-        """Departure 11: a refused frame is evidence only against a server that was heard before: others start late."""
+        """Departure 11: a refused frame is evidence only against a server that was heard before, since servers may
+        start late; so the first view is kept."""
         for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
             cluster = self.begin(start=False)
             cluster.network.refusals = True
@@ -53,7 +55,7 @@ class ElectionScenarios(ScenarioTestCase):
             self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_03_every_prepare_overtaken_by_vc_proof(self) -> None:
-        """G7: a server that has installed the view already answers its PREPARE all the same."""
+        """G7: a server that has installed the view by a VC_PROOF answers the PREPARE that comes later."""
         cluster = self.begin(start=False)
         prepares = cluster.network.hold(passing(Prepare))
         for server_id in cluster.ids:
@@ -64,7 +66,8 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_09_recovered_follower_votes_again_in_the_same_view(self) -> None:
-        """G9 (i): a vote is no promise, so a server that has just recovered goes back to its view on a VC_PROOF."""
+        """G9 (i): a server that has just recovered goes back to its view on a VC_PROOF, since its vote for another view
+        is no promise."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.restart(2)
@@ -75,7 +78,8 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertEqual([self.view(0), self.view(2)], [1, 1])
 
     def test_09_suspicion_ends_when_the_view_is_seen_to_order(self) -> None:
-        """G9 (ii): a PROPOSAL of the leader, and a Local_Aru that has grown since the suspicion, lead back."""
+        """G9 (ii): a PROPOSAL of the leader, together with a Local_Aru that has grown since the suspicion, leads a
+        server back to its view."""
         cluster = self.begin()
         self._let_server_2_suspect()
         for timestamp in range(1, 4):
@@ -85,7 +89,8 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertEqual([self.view(i) for i in cluster.ids], [1, 1, 1])
 
     def test_09_suspicion_does_not_end_by_vc_proof_alone(self) -> None:
-        """G9, never: a server still in the view would drag suspects back, and could prevent the election for ever."""
+        """G9: a VC_PROOF alone does not lead a suspecting server back: a server still in the view could otherwise
+        prevent the election for ever."""
         cluster = self.begin()
         self._let_server_2_suspect()
         cluster.network.drop(passing(Alive, receiver=2))
@@ -94,7 +99,7 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertIs(self.state(2), State.LEADER_ELECTION)
 
     def test_09_suspicion_ends_when_an_idle_view_is_seen_to_work(self) -> None:
-        """Departure 51: ALIVEs of a majority, the leader included, lead back while nothing is asked for."""
+        """Departure 51: ALIVEs of a majority, the leader included, lead a server back to an idle view."""
         cluster = self.begin()
         self._let_server_2_suspect()
         cluster.run_until(lambda: self.state(2) is State.REG_NONLEADER, 1.0)
@@ -121,7 +126,8 @@ class ElectionScenarios(ScenarioTestCase):
         self.assertEqual(written, [cluster.storage(i).counters.groups for i in cluster.ids])
 
     def test_11_leader_killed_while_idle(self) -> None:
-        """G8: the Progress_Timer is always armed: a new leader within one timeout, with nothing to order."""
+        """G8: the Progress_Timer always runs, so when an idle leader is killed there is a new one within one timeout,
+        with nothing to order."""
         cluster = self.begin()
         cluster.submit(1, "a", 1)
         self.until_executed(["a"])
@@ -132,7 +138,8 @@ class ElectionScenarios(ScenarioTestCase):
 
 class OrderingScenarios(ScenarioTestCase):
     def test_01_follower_executes_while_the_other_is_down(self) -> None:
-        """G14, N=3: a follower counts its own ACCEPT, so it needs no reconciliation to order."""
+        """G14: with N=3 a follower counts its own ACCEPT, so it orders without reconciliation while the other follower
+        is down."""
         cluster = self.begin()
         cluster.crash(2)
         cluster.network.drop(passing(*RECONCILIATION))
@@ -141,13 +148,15 @@ class OrderingScenarios(ScenarioTestCase):
         cluster.run_until(lambda: set(self.clients_executed(1)) == {"a", "b"}, 1.0)
 
     def test_04_hole_below_what_the_new_leader_knows(self) -> None:
-        """G11: with a proposal at 2, nothing at 1 and an empty queue, 1 gets a no-op and 2 is executed."""
+        """G11: with a proposal in slot 2, nothing in slot 1 and an empty queue, slot 1 gets a no-op and slot 2 is
+        executed."""
         self._leave_a_hole(origin_of_b=0)
         self.until_executed(["b"], 1, 2)
         self.assertEqual(self.proposed(view=2), {1: [], 2: ["b"]})
 
     def test_04_update_above_the_hole_is_sent_again(self) -> None:
-        """G11: its origin sends it to the new leader once more: it still has one number, and runs once."""
+        """G11: an update above the hole, which its server sends to the new leader once more, still has one slot, and
+        runs once."""
         cluster = self._leave_a_hole(origin_of_b=2)
         self.until_executed(["b"], 1, 2)
         cluster.run(3)
@@ -155,7 +164,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(cluster.answers["b", 1], 2)
 
     def test_number_that_every_server_skips_becomes_a_hole_that_is_filled(self) -> None:
-        """FAULT SKIP: each server is told to leave number 1 out; the next leader finds the hole below number 2."""
+        """Each server is told by FAULT SKIP to leave slot 1 out: the next leader finds the hole below slot 2, and fills
+        it."""
         cluster = self.begin()
         for server_id in cluster.ids:
             cluster.replica(server_id).proposals.skipped.add(1)
@@ -166,7 +176,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.until_executed(["a", "b"])
 
     def _leave_a_hole(self, origin_of_b: int) -> SimulatedCluster:
-        """Server 1 holds b at 2 and nothing at 1; server 0, who led, is gone; nothing is ordered."""
+        """Make a cluster in which server 1 holds update b in slot 2 and nothing in slot 1; server 0, which has led, is
+        gone, and nothing is ordered."""
         cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         for lost in (
             passing(Proposal, seq=1),
@@ -184,7 +195,7 @@ class OrderingScenarios(ScenarioTestCase):
         return cluster
 
     def test_05_one_update_at_two_numbers(self) -> None:
-        """G15, N=3: two leaders bind U to 1 and to 2, both bindings stand, and U takes effect once."""
+        """G15, N=3: two leaders bind update U to slots 1 and 2, and both bindings stand; U takes effect once."""
         cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
         cluster.network.drop(passing(Proposal))
         cluster.submit(0, "U", 1)
@@ -212,7 +223,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(cluster.executed(1), [(1, "U", 1, b"")])
 
     def test_06_leader_learns_that_the_first_slot_is_ordered(self) -> None:
-        """G1, N=5: it skips the slot, and binds its own two updates to the numbers above."""
+        """G1, N=5: a new leader that learns that slot 1 is ordered skips it, and binds its own two updates to the slots
+        above."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         for lost in (
             passing(Proposal, receiver=1),
@@ -234,7 +246,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(self.view(1)), {2: ["p"], 3: ["q"]})
 
     def test_06_leader_learns_that_a_slot_above_a_gap_is_ordered(self) -> None:
-        """G1, N=5: it proposes again what stands below, skips what is ordered, and goes on with fresh numbers."""
+        """G1, N=5: a new leader that learns that a slot above a gap is ordered proposes the slots below again, skips
+        the ordered one, and goes on above."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         cluster.network.drop(passing(Proposal, receiver=1))
         cluster.network.drop(passing(Proposal, receiver=4))
@@ -257,7 +270,7 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(self.view(1)), {1: ["v"], 3: ["p"], 4: ["q"]})
 
     def test_07_all_that_is_missing_comes_as_ordered(self) -> None:
-        """G13: what a data list says is ordered is executed and answered at once, with nothing to propose."""
+        """G13: slots that a data list reports as ordered are executed and answered at once, with nothing to propose."""
         cluster = self.begin()
         cluster.network.drop(passing(Proposal, Accept, receiver=1))
         cluster.network.drop(passing(*RECONCILIATION))
@@ -273,7 +286,7 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(self.view(1)), {})
 
     def test_08_foreign_update_kept_in_the_queue_over_a_view_change(self) -> None:
-        """G15: a server that leads again has the update queued already; its server's repetition is not bound once
+        """G15: a server that leads again still has a foreign update in its queue, so its repetition is not bound once
         more."""
         cluster = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
         unanswered = cluster.network.drop(passing(Accept))
@@ -293,7 +306,8 @@ class OrderingScenarios(ScenarioTestCase):
         self.assertEqual(self.proposed(4), {1: ["first"], 2: ["second"], 3: ["F"]})
 
     def test_12_path_to_the_leader_is_cut_one_way(self) -> None:
-        """G8 (d): others make progress, so no server suspects; they relay the updates of the server that is cut off."""
+        """G8 (d): if the path from one server to the leader is cut one way, the others make progress and do not
+        suspect; they relay the updates of that server."""
         cluster = self.begin()
         cluster.cut(2, 0, one_way=True)
         for timestamp in range(1, 41):
@@ -305,7 +319,8 @@ class OrderingScenarios(ScenarioTestCase):
 
 class DiskScenarios(ScenarioTestCase):
     def test_10_follower_crashes_between_vote_and_sync(self) -> None:
-        """Section 5.8: a vote that was not sent is counted by no server; after the restart the follower votes anew."""
+        """Section 5.8: a follower that crashes between vote and sync has sent no vote, so no server counts it; after
+        the restart the follower votes anew."""
         cluster = self.begin()
         cluster.isolate(2)
         cluster.servers[1].sync_seconds = (0.2, 0.2)
@@ -319,7 +334,8 @@ class DiskScenarios(ScenarioTestCase):
         cluster.run_until(self.answered("a"), 5)
 
     def test_10_follower_crashes_between_sync_and_send(self) -> None:
-        """Section 5.8: the vote is on its disk, so the next leader hears of it, though its ACCEPT never left."""
+        """Section 5.8: the vote of a follower that crashes between sync and send is on its disk, so the next leader
+        hears of it, although the ACCEPT never left."""
         cluster = self.begin()
         cluster.network.drop(passing(Proposal, receiver=2))
         cluster.servers[1].sync_seconds = (0.2, 0.2)
@@ -334,7 +350,8 @@ class DiskScenarios(ScenarioTestCase):
         self.until_executed(["a"], 1, 2, seconds=20)
 
     def test_10_leader_crashes_between_sync_and_send(self) -> None:
-        """G10, 6.2: its proposal is on its own disk alone; it never leads that view again, and reports the proposal."""
+        """G10: a leader that crashes between sync and send has its proposal on its own disk alone; it never leads that
+        view again, and reports the proposal."""
         cluster = self.begin()
         cluster.network.drop(passing(Proposal, Accept))
         cluster.servers[0].sync_seconds = (0.2, 0.2)
@@ -349,7 +366,8 @@ class DiskScenarios(ScenarioTestCase):
         self.assertGreater(self.view(0), 1)
 
     def test_10_torn_tail_of_the_log(self) -> None:
-        """G20: a crash may leave any part of what was being written; what was answered before is whole."""
+        """G20: a crash may leave any part of the write that was under way at the end of the log; all that was answered
+        before is whole."""
         for torn in range(3):
             cluster = self.begin(settings=ONE_UPDATE_A_SLOT)
             cluster.submit(1, "before", 1)
@@ -372,7 +390,7 @@ class DiskScenarios(ScenarioTestCase):
 
 class MajorityScenarios(ScenarioTestCase):
     def test_13_even_number_of_servers(self) -> None:
-        """G27, N=4: three are a majority, two are not."""
+        """G27: with N=4 three servers are a majority, and two are not."""
         cluster = self.begin(4)
         cluster.crash(3)
         cluster.submit(1, "a", 1)
@@ -385,7 +403,7 @@ class MajorityScenarios(ScenarioTestCase):
         self.until_executed(["a", "b"], 0, 1, 2, seconds=30)
 
     def test_13_two_servers(self) -> None:
-        """G27, N=2: both are needed."""
+        """G27: with N=2 both servers are needed."""
         cluster = self.begin(2)
         cluster.crash(1)
         cluster.submit(0, "a", 1)
@@ -395,7 +413,7 @@ class MajorityScenarios(ScenarioTestCase):
         self.until_executed(["a"], seconds=30)
 
     def test_13_one_server(self) -> None:
-        """G6: a majority of one elects itself and orders, and does so again after a crash."""
+        """G6: a single server elects itself and orders, and does so again after a crash."""
         cluster = self.begin(1)
         cluster.submit(0, "a", 1)
         cluster.run_until(self.answered("a"), 1)
@@ -406,7 +424,7 @@ class MajorityScenarios(ScenarioTestCase):
 
     @long
     def test_13_minority_with_clients(self) -> None:
-        """Section 4: a minority executes nothing; when the partition heals all that its clients asked is executed."""
+        """Section 4: a minority executes nothing; when the partition heals, all updates of its clients are executed."""
         for minority in ((3, 4), (0, 1)):
             cluster = self.begin(5)
             cluster.isolate(*minority)
@@ -421,7 +439,8 @@ class MajorityScenarios(ScenarioTestCase):
             cluster.run_until(cluster.all_equal)
 
     def test_13_what_a_minority_leader_proposed(self) -> None:
-        """S1: what the old leader bound with a minority gives way to what the majority chose without it."""
+        """S1: the batches that an old leader bound with a minority give way to those that the majority has chosen
+        without it."""
         cluster = self.begin(5)
         cluster.isolate(0, 1)
         cluster.submit(0, "alone", 1)

@@ -41,7 +41,8 @@ class Elections(ScenarioTestCase):
         self.assertEqual(views[0], 1)
 
     def test_unstable_server_cannot_interrupt_a_working_view(self) -> None:
-        """Figure 4 A4: who is in a view ignores votes for others, however often and high they come."""
+        """Figure 4 A4: a server that is in a view ignores votes for others, however often they come and however high
+        they are."""
         cluster = self.begin()
         for attempt in range(2, 200):
             vote = ViewChange(2, attempt)
@@ -58,7 +59,8 @@ class Elections(ScenarioTestCase):
             self.hand_over(sender, receiver, [message])
 
     def test_higher_attempt_ignored_while_progress_timer_runs(self) -> None:
-        """Figure 4 A6: an unstable server cannot interrupt an election that is preinstalled."""
+        """Figure 4 A6: while the Progress_Timer runs in an election, in which a view is preinstalled, votes for a
+        higher view are ignored."""
         cluster = self.begin(start=False)
         cluster.network.drop(passing(Prepare, VCProof))
         for server_id in cluster.ids:
@@ -71,7 +73,7 @@ class Elections(ScenarioTestCase):
         self.assertEqual(after, [count + 1 for count in before])
 
     def test_server_joins_a_higher_attempt_when_it_suspects(self) -> None:
-        """Figure 6 B: in an election, and not preinstalled: follow the highest."""
+        """Figure 6 B: a server in an election, without a preinstalled view, joins the attempt for the highest view."""
         cluster = self.begin(5, start=False)
         cluster.network.drop(passing(ViewChange))
         for server_id in cluster.ids:
@@ -81,7 +83,8 @@ class Elections(ScenarioTestCase):
         self.assertEqual([cluster.replica(i).data.views.last_attempted for i in (0, 1)], [9, 9])
 
     def test_timeout_doubles_up_to_its_cap_and_comes_back(self) -> None:
-        """Section 5.3 and G8: each preinstall doubles it, and updates ordered in the view halve it (Departure 48)."""
+        """Section 5.3 and G8: each preinstall doubles the Progress_Timer up to its cap, and updates that are ordered in
+        the view halve it (Departure 48)."""
         cluster = self.begin()
         cluster.network.drop(passing(Prepare, VCProof))
         cluster.crash(0)
@@ -101,7 +104,7 @@ class Elections(ScenarioTestCase):
         self.assertEqual(timers.progress_seconds, 1.0)
 
     def test_restarted_leader_never_leads_its_view_again(self) -> None:
-        """G10: what it may have said in that view, it does not know any more."""
+        """G10: a restarted leader never leads its view again, since it does not know what it has sent in that view."""
         cluster = self.begin()
         cluster.crash(0)
         cluster.restart(0)
@@ -116,7 +119,7 @@ class Elections(ScenarioTestCase):
         cluster.run_until(lambda: self.state(0) is State.LEADER_ELECTION, 3)
 
     def test_refused_frames_hurry_the_election(self) -> None:
-        """Departure 11: the refused frame of a dead leader cuts the timer, and the next leader leads."""
+        """Departure 11: a refused frame of a dead leader cuts the Progress_Timer short, and the next leader leads."""
         cluster = self.begin()
         cluster.network.refusals = True
         cluster.crash(0)
@@ -125,7 +128,8 @@ class Elections(ScenarioTestCase):
 
 class PreparePhase(ScenarioTestCase):
     def test_accepted_proposal_survives_its_leader(self) -> None:
-        """Figure 8 A: what one of a majority has accepted, the next leader proposes again, at the same number."""
+        """Figure 8 A: a proposal that one server of a majority has accepted is proposed again by the next leader, in
+        the same slot."""
         cluster = self.begin()
         cluster.network.drop(passing(Proposal, receiver=1))
         cluster.network.drop(passing(Accept))
@@ -137,7 +141,7 @@ class PreparePhase(ScenarioTestCase):
         self.assertEqual(self.proposed(2), {1: ["a"]})
 
     def test_promise_in_many_parts_counts_when_all_are_there(self) -> None:
-        """G28: a long data list travels in parts; while one is missing the view is not prepared."""
+        """G28: a long data list travels in parts; while a part is missing, the view is not prepared."""
         cluster = self.begin(settings=Settings(batch_bytes_max=1, frame_data_bytes_max=100))
         cluster.network.drop(passing(Proposal, receiver=1))
         cluster.network.drop(passing(Accept))
@@ -179,7 +183,8 @@ class PreparePhase(ScenarioTestCase):
         self.until_executed(["a"] * 5 + ["b"], 1, 2, seconds=20)
 
     def test_leader_far_behind_catches_up_before_it_is_answered(self) -> None:
-        """Section 5.6, the tabled PREPARE: with more missing than a data list carries, reconciliation comes first."""
+        """Section 5.6: a leader that lacks more slots than a data list carries is answered only after reconciliation;
+        its PREPARE is tabled."""
         cluster = self.begin(settings=Settings(window_slots=2, batch_bytes_max=1))
         cluster.isolate(1)
         for timestamp in range(1, 31):
@@ -193,7 +198,8 @@ class PreparePhase(ScenarioTestCase):
         self.assertLessEqual(max(reported), 4 * 2)
 
     def test_nothing_of_an_older_view_is_accepted_after_the_promise(self) -> None:
-        """Figure 7 B: the promise is kept over a crash, since the view was on disk before it was told."""
+        """Figure 7 B: a follower accepts nothing of an older view after its promise, not after a crash either, since
+        the view was on disk first."""
         cluster = self.begin(5, settings=ONE_UPDATE_A_SLOT)
         late = cluster.network.hold(passing(Proposal, view=1))
         cluster.submit(0, "late", 1)
@@ -208,7 +214,8 @@ class PreparePhase(ScenarioTestCase):
         self.assertEqual([m for m in self.sent_by(3, Accept) if m.view == 1], [])
 
     def test_parts_of_two_promises_are_not_mixed(self) -> None:
-        """G28 and G9 (i): a follower that restarts amid a promise in parts makes another one, cut differently.
+        """G28 and G9 (i): parts of two promises are not mixed: a follower that restarts amid a promise in parts makes
+        another one, cut differently.
 
         The first half of the one and the second half of the other may leave out a vote between them.
         """

@@ -50,7 +50,7 @@ SMALL = Settings(
     horizon_slots=100,
     digests_kept=50,
 )
-"""Times as in production, sizes that a test can fill."""
+"""Settings of the protocol with times as in production, and sizes that a test can fill."""
 
 
 UNPROPOSED = Batch(b"a batch that no leader has proposed")
@@ -74,9 +74,9 @@ class FakeStorage:
     """Syncs that were asked for and are not done."""
     syncs: int = 0
     reads: list[tuple[int, int, int, Found]] = field(factory=list)
-    """(first, last, bytes_max, found) of the reads that were asked for."""
+    """(first, last, bytes_max, found) of the reads of history that were asked for."""
     forgets: bool = False
-    """Whether the storage is one that forgets history."""
+    """Whether `forget_history` forgets the slots, and returns True."""
     forgotten: int = 0
     """The highest slot that the storage was told to be of no use to any server."""
     snapshot: SnapshotName | None = None
@@ -88,7 +88,7 @@ class FakeStorage:
     fetched: list[FakeFetchedSnapshot] = field(factory=list)
     """The files of snapshots of other servers that were begun or gone on with."""
     complete: dict[SnapshotName, bytes] = field(factory=dict)
-    """The snapshots that `read_snapshot` finds."""
+    """The snapshots that `read_snapshot` finds, with their bytes."""
     parts_left: dict[SnapshotName, bytes] = field(factory=dict)
     """Beginnings of fetched files that an earlier fetch has left on disk."""
 
@@ -106,7 +106,8 @@ class FakeStorage:
     snapshot_reads: list[tuple[SnapshotName, int, int, Callable[[bytes], None]]] = field(factory=list)
 
     def finish_snapshot_reads(self) -> None:
-        """All reads of snapshots that were asked for, also by the answers to earlier ones, find what is there."""
+        """Answer all reads of snapshots that were asked for, those included that these answers cause, with the bytes in
+        `complete`."""
         while self.snapshot_reads:
             name, offset, bytes_max, found = self.snapshot_reads.pop(0)
             found(self.complete.get(name, b"")[offset : offset + bytes_max])
@@ -132,7 +133,7 @@ class FakeStorage:
         pass
 
     def finish_sync(self) -> None:
-        """The oldest sync that is under way is done."""
+        """Let the oldest sync that is under way be done."""
         self.waiting.pop(0)()
 
     def finish_all(self) -> None:
@@ -164,7 +165,7 @@ class FakeSnapshotFile:
         self.finished = None
 
     def complete(self) -> SnapshotName:
-        """File and directory are on disk now."""
+        """Let file and directory be on disk now. Returns the name of the snapshot."""
         assert self.finished is not None
         data = b"".join([self.encoder.head(), *map(self.encoder.piece, self.pieces), self.encoder.end()])
         self.storage.complete[self.encoder.name] = data
@@ -196,7 +197,7 @@ class FakeFetchedSnapshot:
         self.finished = finished
 
     def check(self) -> None:
-        """The storage compares the file with its name now."""
+        """Compare the file with its name, and call the callback with the result."""
         assert self.finished is not None
         decoder = SnapshotDecoder()
         try:
@@ -241,7 +242,7 @@ class FakeTransport:
 
 
 INVALID_PAYLOAD = b"not valid"
-"""The payload that the state machine of these tests does not take."""
+"""The payload of an update that the state machine of these tests does not take as valid."""
 
 
 @implementer(IStateMachine)
@@ -296,7 +297,7 @@ class ListRestorer:
 
 @define(eq=False)
 class Notes:
-    """A tracer that remembers."""
+    """A tracer that keeps the events that it gets."""
 
     events: list[tuple[str, dict[str, Any]]] = field(factory=list)
 
@@ -310,9 +311,9 @@ class Notes:
 class ReplicaTestCase(SynchronousTestCase):
     """Server 2 of five, started, its vote for view 1 sent; it knows the storage of each server.
 
-    A disk write is done as soon as the event that asked for it is over, unless `hold_syncs` is set. Every message that
-    leaves must be looked at by an assertion; ALIVE and VC_PROOF only if `ignore_periodic` is False, and a vote that
-    answers another one only if `ignore_answered_votes` is. The invariants are checked after every turn.
+    Each disk write is done as soon as the event that asked for it is over, unless `hold_syncs` is set. Every message
+    that leaves must be looked at by an assertion; ALIVE and VC_PROOF only if `ignore_periodic` is False, and a vote
+    that answers another one only if `ignore_answered_votes` is. The invariants are checked after every turn.
     """
 
     server_id = 2
@@ -324,8 +325,8 @@ class ReplicaTestCase(SynchronousTestCase):
     position_at_start = 0
     """Number of groups on disk after the start."""
     leader_tells = False
-    """Whether the leader tells what is ordered (Departure 55), as it does among five servers. If not, these five vote
-    as three or four servers do, with more of them for a test to name."""
+    """Whether the leader tells what is ordered (Departure 55), as it does among five servers. If False, these five
+    servers vote as three or four do, so that a test has more servers to name."""
     introduced = True
     """Whether the other servers have this server's identity on disk."""
 
@@ -395,14 +396,15 @@ class ReplicaTestCase(SynchronousTestCase):
     # ------------------------------------------------------------------ what happens to the replica
 
     def receive(self, *messages: Any, sender: int | None = None) -> None:
-        """One frame arrives. Its sender is the first message's, unless the test says otherwise."""
+        """Let one frame arrive with these messages. Its sender is that of the first message, unless the test names
+        another one."""
         origin = messages[0].server_id if sender is None else sender
         self._discarded_before = dict(self.replica.discarded)
         self.replica.receive(origin, identity_of(origin), [self.named(message) for message in messages])
         self._after_event()
 
     def introduce(self, *updates: ClientUpdate) -> None:
-        """Clients of this server ask for updates, in one turn."""
+        """Let clients of this server ask for updates, in one turn."""
         self.replica.perform(self._introduce_all, updates)
         self._after_event()
 
@@ -411,7 +413,7 @@ class ReplicaTestCase(SynchronousTestCase):
             self.replica.introduce(update)
 
     def advance(self, seconds: float) -> None:
-        """Time passes; each call is made at its own time."""
+        """Let time pass; each call is made at its own time."""
         end = self.clock.seconds() + seconds
         while (due := [c.getTime() for c in self.clock.getDelayedCalls() if c.getTime() <= end]) and not self.failures:
             self.clock.advance(max(0.0, min(due) - self.clock.seconds()))
@@ -426,7 +428,7 @@ class ReplicaTestCase(SynchronousTestCase):
         self._after_event()
 
     def expected_failure(self, kind: type[Exception]) -> Exception:
-        """The one failure that stopped the server."""
+        """The failure that has stopped the server, which must be the only one."""
         self.assertEqual(len(self.failures), 1)
         failure = self.failures.pop()
         failure.trap(kind)
@@ -438,7 +440,7 @@ class ReplicaTestCase(SynchronousTestCase):
             self.storage.finish_all()
 
     def named(self, message: Any) -> Any:
-        """A message; an ACCEPT or ORDERED without digests gets those of the batches that the replica holds now."""
+        """The message; an ACCEPT or ORDERED without digests gets those of the batches that the replica holds now."""
         if not isinstance(message, Accept | Ordered) or message.digests:
             return message
         return evolve(message, digests=b"".join(self.batch_held_at(seq).digest for seq in message.seqs))
@@ -460,20 +462,20 @@ class ReplicaTestCase(SynchronousTestCase):
         self.storage.records.clear()
 
     def preinstall(self, view: int) -> None:
-        """A majority votes for `view`."""
+        """Let a majority vote for `view`."""
         for other in self._helpers():
             self.receive(view_change(other, view))
         self.assertTrue(self.replica.progress_timer.running)
         self.assertLessEqual(set(self.take(ViewChange)), {ViewChange(self.server_id, view)})
 
     def begin_prepare_phase(self, view: int = 2) -> None:
-        """Be elected leader of `view`, one's own; the PREPARE is sent."""
+        """Let this server be elected leader of `view`, which it leads; its PREPARE is sent."""
         self.preinstall(view)
         self.assertSent(Prepare(self.server_id, view, self.data.ordering.local_aru))
         self.storage.records.clear()
 
     def lead(self, view: int = 2, *data_list: Any) -> None:
-        """Become REG_LEADER of `view`; the first promise brings `data_list`."""
+        """Let this server become REG_LEADER of `view`; the first promise brings `data_list`."""
         self.begin_prepare_phase(view)
         helpers = self._helpers()
         for other in helpers:
@@ -481,7 +483,7 @@ class ReplicaTestCase(SynchronousTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def order(self, seq: int, *updates: ClientUpdate, time_ms: int = 0) -> None:
-        """As a follower: the leader's proposal for `seq` gets the votes of a majority."""
+        """Let this server, as a follower, order slot `seq`: the leader's proposal gets the votes of a majority."""
         view = self.data.views.last_installed
         leader = self.replica.membership.leader_of(view)
         self.receive(proposal(leader, view, seq, *updates, time_ms=time_ms))
@@ -494,13 +496,14 @@ class ReplicaTestCase(SynchronousTestCase):
         self.receive(alive(self.replica.membership.leader_of(view), view, State.REG_LEADER, local_aru))
 
     def _helpers(self) -> tuple[int, ...]:
-        """As many others as make a majority together with this server."""
+        """Ids of as many other servers as make a majority together with this server."""
         return self.replica.membership.others[: self.replica.membership.quorum - 1]
 
     # ------------------------------------------------------------------ assertions
 
     def assertSent(self, message: Message, to: int | None = None) -> None:
-        """A message has left, to that destination (None: to all others), and no assertion has looked at it yet."""
+        """Assert that a message has left to that destination (None: to all others), and that no assertion has looked at
+        it yet; mark it as looked at."""
         expected = self.named(message)
         for sent in self.transport.sent:
             if not sent.looked_at and sent.message == expected and sent.to == to:
@@ -509,7 +512,7 @@ class ReplicaTestCase(SynchronousTestCase):
         self.fail(f"not sent: {message} to {to}; sent and not looked at: {self._not_looked_at()}")
 
     def assertNotSent(self, kind: type) -> None:
-        """No message of that kind has left that no assertion has looked at."""
+        """Assert that no message of that kind has left, other than those that assertions have looked at."""
         self.assertEqual([sent for sent in self._not_looked_at() if isinstance(sent.message, kind)], [])
 
     def assertNothingSent(self) -> None:
@@ -531,14 +534,14 @@ class ReplicaTestCase(SynchronousTestCase):
         return found
 
     def assertDiscarded(self, line: str) -> None:
-        """The last frame ran into exactly this line of Figure 4."""
+        """Assert that the last frame was discarded by exactly this line of Figure 4."""
         self.assertEqual(self._discarded_lately(), {line: 1})
 
     def assertNotDiscarded(self) -> None:
         self.assertEqual(self._discarded_lately(), {})
 
     def assertExecuted(self, *expected: Sequence[ClientUpdate]) -> None:
-        """The state machine has run these lists of updates, one for each slot from 1 on."""
+        """Assert that the state machine has executed these lists of updates, one for each slot from 1 on."""
         self.assertEqual(
             [(seq, updates) for seq, _, updates in self.machine.executed],
             [(seq, list(updates)) for seq, updates in enumerate(expected, start=1)],

@@ -54,7 +54,7 @@ def proposal(server_id: int, view: int, seq: int, *updates: ClientUpdate, time_m
 
 
 def accept(server_id: int, view: int, *seqs: int, of: Sequence[Batch] = ()) -> Accept:
-    """Votes for the batches `of`; without them a `ReplicaTestCase` names the batches that the replica holds."""
+    """An ACCEPT for the batches `of`; without them a `ReplicaTestCase` names the batches that the replica holds."""
     return Accept(server_id, view, seqs, b"".join(batch.digest for batch in of))
 
 
@@ -86,6 +86,6 @@ def request(server_id: int, first: int, last: int) -> ReconciliationRequest:
 def reply(
     server_id: int, *updates: GloballyOrderedUpdate, burst_end: int | None = None, local_aru: int = 0
 ) -> ReconciliationReply:
-    """Part of a burst that ends with the last of `updates`, unless the test says where it ends."""
+    """A RECONCILIATION_REPLY whose burst ends with the last of `updates`, unless the test says where it ends."""
     end = burst_end if burst_end is not None else updates[-1].seq if updates else 1
     return ReconciliationReply(server_id, end, local_aru, updates)

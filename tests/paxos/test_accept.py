@@ -1,4 +1,4 @@
-"""Figure 10 C: votes."""
+"""Figure 10, Block C: how ACCEPTs are counted, and when they order a slot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class AcceptTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, seq))
 
     def test_majority_orders_and_executes(self) -> None:
-        """Figure 10, Block C: three of five, this server among them (G14)."""
+        """Figure 10, Block C: the votes of three of five servers, this one included (G14), order a slot, which is
+        executed."""
         self.propose(1, ALICE)
         self.receive(accept(3, 1, 1))
         self.assertExecuted()
@@ -32,7 +33,7 @@ class AcceptTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_one_message_votes_for_several_numbers(self) -> None:
-        """Section 7.3: one ACCEPT lists the sequence numbers."""
+        """Section 7.3: one ACCEPT votes for several sequence numbers."""
         self.propose(1, ALICE)
         self.propose(2, BOB)
         self.receive(accept(1, 1, 1, 2))
@@ -40,21 +41,21 @@ class AcceptTests(ReplicaTestCase):
         self.assertExecuted([ALICE], [BOB])
 
     def test_repeated_vote_counts_once(self) -> None:
-        """Figure 5 E: distinct servers."""
+        """Figure 5 E: a repeated vote counts once, since distinct servers are counted."""
         self.propose(1, ALICE)
         self.receive(accept(3, 1, 1))
         self.receive(accept(3, 1, 1))
         self.assertExecuted()
 
     def test_votes_of_different_views_do_not_add_up(self) -> None:
-        """G17: never count an ACCEPT of one view for the proposal of another."""
+        """G17: ACCEPTs of one view are never counted for the proposal of another."""
         self.propose(1, ALICE)
         self.receive(accept(3, 2, 1))
         self.receive(accept(4, 3, 1))
         self.assertExecuted()
 
     def test_votes_for_a_view_that_is_not_installed_yet_count_in_it(self) -> None:
-        """G17: they are kept by view until this server gets there."""
+        """G17: votes for a view that is not installed yet are kept, and count once this server has installed it."""
         self.receive(accept(3, 3, 1, of=[batch(ALICE)]))
         self.receive(accept(4, 3, 1, of=[batch(ALICE)]))
         self.expire_progress_timer()
@@ -65,7 +66,8 @@ class AcceptTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_vote_for_another_batch_does_not_count(self) -> None:
-        """Departure 39: one bit of the PROPOSAL was wrong at this server, so the others vote for another batch."""
+        """Departure 39: a vote for another batch does not count: here one bit of the PROPOSAL was wrong at this
+        server."""
         self.propose(1, ALICE)
         for voter in (1, 3, 4, 5):
             self.receive(accept(voter, 1, 1, of=[batch(BOB)]))
@@ -75,7 +77,8 @@ class AcceptTests(ReplicaTestCase):
         self.assertEqual((event["server"], event["seq"], event["view"]), (1, 1, 1))
 
     def test_server_that_holds_the_wrong_batch_gets_the_right_one_by_reconciliation(self) -> None:
-        """Departure 39: what the others have ordered replaces what this server holds, on disk, too."""
+        """Departure 39: the batch that the others have ordered replaces, by reconciliation, the wrong one that this
+        server holds, on disk, too."""
         self.propose(1, ALICE)
         for voter in (1, 3, 4):
             self.receive(accept(voter, 1, 1, of=[batch(BOB)]))
@@ -85,7 +88,8 @@ class AcceptTests(ReplicaTestCase):
         self.assertEqual(self.take_records(OrderedRecord), [OrderedRecord(1, batch(BOB))])
 
     def test_votes_for_another_batch_that_came_before_the_proposal_do_not_count(self) -> None:
-        """G17, Departure 39: a vote that waits for its proposal waits with the name of its batch."""
+        """G17, Departure 39: votes for another batch that came before the proposal do not count, since a vote is kept
+        with the digest of its batch."""
         self.receive(accept(3, 1, 1, of=[batch(ALICE)]))
         self.receive(accept(4, 1, 1, of=[batch(BOB)]))
         self.propose(1, ALICE)
@@ -95,7 +99,8 @@ class AcceptTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_repeated_proposal_with_another_batch_is_answered_with_the_vote_that_was_given(self) -> None:
-        """Departure 39: a server votes for one batch in one view and slot, the one that is on its disk."""
+        """Departure 39: a repeated proposal with another batch is answered with the vote that was given before, for the
+        batch on this server's disk."""
         self.propose(1, ALICE)
         self.take_records(ProposalRecord)
         self.receive(proposal(1, 1, 1, BOB))
@@ -104,7 +109,7 @@ class AcceptTests(ReplicaTestCase):
         self.assertEqual(self.replica.ordering.contradictions, 1)
 
     def test_vote_for_an_executed_number_is_of_no_use(self) -> None:
-        """G12: a late vote does not make its slot anew."""
+        """G12: a vote for an executed slot does not create its slot anew."""
         self.order(1, ALICE)
         self.receive(accept(5, 1, 1))
         slot = self.data.ordering.global_history.get(1)
@@ -112,7 +117,7 @@ class AcceptTests(ReplicaTestCase):
         self.assertEqual(slot.voters, {})
 
     def test_vote_for_an_ordered_number_is_of_no_use(self) -> None:
-        """Figure 5 E: ignored if the slot is ordered."""
+        """Figure 5 E: a vote for a slot that is ordered is ignored."""
         self.receive(reply(3, ordered(3, 2, BOB)))
         self.receive(accept(5, 1, 2))
         slot = self.data.ordering.global_history.get(2)
@@ -120,19 +125,21 @@ class AcceptTests(ReplicaTestCase):
         self.assertEqual(slot.voters, {})
 
     def test_vote_beyond_the_window_makes_no_slot(self) -> None:
-        """G17: votes are kept inside the window only; what a stranger could send is bounded."""
+        """G17: a vote for a slot beyond the window is not kept, so that votes which any server could send take bounded
+        memory."""
         self.receive(accept(3, 1, 8, 9, 1_000_000))
         self.assertEqual(set(self.data.ordering.global_history.slots), {8})
 
     def test_votes_alone_order_nothing(self) -> None:
-        """Figure 11 B: the slot must hold the proposal."""
+        """Figure 11 B: votes alone do not order a slot, which must hold the proposal."""
         for voter in (1, 3, 4, 5):
             self.receive(accept(voter, 1, 1))
         self.assertExecuted()
         self.assertEqual(self.data.ordering.local_aru, 0)
 
     def test_server_in_an_election_still_counts_votes(self) -> None:
-        """Section 5.4: to learn what was chosen is safe in any state, and keeps a suspect from falling behind."""
+        """Section 5.4: a server in an election still counts votes and orders: that is safe in any state, and keeps it
+        from falling behind."""
         self.propose(1, ALICE)
         self.expire_progress_timer()
         self.assertSent(view_change(2, 2))
@@ -145,7 +152,8 @@ class ThreeServerTests(ReplicaTestCase):
     servers = (1, 2, 3)
 
     def test_follower_orders_while_another_follower_is_down(self) -> None:
-        """Scenario 1, G14: the leader's vote and one's own are a majority of three."""
+        """Scenario 1, G14: of three servers, a follower orders with the leader's vote and its own while the other
+        follower is down."""
         self.follow(view=1)
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertSent(accept(2, 1, 1))
@@ -157,7 +165,7 @@ class FourServerTests(ReplicaTestCase):
     servers = (1, 2, 3, 4)
 
     def test_half_of_the_servers_is_no_majority(self) -> None:
-        """Scenario 13, G27: with four servers three must vote."""
+        """Scenario 13, G27: of four servers, three must vote to order a slot."""
         self.follow(view=1)
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertSent(accept(2, 1, 1))

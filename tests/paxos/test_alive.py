@@ -40,13 +40,14 @@ class LeaderTests(LeaderTestCase):
         self.assertIn(view_change(2, 3), self.take(ViewChange))
 
     def test_servers_in_other_views_or_in_an_election_do_not_count(self) -> None:
-        """Servers in other views follow another leader, and servers in an election follow none."""
+        """Servers in other views, which follow another leader, and servers in an election do not count as followers."""
         self.hear(4, alive(1, 2), alive(3, 2, State.LEADER_ELECTION), alive(4, 1), alive(5, 3))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
         self.take(ViewChange)
 
     def test_any_message_shows_that_its_sender_is_there(self) -> None:
-        """ALIVE tells the view; votes tell that it still stands."""
+        """Any message of a follower, such as a vote, shows that it still runs; the view in which it follows is known
+        from its last ALIVE."""
         self.hear(0.2, alive(1, 2), alive(3, 2))
         for _ in range(15):
             self.receive(accept(1, 2, 1))
@@ -78,21 +79,24 @@ class OvertakenLeaderTests(LeaderTestCase):
         return state
 
     def test_leader_whose_followers_have_executed_its_open_slot_suspects_itself(self) -> None:
-        """The followers go on without it, and vote for its proposal no more."""
+        """A leader whose followers have executed its open slot suspects itself: they go on without it, and vote for its
+        proposal no more."""
         self.assertIs(self.state_after(4, alive(1, 2), alive(3, 2, local_aru=1)), State.LEADER_ELECTION)
 
     def test_it_has_a_progress_timer_to_get_its_votes_by_repetition(self) -> None:
-        """Lost ACCEPTs come when the PROPOSAL is sent again."""
+        """A leader suspects itself only after a Progress_Timer, within which lost ACCEPTs may come, as the PROPOSAL is
+        sent again."""
         self.assertIs(self.state_after(1.6, alive(1, 2), alive(3, 2, local_aru=1)), State.REG_LEADER)
         self.receive(accept(3, 2, 1))
         self.assertIs(self.state_after(4, alive(1, 2), alive(3, 2, local_aru=1)), State.REG_LEADER)
 
     def test_leader_whose_slot_no_follower_has_executed_stays(self) -> None:
-        """Slow disks keep all of them waiting."""
+        """A leader whose open slot no follower has executed stays, since slow disks keep all of them waiting."""
         self.assertIs(self.state_after(6, alive(1, 2), alive(3, 2)), State.REG_LEADER)
 
     def test_what_servers_of_other_views_have_executed_does_not_matter(self) -> None:
-        """A later view may have ordered other slots: Departure 23 is about such a leader."""
+        """A Local_Aru that servers of other views tell does not matter to this leader: a later view may have ordered
+        other slots (Departure 23)."""
         ahead = (alive(3, 1, local_aru=1), alive(3, 2, State.LEADER_ELECTION, local_aru=1))
         for other in ahead:
             self.assertFalse(self.replica.alive.is_overtaken())
@@ -102,7 +106,8 @@ class OvertakenLeaderTests(LeaderTestCase):
         self.assertFalse(self.replica.alive.is_overtaken())
 
     def test_idle_leader_is_not_overtaken_by_an_untrue_word(self) -> None:
-        """A server in error may claim slots that there are not; without an open slot a leader waits for nothing."""
+        """An idle leader does not suspect itself when a server in error claims slots that do not exist: without an open
+        slot it waits for nothing."""
         self.receive(accept(3, 2, 1))
         self.assertIs(self.state_after(6, alive(1, 2), alive(3, 2, local_aru=9)), State.REG_LEADER)
 
@@ -114,7 +119,8 @@ class AliveTests(ReplicaTestCase):
         self.take(Alive)
 
     def test_alive_while_a_view_is_being_installed_promises_nothing(self) -> None:
-        """ALIVE tells durable values only: until a view is on disk this server tells of no view."""
+        """While a view is being installed, ALIVE tells the state LEADER_ELECTION, since it tells only values that are
+        on disk."""
         self.hold_syncs = True
         self.receive(view_change(1, 6), sender=1)
         self.storage.finish_all()
@@ -128,7 +134,7 @@ class AliveTests(ReplicaTestCase):
         self.transport.sent.clear()
 
     def test_last_aru_that_is_heard_counts(self) -> None:
-        """Departure 37: a wrong one, too high, counts until the next ALIVE and no longer."""
+        """Departure 37: a Local_Aru that is wrong, too high, counts only until the next ALIVE of its sender."""
         self.receive(alive(3, 1, local_aru=5))
         self.receive(alive(3, 1, local_aru=4))
         self.assertEqual(self.replica.peers.by_id[3].local_aru, 4)
@@ -149,21 +155,23 @@ class RefusalTests(ReplicaTestCase):
         self.assertIn(view_change(2, 2), self.take(ViewChange))
 
     def test_refusal_of_another_server_means_nothing(self) -> None:
-        """A refusal matters only if it is the leader's, which this server waits for."""
+        """The refused frame of a server that does not lead the attempted view does not hurry this server."""
         self.follow(view=1)
         self.refused(3)
         self.advance(0.9)
         self.assertNothingSent()
 
     def test_refusal_during_an_election_installs_nothing(self) -> None:
-        """Only a hint, never a reason to install anything, nor to attempt anything without a timer."""
+        """A refusal during an election is only a hint: it installs nothing, and attempts nothing unless a timer
+        runs."""
         self.refused(1)
         self.advance(0.05)
         self.assertEqual(self.data.views.last_attempted, 1)
         self.assertEqual(self.storage.records, [])
 
     def test_leader_of_a_preinstalled_view_that_is_dead_is_passed_over(self) -> None:
-        """Departure 11: the refusal of a leader whose view was just preinstalled counts, too."""
+        """Departure 11: the refused frame of a leader whose view was just preinstalled hurries the Progress_Timer,
+        too."""
         self.receive(alive(3, 0, State.LEADER_ELECTION))
         self.refused(3)
         self.receive(view_change(1, 3))
@@ -174,7 +182,8 @@ class RefusalTests(ReplicaTestCase):
         self.take(KnownPosition)
 
     def test_refusal_of_a_peer_that_was_never_heard_means_nothing(self) -> None:
-        """When all servers are started together, the first ones find the others not started yet, and wait for them."""
+        """A refused frame of a peer that was never heard means nothing: when all servers are started together, the
+        first ones wait for the others."""
         self.refused(3)
         self.receive(view_change(1, 3))
         self.receive(view_change(4, 3))
@@ -182,7 +191,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(self.take(ViewChange), [view_change(2, 3)])
 
     def test_peer_that_has_spoken_since_is_not_gone(self) -> None:
-        """A peer that refused a frame and spoke later was restarted."""
+        """A peer that has sent a message since its refusal was restarted, and is not taken for dead."""
         self.refused(3)
         self.receive(view_change(3, 1))
         self.preinstall(view=3)
@@ -190,7 +199,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
 
     def test_old_refusal_is_forgotten(self) -> None:
-        """An old refusal says nothing about the present state of the peer."""
+        """A refusal that is long ago is forgotten: it says nothing about the peer's present state."""
         self.refused(3)
         self.advance(0.5)
         self.receive(view_change(1, 3))
@@ -199,7 +208,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 1), view_change(2, 3)})
 
     def test_leader_does_not_hurry_for_others(self) -> None:
-        """A refused follower is no reason to leave one's own view."""
+        """A leader does not suspect its view because the host of a follower has refused a frame."""
         self.lead(view=2)
         for server_id in (1, 3, 4, 5):
             self.refused(server_id)

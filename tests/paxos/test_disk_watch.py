@@ -33,7 +33,7 @@ class DiskTestCase(ReplicaTestCase):
     settings = evolve(SMALL, disk_seconds=DISK_SECONDS)
 
     def hang(self) -> None:
-        """Let a write hang until the server has noticed; the slot that it is about is ordered by the others."""
+        """Let a write hang until the server has noticed; the other servers order the slot that the write is about."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, UPDATE))
         for other in (1, 3):
@@ -64,7 +64,7 @@ class HangingDiskTests(DiskTestCase):
         super().tearDown()
 
     def test_write_that_ends_in_time_is_no_trouble(self) -> None:
-        """A slow disk is none that hangs: the time counts anew from each write that ends."""
+        """Writes that each end in time are no trouble, however slow: the time counts anew from each write that ends."""
         self.hold_syncs = True
         for seq in (1, 2, 3):
             self.receive(proposal(1, 1, seq, client_update("alice", seq, server_id=1)))
@@ -73,7 +73,8 @@ class HangingDiskTests(DiskTestCase):
             self.assertIsNone(self.replica.turn.trouble)
 
     def test_time_in_which_the_process_stood_still_does_not_count(self) -> None:
-        """After SIGSTOP and SIGCONT the disk has had no time to answer."""
+        """The time in which the process stood still (SIGSTOP, SIGCONT) does not count: the disk had no time to
+        answer."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, UPDATE))
         self.pass_time(0.4)
@@ -82,7 +83,8 @@ class HangingDiskTests(DiskTestCase):
         self.assertIsNone(self.replica.turn.trouble)
 
     def test_nothing_waits_and_nothing_is_written_while_the_disk_hangs(self) -> None:
-        """Memory does not grow: messages are dropped on arrival and at the gate, and no write begins."""
+        """While the disk hangs, messages are dropped on arrival and at the gate, and no write begins, so that memory
+        does not grow."""
         self.hang()
         waiting, syncs = self.replica.turn.messages_in_wait, self.storage.syncs
         self.storage.records.clear()
@@ -96,7 +98,8 @@ class HangingDiskTests(DiskTestCase):
         self.assertEqual(self.replica.discarded["disk"], 5)
 
     def test_alive_leaves_and_says_that_this_server_is_out(self) -> None:
-        """ALIVE does not wait for the disk, and tells the state of a server that neither leads nor follows."""
+        """While the disk hangs, ALIVE leaves without waiting, and tells the state of a server that neither leads nor
+        follows."""
         self.hang()
         self.transport.sent.clear()
         self.advance(0.2)
@@ -105,14 +108,15 @@ class HangingDiskTests(DiskTestCase):
         self.assertEqual([message.state for message in told if isinstance(message, Alive)], [State.LEADER_ELECTION])
 
     def test_server_suspects_no_leader(self) -> None:
-        """An election would need its disk; the leader is dead."""
+        """A server whose disk hangs does not suspect its leader, though that is dead: an election would need the
+        disk."""
         self.hang()
         self.advance(20)
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
         self.assertTrue(self.replica.progress_timer.running)
 
     def test_server_takes_part_again_when_the_disk_answers(self) -> None:
-        """The vote that has waited leaves, and the next proposal gets one."""
+        """When the disk answers again, the vote that has waited leaves, and the next proposal gets a vote."""
         self.hang()
         self.hold_syncs = False
         self._after_event()
@@ -124,7 +128,8 @@ class HangingDiskTests(DiskTestCase):
         self.assertEqual(self.notes.of("disk"), [{"trouble": "hangs"}, {"trouble": None}])
 
     def test_stale_state_may_be_shown_only_if_it_rests_on_nothing_that_waits(self) -> None:
-        """A slot that was executed by a vote which is not on disk might be executed otherwise after a crash."""
+        """While the disk hangs, questions about the present state may be answered only if no executed slot waits at the
+        gate: after a crash such a slot might be executed otherwise."""
         self.order(1, UPDATE)
         self.hold_syncs = True
         self.receive(proposal(1, 1, 2, client_update("alice", 2, server_id=1)))
@@ -137,7 +142,7 @@ class HangingDiskTests(DiskTestCase):
 
 class HangingLeaderTests(DiskTestCase):
     def test_leader_proposes_nothing(self) -> None:
-        """Commands under way are under way for good, and no further one is."""
+        """A leader whose disk hangs proposes nothing; commands that are under way stay so."""
         self.lead(view=2)
         self.hold_syncs = True
         self.introduce(client_update("carol", 1, server_id=2))
@@ -155,7 +160,8 @@ class HangingLeaderTests(DiskTestCase):
         self.transport.sent.clear()
 
     def test_leader_does_not_count_followers_whose_disks_hang(self) -> None:
-        """With too few others it suspects itself, so that a majority can follow another leader."""
+        """A leader does not count followers whose disks hang. With too few others it suspects itself, so that a
+        majority can follow another leader."""
         self.lead(view=2)
         for _ in range(20):
             self.receive(alive(1, 2))
@@ -170,20 +176,23 @@ class LeaderWhoseDiskHangsTests(ReplicaTestCase):
         self.follow()
 
     def test_leader_that_says_it_leads_no_more_is_suspected(self) -> None:
-        """Departure 44: what is left on the Progress_Timer is cut to a small random delay."""
+        """Departure 44: if the leader's ALIVE says that it leads no more, what is left of the Progress_Timer is cut to
+        a small random delay."""
         self.hear_leader()
         self.receive(alive(1, 1, State.LEADER_ELECTION))
         self.advance(0.03)
         self.assertIn(ViewChange(2, 2), self.take(ViewChange))
 
     def test_leader_that_does_not_lead_yet_is_waited_for(self) -> None:
-        """A leader tells LEADER_ELECTION until its view is prepared."""
+        """A leader that does not lead yet is not suspected for that: it tells LEADER_ELECTION until its view is
+        prepared."""
         self.receive(alive(1, 1, State.LEADER_ELECTION))
         self.advance(0.5)
         self.assertNotSent(ViewChange)
 
     def test_other_followers_and_other_views_do_not_count(self) -> None:
-        """Only the leader of the followed view can end it."""
+        """An ALIVE of another follower, or of another view, that tells LEADER_ELECTION does not end the followed
+        view."""
         self.hear_leader()
         self.receive(alive(3, 1, State.LEADER_ELECTION))
         self.receive(alive(1, 0, State.LEADER_ELECTION))
@@ -198,7 +207,7 @@ class FullDiskTests(DiskTestCase):
         self.follow()
 
     def test_server_does_not_vote(self) -> None:
-        """A vote needs a record, and the room is reserved."""
+        """A server with a full disk does not vote, since a vote needs a record, and the room is reserved."""
         self.fill()
         self.receive(proposal(1, 1, 1, UPDATE))
         self.receive(vc_proof(1, 6))
@@ -208,7 +217,8 @@ class FullDiskTests(DiskTestCase):
         self.assertEqual(self.data.views.last_installed, 1)
 
     def test_what_was_voted_for_before_is_executed(self) -> None:
-        """The record of the vote is on disk."""
+        """A server with a full disk executes slots for which it voted before, since the records of its votes are on
+        disk."""
         self.receive(proposal(1, 1, 1, UPDATE))
         self.assertSent(accept(2, 1, 1))
         self.fill()
@@ -217,7 +227,8 @@ class FullDiskTests(DiskTestCase):
         self.assertExecuted([UPDATE])
 
     def test_server_confirms_reads_and_does_not_count_as_a_follower(self) -> None:
-        """A CONFIRMED needs no disk. A leader that counted on votes would stay where nothing can be ordered."""
+        """A server with a full disk confirms reads, which needs no disk, and does not count as a follower: a leader
+        that counted on its votes would stay where nothing can be ordered."""
         self.fill()
         self.receive(ConfirmMessage(1, 1, 7))
         self.assertSent(Confirmed(2, 1, 7), 1)
@@ -229,7 +240,8 @@ class FullDiskTests(DiskTestCase):
         self.transport.sent.clear()
 
     def test_server_that_is_behind_asks_for_nothing(self) -> None:
-        """A server with a full disk could not store the slots; it asks when there is room."""
+        """A server that is behind and whose disk is full asks for no slots, since it could not store them; it asks when
+        there is room."""
         self.fill()
         self.hear_leader(local_aru=5)
         self.pass_time(2)
@@ -251,7 +263,7 @@ class FullDiskTests(DiskTestCase):
         self.assertEqual(self.replica.disk_watch.begun, {DiskTrouble.HANGS: 0, DiskTrouble.FULL: 1})
 
     def test_disk_that_is_full_at_the_start_is_noticed_before_anything_is_sent(self) -> None:
-        """The first look comes before the first ALIVE."""
+        """A disk that is full at the start is noticed before the first ALIVE."""
         self.replica.stop()
         self.found.last_installed = self.found.last_attempted = 1
         self.start_full()
@@ -266,7 +278,7 @@ class FullDiskTests(DiskTestCase):
         self.fill()
 
     def test_lazy_records_wait_for_room(self) -> None:
-        """Nothing rests on them."""
+        """While the disk is full, lazy records wait for room: no message rests on them."""
         self.receive(proposal(1, 1, 1, UPDATE))
         self.assertSent(accept(2, 1, 1))
         self.fill()

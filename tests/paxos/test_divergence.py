@@ -25,7 +25,7 @@ class DivergenceTestCase(ReplicaTestCase):
         self.execute(1, 20)
 
     def tearDown(self) -> None:
-        self.take(ViewChange)  # time passes in these tests, and their leader is silent
+        self.take(ViewChange)  # the leader is silent in these tests while time passes
         self.take(ReconciliationRequest)
         super().tearDown()
 
@@ -41,7 +41,7 @@ class DivergenceTestCase(ReplicaTestCase):
         return chain
 
     def hear(self, server_id: int, local_aru: int, chain: DigestChain, *, after: float = 0.15) -> None:
-        """An ALIVE of a server with this history."""
+        """Let an ALIVE arrive from a server with this history."""
         self.advance(after)
         told = b"".join(chain.at(point) or NOT_TOLD if point else NOT_TOLD for point in points(local_aru))
         state = State.REG_LEADER if server_id == 1 else State.REG_NONLEADER
@@ -57,7 +57,8 @@ class DivergenceTestCase(ReplicaTestCase):
 
 class TellingTests(DivergenceTestCase):
     def test_alive_tells_the_digests_at_its_points(self) -> None:
-        """Local_Aru on disk, rounded down to multiples of 1, 16, 256 and 4,096; slot 0 has no digest."""
+        """An ALIVE tells the digests at Local_Aru on disk, rounded down to multiples of 1, 16, 256 and 4,096; slot 0
+        has no digest."""
         self.execute(21, 37)
         self.storage.finish_all()
         self.advance(1.0)
@@ -68,7 +69,7 @@ class TellingTests(DivergenceTestCase):
         self.assertEqual(last.digests, (chain.at(37) or b"") + (chain.at(32) or b"") + NOT_TOLD * 2)
 
     def test_slots_that_are_not_on_disk_are_not_told(self) -> None:
-        """An ALIVE tells durable values only: what a crash may undo is not compared."""
+        """An ALIVE does not tell digests of slots that are not on disk, since a crash may undo them."""
         self.advance(1.0)
         self.hold_syncs = True
         self.execute(21, 24)
@@ -80,7 +81,7 @@ class TellingTests(DivergenceTestCase):
 
 class ComparingTests(DivergenceTestCase):
     def test_equal_digests_are_noted_and_nothing_else(self) -> None:
-        """A server that executes equally agrees up to its last point that this server has executed."""
+        """A peer with equal digests agrees up to the last of its points that this server has executed."""
         self.hear(1, 20, self.chain())
         self.hear(3, 35, self.chain())
         self.assertEqual(
@@ -92,7 +93,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual((self.refuses, self.errors()), (False, []))
 
     def test_majority_that_differs_twice_stops_this_server(self) -> None:
-        """Three of five have one digest, this server another: it stops, and names the first slots that differ."""
+        """If three of five servers have told one digest twice, and this server has another, it stops, and names the
+        first slots that differ."""
         for server_id in (1, 3, 4, 5):
             self.hear(server_id, 16, self.chain(differs_from=18))
         for server_id in (1, 3, 4):
@@ -105,7 +107,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertIn("server 2 has executed slots 17 to 19 otherwise than servers 1, 3, 4, which are a majority", text)
 
     def test_one_server_stops_nobody_however_often_it_differs(self) -> None:
-        """The server that differs is wrong, as a majority agrees with this server."""
+        """A server that differs from this one, while a majority agrees with this one, stops no other server, however
+        often it differs."""
         for _ in range(3):
             for server_id in (1, 3, 4):
                 self.hear(server_id, 20, self.chain())
@@ -115,20 +118,22 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual((event["server"], event["first"], event["last"]), (5, 17, 20))
 
     def test_majority_that_has_differed_once_stops_nobody(self) -> None:
-        """Forged or single messages stop no server: each server of the majority must differ twice."""
+        """A majority that has differed in one ALIVE each stops no server: forged or single messages must not."""
         for server_id in (1, 3, 4, 5):
             self.hear(server_id, 20, self.chain(differs_from=18))
         self.assertEqual((self.failures, self.refuses), ([], False))
 
     def test_copies_of_one_message_count_once(self) -> None:
-        """Networks repeat frames; the second ALIVE of a server comes a period later."""
+        """Copies of one ALIVE, as a network may make them, count once: the next ALIVE of a server comes a period
+        later."""
         for server_id in (1, 3, 4):
             for after in (0.15, 0.0, 0.01):
                 self.hear(server_id, 20, self.chain(differs_from=18), after=after)
         self.assertEqual((self.failures, self.refuses), ([], False))
 
     def test_servers_that_differ_among_themselves_are_no_majority(self) -> None:
-        """Dice: each server has results of its own. No majority can tell which are right, so changes are refused."""
+        """If all servers differ among themselves, no majority can tell which results are right, and changes are
+        refused."""
         for _ in range(2):
             for server_id in (1, 3, 4, 5):
                 self.hear(server_id, 20, self.chain(18, otherwise=b"dice %d" % server_id))
@@ -136,7 +141,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertTrue(self.refuses)
 
     def test_refusal_ends_when_a_majority_agrees_again(self) -> None:
-        """A server that differed was started again, and has healed: its digests are this server's."""
+        """The refusal of changes ends when a server that differed has started again, and its digests are this
+        server's."""
         for _ in range(2):
             self.hear(5, 20, self.chain(differs_from=18))
         self.assertTrue(self.refuses)
@@ -145,7 +151,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual(self.replica.divergence.by_peer[5].differs_at, 0)
 
     def test_refusal_ends_when_enough_others_are_heard(self) -> None:
-        """The server that differs may be down by then: two others that agree make a majority with this one."""
+        """The refusal of changes ends when two others have told that they agree, which make a majority with this
+        server, also if the server that differs is down."""
         for _ in range(2):
             self.hear(5, 20, self.chain(differs_from=18))
         self.hear(1, 20, self.chain())
@@ -154,7 +161,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertFalse(self.refuses)
 
     def test_agreement_before_the_difference_is_no_support(self) -> None:
-        """Servers that were heard last at slot 16 may have gone on like this server or like the other one."""
+        """Agreement from before the slot of the difference does not support this server: these peers may have gone on
+        like either side."""
         for server_id in (1, 3, 4):
             self.hear(server_id, 16, self.chain())
         for _ in range(2):
@@ -162,7 +170,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertTrue(self.refuses)
 
     def test_server_that_starts_again_otherwise_is_taken_at_its_new_word(self) -> None:
-        """A server that agreed at slot 20 has now executed slot 18 otherwise: its former agreement is void."""
+        """When a server has started again and has executed slot 18 otherwise, its agreement at slot 20 from before is
+        void."""
         self.hear(5, 20, self.chain())
         for _ in range(2):
             self.hear(5, 20, self.chain(differs_from=18))
@@ -200,7 +209,8 @@ class ComparingTests(DivergenceTestCase):
         self.assertFalse(self.refuses)
 
     def test_server_that_had_not_differed_twice_is_not_in_doubt_after_its_start(self) -> None:
-        """One ALIVE with another digest may be forged: it counts neither before nor after a start."""
+        """A server that differed in one ALIVE only is not in doubt after its next start: that ALIVE may have been
+        forged."""
         self.hear(5, 20, self.chain(differs_from=18))
         self.replica.peers.on_incarnation(5)
         self.hear(5, 20, self.chain(differs_from=18))
@@ -208,7 +218,7 @@ class ComparingTests(DivergenceTestCase):
         self.assertEqual((comparison.times, comparison.is_in_doubt, self.refuses), (1, False, False))
 
     def test_points_that_this_server_does_not_hold_say_nothing(self) -> None:
-        """A server that is behind, or keeps fewer digests, compares only what it has."""
+        """A server that is behind, or keeps fewer digests, compares only the points for which it has a digest."""
         for _ in range(3):
             for server_id in (1, 3, 4):
                 self.hear(server_id, 15, DigestChain(10))
@@ -220,7 +230,7 @@ class ThreeServerTests(DivergenceTestCase):
     servers = (1, 2, 3)
 
     def test_two_servers_stop_the_third(self) -> None:
-        """Majority of three: two that agree."""
+        """Two of three servers that agree are a majority, and stop the third."""
         for _ in range(2):
             for server_id in (1, 3):
                 self.hear(server_id, 20, self.chain(differs_from=18))
@@ -231,7 +241,7 @@ class FourServerTests(DivergenceTestCase):
     servers = (1, 2, 3, 4)
 
     def test_two_against_two_refuse_changes(self) -> None:
-        """Half of the servers are no majority (G27): all of them refuse."""
+        """If of four servers two differ from two, neither half is a majority (G27), and all of them refuse changes."""
         for _ in range(3):
             self.hear(1, 20, self.chain())
             for server_id in (3, 4):

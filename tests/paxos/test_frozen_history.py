@@ -27,7 +27,7 @@ class HistoryTestCase(ReplicaTestCase):
         self.receive(reply(3, ordered(3, seq, *updates, time_ms=time_ms)))
 
     def learn_all(self, first: int, last: int) -> None:
-        """Slots in which eight clients, in an order of their own, have updates."""
+        """Execute slots in which eight clients, in an order of its own for each slot, have updates."""
         for seq in range(first, last + 1):
             update = client_update(NAMES[seq * 5 % 8], seq, made_at=seq - 1)
             self.learn(seq, update, time_ms=1_000 + 10 * seq)
@@ -36,7 +36,7 @@ class HistoryTestCase(ReplicaTestCase):
         return [*self.queue.freeze()]
 
     def begin_anew(self) -> None:
-        """Another server takes the place of this one, on an empty disk."""
+        """Put another server, with an empty disk, in the place of this one."""
         self.replica.stop()
         self.start()
 
@@ -71,7 +71,8 @@ class FreezeTests(HistoryTestCase):
         self.assertEqual((history.section, machine.section), (HISTORY, "executed"))
 
     def test_slots_that_are_executed_meanwhile_are_not_in_it(self) -> None:
-        """The pieces are those of the slot at which the state was frozen."""
+        """Slots that are executed while pieces are taken are not in them: the pieces are those of the slot at which the
+        state was frozen."""
         self.learn_all(1, 20)
         expected, pieces = self.frozen(), self.queue.freeze()
         self.learn_all(21, 25)
@@ -79,7 +80,7 @@ class FreezeTests(HistoryTestCase):
         self.assertNotEqual(self.frozen(), expected)
 
     def test_long_history_has_several_pieces(self) -> None:
-        """No step may take long, however many clients there are."""
+        """A history with many clients is frozen in several pieces, so that no step takes long."""
         for client_id in NAMES:
             self.data.clients.last_executed.note(client_id, 7, 1)
         self.learn(1)
@@ -92,7 +93,7 @@ class FreezeTests(HistoryTestCase):
         self.assertEqual(self.state(), expected)
 
     def test_close_ends_all_of_it(self) -> None:
-        """Nothing of the frozen state is kept then."""
+        """After `close` nothing of the frozen state is kept."""
         self.learn_all(1, 3)
         closed = []
 
@@ -106,7 +107,8 @@ class FreezeTests(HistoryTestCase):
 
 class AdoptTests(HistoryTestCase):
     def test_restored_server_goes_on_like_the_other(self) -> None:
-        """Equal digests, times and tables, after the snapshot and for ever after; equal later snapshots."""
+        """A restored server goes on like the one that has made the snapshot: with equal digests, times, tables and
+        later snapshots."""
         self.learn_all(1, 30)
         pieces = self.frozen()
         self.learn_all(31, 180)
@@ -118,7 +120,8 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual(self.frozen(), later)
 
     def test_slots_below_are_forgotten_and_slots_above_stay(self) -> None:
-        """The ordered slot behind the snapshot is executed, without any further message."""
+        """Slots below the snapshot are forgotten; an ordered slot behind it stays, and is executed without any further
+        message."""
         self.learn_all(1, 10)
         pieces = self.frozen()
         self.learn(11, client_update("alice", 7))
@@ -142,7 +145,7 @@ class AdoptTests(HistoryTestCase):
         self.replica.ordering.snapshot_installed()
 
     def test_only_the_slot_itself_and_later_ones_have_digests(self) -> None:
-        """Digests of slots that this server has not executed are not told, and not compared."""
+        """A restored server tells and compares digests only of the snapshot's slot and later ones."""
         self.learn_all(1, 10)
         head = self.queue.digests.head
         pieces = self.frozen()
@@ -154,7 +157,8 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual(self.queue.digests.at(11), self.queue.digests.head)
 
     def test_time_goes_on_from_the_snapshot(self) -> None:
-        """As if its slot had just been executed here, though the clock of this server shows another time."""
+        """The time goes on from the snapshot as if its slot had just been executed here, whatever time this server's
+        clock shows."""
         self.learn(1, time_ms=50_000)
         pieces = self.frozen()
         self.begin_anew()
@@ -165,10 +169,11 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual(self.queue.time.now_ms(), 52_000)
         self.learn(2, time_ms=50_900)
         self.assertEqual(self.machine.executed[-1], (2, 50_900, []))
-        self.take(object)  # no leader was heard for five seconds
+        self.take(object)  # no leader was heard for five seconds, so messages of an election were sent
 
     def test_update_that_ran_before_the_snapshot_does_not_run_again(self) -> None:
-        """S3: Last_Executed is part of the snapshot."""
+        """S3: an update that was executed before the snapshot is not executed again, since Last_Executed is part of the
+        snapshot."""
         self.learn(1, client_update("alice", 1))
         pieces = self.frozen()
         self.begin_anew()
@@ -177,7 +182,8 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual([updates for *_, updates in self.machine.executed][1:], [[client_update("alice", 2)]])
 
     def test_update_whose_timestamp_was_forgotten_does_not_run_again(self) -> None:
-        """Departure 7: `oldest_valid` is part of the snapshot, also if the horizon has grown since it was reached."""
+        """Departure 7: an update whose timestamp was forgotten is not executed again, since `oldest_valid` is part of
+        the snapshot, also if the horizon has grown since."""
         self.learn_all(1, 130)
         pieces = self.frozen()
         self.begin_anew()
@@ -189,13 +195,14 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual(self.machine.expired, [old])
 
     def test_long_way_is_one_step(self) -> None:
-        """A server that lacks a hundred million slots looks at those in memory, and not at each number."""
+        """To adopt a snapshot a hundred million slots ahead takes one step, which looks at the slots in memory and not
+        at each number."""
         self.learn_all(1, 3)
         self.data.ordering.global_history.forget_up_to(100_000_000)
         self.assertEqual(self.data.ordering.global_history.slots, {})
 
     def test_later_proposals_are_accepted(self) -> None:
-        """The window begins at the slot of the snapshot."""
+        """After a snapshot the window begins at its slot, so that proposals behind it are accepted."""
         self.learn_all(1, 10)
         pieces = self.frozen()
         self.begin_anew()
@@ -220,7 +227,7 @@ class PendingTests(HistoryTestCase):
         return [*self.data.clients.pending_updates.values()]
 
     def test_executed_ones_are_dropped_with_their_timers(self) -> None:
-        """Figure 10 D: at or below Last_Executed."""
+        """Figure 10 D: pending updates at or below Last_Executed of the snapshot are dropped, with their timers."""
         self.assertEqual(self.pending_after(client_update("one", 5, server_id=2)), [])
         self.assertEqual(self.data.clients.last_enqueued, {})
 
@@ -229,14 +236,15 @@ class PendingTests(HistoryTestCase):
         self.assertEqual(self.pending_after(*later), [*later])
 
     def test_ones_that_are_too_old_are_dropped(self) -> None:
-        """Last_Executed may have forgotten that they were executed, and no later slot executes them."""
+        """Pending updates that are too old for the snapshot are dropped: Last_Executed may have forgotten that they
+        were executed, and no later slot executes them."""
         old = client_update("two", 1, server_id=2)
         young = client_update("three", 1, server_id=2, made_at=60)
         self.assertEqual(self.pending_after(old, young, up_to=130), [young])
 
 
 class WrongSnapshotTests(HistoryTestCase):
-    """A snapshot that lacks something, or has something else, changes nothing."""
+    """A snapshot in which something is missing or wrong changes nothing."""
 
     def assertRefused(self, *pieces: Piece) -> None:
         before = self.state()
@@ -272,7 +280,8 @@ class WrongSnapshotTests(HistoryTestCase):
             self.assertRefused(Piece(HISTORY, packed(wrong) + packed(("alice", 1, 1))), machine)
 
     def test_older_snapshot_is_not_adopted(self) -> None:
-        """The caller makes sure of that: the state never goes back."""
+        """An attempt to adopt an older snapshot fails an assertion: callers must make sure that the state never goes
+        back."""
         self.learn_all(1, 10)
         pieces = self.frozen()
         restorer = self.queue.restorer()

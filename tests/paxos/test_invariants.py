@@ -31,18 +31,19 @@ class InvariantTests(SynchronousTestCase):
         self.assertIn(f": {sentence}: ", str(error))
 
     def seen(self, replica: Replica) -> Memory:
-        """The memory that a check of the server's present state leaves."""
+        """The memory that is left by a check of the server's present state."""
         memory = Memory()
         check(replica, memory)
         return memory
 
     def test_healthy_servers_pass(self) -> None:
-        """And the check remembers what the next one needs."""
+        """Servers in a right state pass the check, which stores the values that the next check needs."""
         self.assertEqual(self.seen(self.leader).led, 1)
         self.assertEqual(self.seen(self.follower).local_aru, 1)
 
     def test_installed_check_stops_a_server_at_the_end_of_the_turn(self) -> None:
-        """The check runs inside the turn, so no message of a confused turn leaves the server."""
+        """A check that is installed in a server stops it inside the turn that breaks an invariant, so that no message
+        of that turn leaves."""
         install(self.follower)
 
         def confuse() -> None:
@@ -53,7 +54,7 @@ class InvariantTests(SynchronousTestCase):
         self.assertTrue(self.follower.turn.stopped)
 
     def test_1_nothing_goes_back(self) -> None:
-        """Local_Aru, Last_Installed and the state machine's time."""
+        """Invariant 1: Local_Aru, Last_Installed and the state machine's time never go back."""
         changes: list[Callable[[Memory], None]] = [
             lambda memory: setattr(memory, "local_aru", 2),
             lambda memory: setattr(memory, "last_installed", 2),
@@ -65,17 +66,17 @@ class InvariantTests(SynchronousTestCase):
             self.violates(1, self.follower, memory)
 
     def test_2_each_slot_is_executed_once(self) -> None:
-        """The digest chain counts executions."""
+        """Invariant 2: each slot is executed once, as the digest chain counts."""
         self.follower.ordered_queue.digests.extend(b"once more", b"")
         self.violates(2, self.follower)
 
     def test_2_what_is_ordered_does_not_wait(self) -> None:
-        """G13: the next slot in line."""
+        """Invariant 2, G13: if the slot after Local_Aru is ordered, it is executed."""
         self.follower.data.apply_globally_ordered_update(GloballyOrderedUpdate(0, 2, BATCH))
         self.violates(2, self.follower)
 
     def test_2_ordered_slot_stays(self) -> None:
-        """S1, at one server: neither changed nor forgotten."""
+        """Invariant 2, S1 at one server: an ordered slot is neither changed nor forgotten."""
         history = self.follower.data.ordering.global_history
         self.follower.data.apply_globally_ordered_update(GloballyOrderedUpdate(0, 3, BATCH))
         memory = self.seen(self.follower)
@@ -85,7 +86,8 @@ class InvariantTests(SynchronousTestCase):
         self.violates(2, self.follower, memory)
 
     def test_3_attempted_and_installed(self) -> None:
-        """Equal outside an election, never less in one."""
+        """Invariant 3: Last_Attempted and Last_Installed are equal outside an election, and Last_Attempted is never
+        less."""
         self.follower.data.views.last_attempted = 2
         self.violates(3, self.follower)
         self.follower.data.server.state = State.LEADER_ELECTION
@@ -94,14 +96,14 @@ class InvariantTests(SynchronousTestCase):
         self.violates(3, self.follower)
 
     def test_4_state_fits_the_view(self) -> None:
-        """Only the leader of a view leads it."""
+        """Invariant 4: only the leader of a view is in REG_LEADER."""
         self.follower.data.server.state = State.REG_LEADER
         self.violates(4, self.follower)
         self.leader.data.server.state = State.REG_NONLEADER
         self.violates(4, self.leader)
 
     def test_5_no_way_back_into_the_lead(self) -> None:
-        """G10: having left the lead of view 1, it leads another or none."""
+        """Invariant 5, G10: a server that has left the lead of view 1 leads another view or none."""
         memory = self.seen(self.leader)
         self.leader.data.server.state = State.LEADER_ELECTION
         check(self.leader, memory)
@@ -109,13 +111,15 @@ class InvariantTests(SynchronousTestCase):
         self.violates(5, self.leader, memory)
 
     def test_6_progress_timer_runs(self) -> None:
-        """G5, G8: without a running timer the server never suspects its leader."""
+        """Invariant 6, G5, G8: the Progress_Timer runs in REG_LEADER and REG_NONLEADER; otherwise the server would
+        never suspect its leader."""
         for replica in (self.leader, self.follower):
             replica.progress_timer.stop()
             self.violates(6, replica)
 
     def test_7_queues(self) -> None:
-        """A non-leader's is empty, a leader's bounded; its own clients' updates do not count."""
+        """Invariant 7: the Update_Queue of a server that does not lead is empty, and that of a leader bounded, not
+        counting its own clients' updates."""
         self.follower.data.clients.update_queue.append(ClientUpdate("b", 1, 1, 0, b""))
         self.violates(7, self.follower)
         queue = self.leader.data.clients.update_queue
@@ -126,7 +130,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(7, self.leader)
 
     def test_8_pending_updates(self) -> None:
-        """Filed under their client, and not executed."""
+        """Invariant 8: pending updates are filed under their clients, and are not executed."""
         pending = self.follower.data.clients.pending_updates
         pending["a"] = ClientUpdate("a", 1, 2, 0, b"")
         check(self.follower, Memory())
@@ -136,13 +140,14 @@ class InvariantTests(SynchronousTestCase):
         self.violates(8, self.follower)
 
     def test_9_last_proposed(self) -> None:
-        """Between Local_Aru and a window above it."""
+        """Invariant 9: Last_Proposed is between Local_Aru and a window above it."""
         for last_proposed in (0, 1 + WINDOW + 1):
             self.leader.data.ordering.last_proposed = last_proposed
             self.violates(9, self.leader)
 
     def test_9_window_that_becomes_smaller(self) -> None:
-        """Slots that are under way then are no fault, and nothing further may be proposed."""
+        """Invariant 9: after the window was made smaller, slots that are under way may lie beyond it, and no further
+        ones may be proposed."""
         memory = self.seen(self.leader)
         self.leader.data.ordering.last_proposed = 1 + WINDOW
         check(self.leader, memory)
@@ -153,14 +158,15 @@ class InvariantTests(SynchronousTestCase):
         self.violates(9, self.leader, memory)
 
     def test_10_slots_beyond_the_window(self) -> None:
-        """Nothing that is not ordered, so that memory is bounded."""
+        """Invariant 10: no slot that is not ordered lies far beyond the window, so that memory is bounded."""
         self.follower.data.apply_proposal(Proposal(0, 1, 1 + 4 * WINDOW, BATCH))
         check(self.follower, Memory())
         self.follower.data.apply_proposal(Proposal(0, 1, 2 + 4 * WINDOW, BATCH))
         self.violates(10, self.follower)
 
     def test_9_and_10_allow_for_a_window_that_was_lowered(self) -> None:
-        """Slots that were proposed under the former window may be open still (Departure 34)."""
+        """Invariants 9 and 10 allow for slots that were proposed under a former, larger window and are still open
+        (Departure 34)."""
         self.leader.data.ordering.last_proposed = 1 + WINDOW + 2
         self.follower.data.apply_proposal(Proposal(0, 1, 1 + 4 * (WINDOW + 2), BATCH))
         for replica in (self.leader, self.follower):
@@ -169,7 +175,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(10, self.follower, Memory(window_max=WINDOW + 1))
 
     def test_11_durable_is_not_ahead(self) -> None:
-        """The durable values are not ahead of the server's own."""
+        """Invariant 11: the values on disk are not ahead of the server's present ones."""
         self.follower.turn.durable.local_aru = 2
         self.violates(11, self.follower)
         self.follower.turn.durable.local_aru = 1
@@ -177,13 +183,15 @@ class InvariantTests(SynchronousTestCase):
         self.violates(11, self.follower)
 
     def test_13_servers_that_are_not_admitted(self) -> None:
-        """A server that is not admitted may have lost what it has promised."""
+        """Invariant 13: a server that is not admitted follows no server and does not lead, since it may have lost its
+        promises."""
         for replica in (self.leader, self.follower):
             replica.storage_identity.is_newcomer = True
             self.violates(13, replica)
 
     def test_14_slots_are_left_out_only_by_a_snapshot(self) -> None:
-        """The history begins anew when a snapshot was installed, above Local_Aru, and then its slots are gone."""
+        """Invariant 14: slots are left out only by a snapshot above Local_Aru, with which the history begins anew, and
+        whose slots are then gone."""
         memory = self.seen(self.follower)
         digests = self.follower.ordered_queue.digests
         digests.begin_at(1, digests.head)
@@ -196,7 +204,8 @@ class InvariantTests(SynchronousTestCase):
         check(self.follower, memory)
 
     def test_14_a_leader_installs_no_snapshot(self) -> None:
-        """A leader has the promises of a majority for all slots above its Local_Aru."""
+        """Invariant 14: a leader installs no snapshot, since it has the promises of a majority for all slots above its
+        Local_Aru."""
         memory = self.seen(self.leader)
         memory.local_aru = 0
         digests = self.leader.ordered_queue.digests

@@ -22,7 +22,7 @@ from tests.paxos.messages import accept, prepare_ok, view_change
 
 
 def state(server_id: int, incarnation: int, position: int) -> KnownPosition:
-    """A message of `server_id` to server 2 about its storage."""
+    """A KNOWN_POSITION in which server `server_id` tells server 2 in what state it knows the storage of server 2."""
     return KnownPosition(server_id, identity_of(2), start_number(incarnation, 0), position)
 
 
@@ -36,7 +36,8 @@ class RefusalTests(ReplicaTestCase):
         self._after_event()
 
     def test_vote_of_a_storage_that_went_back_is_not_counted(self) -> None:
-        """The storage has forgotten votes, and its new ones may contradict them."""
+        """A vote from a storage in an earlier state than was known is not counted: the storage has lost votes, which
+        the new one may contradict."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
         for _ in range(2):
             self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 99)
@@ -44,7 +45,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
 
     def test_server_is_told_seldom(self) -> None:
-        """Each frame of a refused server would be answered otherwise."""
+        """A server whose frames are refused is told so only seldom, and not for each frame."""
         for _ in range(10):
             self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 99)
         self.assertEqual(len(self.take(KnownPosition)), 1)
@@ -54,8 +55,8 @@ class RefusalTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_asking_server_is_told_what_is_known_and_not_what_it_says(self) -> None:
-        """Right after a restart a frame with less passes for one that was overtaken. Its sender finds that it lacks
-        something."""
+        """A server that asks is told the known state of its storage, and not the one in its frame: right after a
+        restart a frame with less passes for a late one, and its sender finds out that it lacks something."""
         new = Alive(3, 0, State.LEADER_ELECTION, 0)
         for question, position in ((Heard(3, identity_of(2)), 99), (new, 99), (Heard(3, identity_of(2)), 100)):
             self.replica.receive(3, identity_of(3), [question], start_number(4, 7), position)
@@ -63,7 +64,8 @@ class RefusalTests(ReplicaTestCase):
             self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
 
     def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
-        """The answer is the second frame, from which on this start's frames count."""
+        """The first frame of a later start is answered by HEARD; the answer to that is the second frame, from which on
+        the frames of this start count."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
         self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 101)
         self.assertFalse(self.replica.progress_timer.running)
@@ -73,9 +75,10 @@ class RefusalTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_vote_that_counts_makes_its_position_known(self) -> None:
-        """Departure 54: no later frame may tell it. A vote that is discarded or not stored does not, nor one that was
-        stored before, nor one with a position that is far from what two frames have told: a forged frame with such a
-        vote, which does no other harm, would stop server 3 at its next start."""
+        """Departure 54: the log position of a frame with a vote that counts is noted at once, since no later frame may
+        tell it. The position with a vote that is discarded, not stored, or stored before is not noted, nor one that is
+        far from what two frames have told: a forged frame with such a vote, which does no other harm, would stop server
+        3 at its next start."""
         for message, position, known in (
             (accept(3, 2**30, 1), 120, 100),
             (accept(3, 1, 2**30), 120, 100),
@@ -96,7 +99,7 @@ class PromiseTests(ReplicaTestCase):
     """Server 2 of five prepares view 2."""
 
     def test_promise_that_counts_makes_its_position_known(self) -> None:
-        """Departure 54: each part of it that is stored counts, and no part does so twice."""
+        """Departure 54: the log position that comes with a part of a promise is noted once, when the part is stored."""
         self.begin_prepare_phase(view=2)
         for part, position, known in ((0, 7, 7), (0, 8, 7), (1, 9, 9), (1, 12, 9)):
             message = prepare_ok(5, 2, part=part, parts=3)
@@ -117,7 +120,8 @@ class NoteTests(ReplicaTestCase):
         self.take(Heard)
 
     def test_later_start_is_on_disk_before_anything_leaves_that_rests_on_its_frames(self) -> None:
-        """Otherwise a restart of this server forgets it, and handles frames of a copy from before."""
+        """Before anything leaves that rests on frames of a later start, that start is on disk: otherwise this server
+        would forget it by a restart, and handle frames of an earlier copy."""
         self.frames((1, 7), (1, 7))
         self.take_records(PeerRecord)
         self.hold_syncs = True
@@ -131,7 +135,7 @@ class NoteTests(ReplicaTestCase):
         self.assertSent(KnownPosition(2, identity_of(3), start_number(2, 7), 9), to=3)
 
     def test_disk_in_trouble_is_not_asked_to_write_a_start(self) -> None:
-        """The record goes to disk later, with others."""
+        """While the disk is in trouble, the record of a start is not forced; it goes to disk later with others."""
         self.take_records(PeerRecord)
         self.storage.is_full = True
         self.advance(self.settings.alive_seconds)
@@ -145,8 +149,9 @@ class NoteTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_position_of_the_first_vote_is_on_disk_before_anything_leaves_that_rests_on_it(self) -> None:
-        """Departure 54: otherwise a restart of this server forgets it, and a copy from before the start that voted is
-        taken, once it has been started so often that its incarnation is a later one."""
+        """Departure 54: before anything leaves that rests on the first vote of a start, its log position is on disk.
+        Otherwise this server would forget it by a restart, and take frames of a copy from before, once the copy was
+        started so often that its incarnation is a later one."""
         self.frames((2, 9), (2, 9), (2, 30))
         self.take_records(PeerRecord)
         self.hold_syncs = True
@@ -166,7 +171,8 @@ class NoteTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_first_vote_with_a_position_that_is_not_believed_does_not_count_as_the_first(self) -> None:
-        """The next one brings the position to disk."""
+        """A first vote whose log position is not believed does not count as the first: the next vote brings its
+        position to disk."""
         self.frames((2, 9), (2, 9))
         self.take_records(PeerRecord)
         self.replica.receive(3, identity_of(3), [accept(3, 1, 1)], start_number(2, 7), 5_000)
@@ -177,7 +183,8 @@ class NoteTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_nothing_is_written_for_the_sake_of_a_note(self) -> None:
-        """An idle cluster writes nothing: otherwise each server's note would make others write one."""
+        """Nothing is written only to note a log position: otherwise, in an idle cluster, each server's note would make
+        others write one."""
         self.frames((1, 1), (1, 1))
         self.take_records(PeerRecord)
         self.frames((1, 2), (1, 3))
@@ -187,7 +194,7 @@ class NoteTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_notes_go_with_what_is_written_anyway(self) -> None:
-        """With every few groups, and only what has changed."""
+        """Changed log positions are written along with other records, with one in a number of groups."""
         self.frames((1, 6), (1, 6))
         self.take_records(PeerRecord)
         self.frames((1, 7), (1, 9))
@@ -199,7 +206,8 @@ class NoteTests(ReplicaTestCase):
         self.assertEqual(self.take_records(PeerRecord), [])
 
     def test_number_that_no_disk_takes_is_not_written(self) -> None:
-        """The header has more room than the storage; forged frames must not stop the server."""
+        """A number in the header of a frame that the storage has no room for is not written: a forged frame must not
+        stop the server."""
         self.frames((1, (1 << 64) - 1), (1, (1 << 64) - 1))
         self.assertEqual(list(self.replica.log_positions.due_records()), [])
 
@@ -211,7 +219,7 @@ class TellingTests(ReplicaTestCase):
     introduced = False
 
     def begin_at(self, position: int, incarnation: int = 1) -> None:
-        """Start, on what the server before has written, with so many groups on disk."""
+        """Start a server whose storage has `position` groups and the records of the server before."""
         if incarnation > 1:
             written = [*self.records_of_own_storage, *self.take_records(PeerRecord)]
             self.found.peers |= {record.server_id: record for record in written}
@@ -227,7 +235,8 @@ class TellingTests(ReplicaTestCase):
             self.receive(Acquainted(sender, identity_of(2)), state(sender, self.found.incarnation, 0))
 
     def test_only_groups_of_an_admitted_server_are_told(self) -> None:
-        """Starts, and what a server writes that is not admitted, must not hide that as many groups were lost."""
+        """Frames tell only groups that were written while the server was admitted: starts, and groups from before, must
+        not hide that as many groups were lost."""
         self.begin_at(1)
         self.storage.position = 4
         self.assertEqual(self.told(), 0)
@@ -245,7 +254,8 @@ class TellingTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_admission_is_on_disk_before_more_is_told(self) -> None:
-        """After a crash before, the start would tell less than was told, and the server would be refused for ever."""
+        """The admission is on disk before frames tell more: otherwise, after a crash, the next start would tell less
+        than was told, and the server would be refused for ever."""
         self.begin_at(1)
         self.storage.position = 4
         self.hold_syncs = True
@@ -271,18 +281,19 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
 
     def start(self) -> None:
-        """Start with 40 groups, all of them told, be admitted without a message, and write ten more."""
+        """Start with 40 groups, all of which frames have told; be admitted without a message, and write ten more."""
         self.found.peers[2] = PeerRecord(2, identity_of(2), 0, self.position_at_start)
         super().start()
         self.replica.log_positions.is_admitted = True
         self.storage.position = 50
 
     def vouch(self, sender: int) -> None:
-        """A server tells that it takes the frames of this start."""
+        """Let a server tell that it takes the frames of this start."""
         self.receive(Acquainted(sender, identity_of(2)), state(sender, 3, 40))
 
     def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
-        """The frame that was refused was only late."""
+        """A KNOWN_POSITION about an earlier start of this server counts for nothing: the frame that was refused was
+        only late."""
         for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
@@ -291,12 +302,14 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
-        """The word was meant for a storage that had this id before."""
+        """A KNOWN_POSITION about another storage counts for nothing: it was meant for a storage that had this id
+        before."""
         self.receive(KnownPosition(1, b"brandnew", start_number(9, 0), 99))
         self.assertFalse(self.replica.log_positions.is_doubted)
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
-        """One server that knows is enough, however many do not know."""
+        """A server that lacks a part of its storage does not vote, if one other server knows that, however many do
+        not."""
         self.receive(state(1, 3, 51))
         for sender in (3, 4, 5):
             self.vouch(sender)
@@ -307,7 +320,7 @@ class AccusedTests(ReplicaTestCase):
         self.flushLoggedErrors()
 
     def test_late_acquaintance_takes_no_doubt_back(self) -> None:
-        """An ACQUAINTED that was sent before the storage went back says nothing of this start."""
+        """An ACQUAINTED that comes late, sent before the storage went back, does not end the doubt about this start."""
         self.receive(state(1, 3, 51))
         for sender in (3, 4, 5):
             self.vouch(sender)
@@ -323,7 +336,8 @@ class AccusedTests(ReplicaTestCase):
         self.flushLoggedErrors()
 
     def test_late_acquaintance_does_not_hide_words_in_a_row(self) -> None:
-        """A server that lacks something stops, whatever was under way to the server before it."""
+        """A late ACQUAINTED does not end a row of KNOWN_POSITIONs with a later state: a server that lacks something
+        stops."""
         for _ in range(WORDS_BELIEVED - 1):
             self.hear_again_and_again(state(1, 3, 51), 1)
             self.receive(Acquainted(1, identity_of(2)), Acquainted(1, b"brandnew"))
@@ -333,7 +347,7 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
 
     def test_doubt_that_is_not_repeated_ends(self) -> None:
-        """A word of a server in error, which is down when it could take the word back."""
+        """A doubt that is not repeated ends after a time: a server in error may have raised it, and be down since."""
         self.receive(state(1, 3, 51))
         for sender in (3, 4, 5):
             self.vouch(sender)
@@ -352,7 +366,8 @@ class AccusedTests(ReplicaTestCase):
             self.receive(message)
 
     def test_word_that_is_told_again_and_again_stops_the_server(self) -> None:
-        """The line says what was known, what is there, and what to do. A repetition of a frame does not count."""
+        """A later state that is told again and again stops the server, with a line that says what was known, what is
+        there, and what to do. Copies of one frame do not count."""
         for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
             self.start()
             self.hear_again_and_again(message, WORDS_BELIEVED - 1)
@@ -362,7 +377,8 @@ class AccusedTests(ReplicaTestCase):
             self.take(Heard)
 
     def test_word_that_is_told_now_and_then_is_not_believed(self) -> None:
-        """A server in error says many things; one that has refused a frame refuses the following ones, too."""
+        """A later state that is told only now and then is not believed: a server that has refused one frame refuses the
+        following ones, too, and says so each time."""
         for _ in range(4 * WORDS_BELIEVED):
             self.hear_again_and_again(state(1, 3, 51), 1)
             self.advance((SILENCE_PERIODS + 1) * self.settings.alive_seconds)
@@ -371,7 +387,8 @@ class AccusedTests(ReplicaTestCase):
         self.flushLoggedErrors()
 
     def test_word_about_another_copy_takes_no_doubt_back(self) -> None:
-        """Departure 53: it names the present incarnation, and is about a start with another mark."""
+        """Departure 53: a KNOWN_POSITION about another copy, with the present incarnation and another mark, does not
+        end a doubt."""
         self.receive(state(1, 3, 51))
         for sender in (1, 3, 4, 5):
             self.receive(Acquainted(sender, identity_of(2)))
@@ -382,7 +399,8 @@ class AccusedTests(ReplicaTestCase):
         self.flushLoggedErrors()
 
     def test_word_about_another_copy_stops_the_server_when_it_is_repeated(self) -> None:
-        """One of the two storages lacks what the other has voted for, whatever their positions are."""
+        """A repeated KNOWN_POSITION about another copy stops the server: one of the two storages lacks votes of the
+        other, whatever their positions are."""
         word = KnownPosition(1, identity_of(2), start_number(3, 9), 0)
         self.hear_again_and_again(word, WORDS_BELIEVED - 1)
         self.assertEqual(self.failures, [])
@@ -391,7 +409,8 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
 
     def test_server_that_takes_the_storage_again_is_believed(self) -> None:
-        """The first words were wrong: the next frame of the true server takes them back."""
+        """If the next KNOWN_POSITION of a server says that it takes this storage's frames, the earlier ones of it with
+        a later state were wrong, and no longer count."""
         self.hear_again_and_again(state(1, 9, 99), WORDS_BELIEVED - 1)
         for sender in (1, 3, 4, 5):
             self.vouch(sender)

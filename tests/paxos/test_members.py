@@ -61,7 +61,7 @@ class FormTests(SynchronousTestCase):
     @examples(100)
     @given(MEMBERS)
     def test_members_come_back(self, members: Members) -> None:
-        """Decoding gives what was encoded."""
+        """Decoding the form of members gives equal members."""
         self.assertEqual(decode_members(encode_members(members)), members)
 
     @examples(100)
@@ -77,7 +77,8 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(encode_members(found), form)
 
     def test_what_no_change_makes_is_refused(self) -> None:
-        """No voter, a server twice, a leader that only learns, an id that is used again; numbers out of their range."""
+        """Members that no change could make are refused: without a voter, with a server twice, with a leader that only
+        learns, with an id that is used again, or with numbers out of their range."""
         row = (1, True, b"", "")
         for wrong in (
             *((0, 0, -1, (), ()), (0, 0, -1, ((1, False, b"", ""),), ()), (0, 0, -1, (row, row), ())),
@@ -93,12 +94,13 @@ class FormTests(SynchronousTestCase):
 
 
 class FirstViewTests(SynchronousTestCase):
-    """An epoch begins with a view that the change has chosen the leader of."""
+    """An epoch begins with a view whose leader the change has chosen."""
 
     def test_first_view_is_that_of_the_named_leader(self) -> None:
-        """Server 2 is the second of three."""
+        """The first view is led by the server that `first` names: server 2 is the second of three, so it is the second
+        view."""
         self.assertEqual(THREE.first_view, view_of(4, 2))
 
     def test_without_a_name_it_is_the_lowest_id(self) -> None:
-        """As for the founding servers."""
+        """If no server is named, the first view is led by the lowest id, as for the founding servers."""
         self.assertEqual(evolve(THREE, first=-1).first_view, view_of(4, 1))

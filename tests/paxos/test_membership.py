@@ -1,4 +1,4 @@
-"""Sections 2 and 5.1: majorities, and whose turn it is to lead."""
+"""Sections 2 and 5.1: majorities, and the succession of leaders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.paxos.messages import client_update
 
 class MembershipTests(SynchronousTestCase):
     def test_any_two_majorities_share_a_server(self) -> None:
-        """Section 2: floor(N/2) + 1; for even N (G27), too, where it tolerates no more than N - 1 does."""
+        """Section 2: a majority is floor(N/2) + 1, so that any two share a server; for even N, too (G27), where no more
+        failures are tolerated than with N - 1."""
         for n, quorum in {1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4}.items():
             self.assertEqual(Membership(1, Members(range(1, n + 1))).quorum, quorum)
             self.assertGreater(2 * quorum, n)
@@ -28,12 +29,13 @@ class MembershipTests(SynchronousTestCase):
             self.assertTrue(n == 1 or 2 * others > n - 1)
 
     def test_first_view_is_led_by_the_lowest_id(self) -> None:
-        """Departure 26: position (v - 1) mod N of the ids in ascending order."""
+        """Departure 26: view v is led by the server at position (v - 1) mod N of the ids in ascending order, so view 1
+        by the lowest id."""
         membership = Membership(7, Members((9, 3, 7)))
         self.assertEqual([membership.leader_of(view) for view in range(1, 8)], [3, 7, 9, 3, 7, 9, 3])
 
     def test_all_servers_agree_on_the_succession_whatever_order_they_read(self) -> None:
-        """Peers must agree on the leader of a view, not on how the file was written."""
+        """All servers agree on the line of succession, in whatever order the configuration file names them."""
         views = range(1, 20)
         one, other = Membership(1, Members((1, 2, 3, 4))), Membership(4, Members((4, 2, 1, 3)))
         self.assertEqual([one.leader_of(v) for v in views], [other.leader_of(v) for v in views])
@@ -44,13 +46,13 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual([membership.next_led(view) for view in (0, 1, 2, 3, 4, 5)], [2, 2, 5, 5, 5, 8])
 
     def test_view_0_has_no_leader(self) -> None:
-        """View 0 is a placeholder."""
+        """View 0, a placeholder, has no leader."""
         membership = Membership(1, Members((1, 2, 3)))
         self.assertEqual(membership.leader_of(0), NO_LEADER)
         self.assertFalse(membership.i_lead(0))
 
     def test_server_0_is_a_server_like_any_other(self) -> None:
-        """Ids are small integers, 0 among them."""
+        """A server may have the id 0, and leads its views as any other."""
         membership = Membership(0, Members((0, 1, 2, 3)))
         self.assertTrue(membership.i_lead(1))
         self.assertTrue(membership.i_lead(5))
@@ -67,7 +69,8 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual({membership.leader_of(view) for view in range(1, 20)}, {1, 2, 3})
 
     def test_learner_must_be_known_to_a_majority_of_the_voters(self) -> None:
-        """Departure 42: two storages of one id are never both known to so many."""
+        """Departure 42: a new learner is admitted when a majority of the voters knows its storage, so that two storages
+        of one id are never both known to so many."""
         for n, others in {1: 1, 2: 2, 3: 2, 4: 3, 5: 3}.items():
             self.assertEqual(Membership(9, Members(range(n), learners=(9,))).acquaintances, others)
 
@@ -81,19 +84,19 @@ class EpochTests(SynchronousTestCase):
         self.membership.enter(Members((2, 3, 4, 6), epoch=5))
 
     def test_line_of_succession_begins_anew(self) -> None:
-        """View 5.1 is led by the lowest id of epoch 5."""
+        """In a new epoch the line of succession begins anew: view 5.1 is led by the lowest id of epoch 5."""
         views = [view_of(5, number) for number in range(1, 6)]
         self.assertEqual([self.membership.leader_of(view) for view in views], [2, 3, 4, 6, 2])
         self.assertEqual(self.membership.next_led(view_of(5, 1)), view_of(5, 5))
 
     def test_nobody_leads_a_view_of_another_epoch(self) -> None:
-        """The servers of an epoch lead the views of that epoch alone."""
+        """No server leads a view of another epoch than the present one."""
         for view in (0, 1, VIEW_MAX, view_of(4, 1), view_of(5, 0), view_of(6, 0), view_of(6, 1)):
             self.assertEqual(self.membership.leader_of(view), NO_LEADER)
             self.assertFalse(self.membership.i_lead(view))
 
     def test_majority_is_that_of_the_epoch(self) -> None:
-        """Three of four, and server 1 is none of them."""
+        """A majority is one of the present voters: here three of four, without server 1, which is gone."""
         self.assertFalse(self.membership.is_majority((1, 2, 3)))
         self.assertTrue(self.membership.is_majority((2, 3, 6)))
 
@@ -106,11 +109,13 @@ class ChangeTests(ReplicaTestCase):
         self.replica.membership.enter(Members((2, 3, 4, 5, 6), learners=(7,), epoch=1))
 
     def test_table_of_peers_has_the_new_servers(self) -> None:
-        """Servers that stay keep their entries; ids that are gone have none."""
+        """The table of peers follows a change: servers that stay keep their entries, and ids that are gone have
+        none."""
         self.assertEqual([*self.replica.peers.by_id], [3, 4, 5, 6, 7])
 
     def test_handlers_count_by_the_new_majority(self) -> None:
-        """Three votes of five that vote; server 1 and the learner count for nothing."""
+        """Handlers count by the new majority: three of five voters; server 1, which is gone, and the learner count for
+        nothing."""
         replica = self.replica
         handlers = replica.ordering, replica.prepare, replica.election, replica.alive, replica.reads, replica.divergence
         for handler in handlers:
@@ -118,7 +123,7 @@ class ChangeTests(ReplicaTestCase):
             self.assertTrue(handler.is_majority((2, 3, 6)))
 
     def test_new_servers_are_served(self) -> None:
-        """Nothing is refused because a table was made before."""
+        """New servers are served: none is refused because a table was made before the change."""
         self.assertTrue(self.replica.reconciliation.may_serve(6))
         self.assertTrue(self.replica.prepare.allowances[6].is_left(self.clock.seconds()))
         self.assertTrue(self.replica.validity.of_update(client_update(server_id=6)))
@@ -131,7 +136,8 @@ class TellingChangeTests(ReplicaTestCase):
     leader_tells = True
 
     def test_leader_tells_from_five_voters_on(self) -> None:
-        """Four servers do not tell, five do, and four with a learner do not again."""
+        """The leader tells what is ordered from five voters on: four servers do not, five do, and four with a learner
+        do not again."""
         ordering, membership = self.replica.ordering, self.replica.membership
         self.assertIs(ordering.on_majority, None)
         membership.enter(Members((1, 2, 3, 4, 5), epoch=1))

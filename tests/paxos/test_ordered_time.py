@@ -22,7 +22,7 @@ class OrderedTimeTests(SynchronousTestCase):
         self.assertEqual(self.time.execute(100_000, True), 100_000)
 
     def test_first_slot_may_begin_anywhere(self) -> None:
-        """The first step leads from 0 to the present, which is longer than any later step may be."""
+        """The first slot may move the time from 0 to the present, which is longer than any later step may be."""
         self.assertEqual(self.time.execute(1_700_000_000_000, False), 1_700_000_000_000)
         self.assertEqual(self.time.now_ms(), 1_700_000_000_000)
 
@@ -42,7 +42,8 @@ class OrderedTimeTests(SynchronousTestCase):
         self.assertEqual(self.time.now_ms(), 1_805_000)
 
     def test_leaders_time_does_not_go_back_to_its_own_proposals(self) -> None:
-        """A slot takes a while to be ordered, and the leader's time goes on meanwhile."""
+        """The leader's time does not go back to that of its own proposal, although a slot takes a while to be
+        ordered."""
         self.time.execute(5_000, False)
         proposed = self.time.now_ms()
         self.clock.advance(3)
@@ -50,7 +51,7 @@ class OrderedTimeTests(SynchronousTestCase):
         self.assertEqual(self.time.now_ms(), 8_000)
 
     def test_follower_takes_the_leaders_time_over_its_own(self) -> None:
-        """The clock of this server runs twice as fast as the leader's, and has no influence while it follows."""
+        """A follower takes the leader's time over: its own clock, which runs twice as fast here, has no influence."""
         self.time.execute(5_000, False)
         self.clock.advance(2)
         self.time.execute(6_000, False)
@@ -66,7 +67,8 @@ class OrderedTimeTests(SynchronousTestCase):
         self.assertEqual(self.time.now_ms(), 5_000 + TIME_STEP_MS_MAX)
 
     def test_leader_never_proposes_a_longer_step(self) -> None:
-        """Otherwise the slots after an idle day would move the time by hours, and end waits that have just begun."""
+        """A leader never proposes a longer step than a slot may move the time: otherwise slots after an idle day would
+        move it by hours, and end waits that have just begun."""
         self.time.execute(5_000, True)
         self.clock.advance(DAY_SECONDS)
         self.assertEqual(self.time.now_ms(), 5_000 + TIME_STEP_MS_MAX)

@@ -25,38 +25,40 @@ class QueueTestCase(ReplicaTestCase):
 
 class ExecutionTests(QueueTestCase):
     def test_update_bound_twice_runs_once(self) -> None:
-        """Scenario 5, G15 (i): no binding discipline can prevent it, so execution filters."""
+        """Scenario 5, G15 (i): an update that is bound to two slots is executed once, since leaders cannot always
+        prevent the second binding."""
         self.learn(1, ALICE)
         self.learn(2, ALICE, BOB)
         self.assertExecuted([ALICE], [BOB])
 
     def test_update_twice_in_one_batch_runs_once(self) -> None:
-        """G15 (i): within a slot, too."""
+        """G15 (i): an update that is twice in one batch is executed once."""
         self.learn(1, ALICE, ALICE)
         self.assertExecuted([ALICE])
 
     def test_late_update_does_not_turn_back_the_count(self) -> None:
-        """G16: Last_Executed is a maximum."""
+        """G16: an older update that is ordered late does not lower Last_Executed, which is a maximum."""
         self.learn(1, client_update("alice", 5))
         self.learn(2, client_update("alice", 4))
         self.assertExecuted([client_update("alice", 5)], [])
         self.assertEqual(self.data.clients.last_executed.of("alice"), 5)
 
     def test_no_op_moves_the_time_and_nothing_else(self) -> None:
-        """G11: it has no client, no reply, and no entry in Last_Executed."""
+        """G11: a no-op moves the time, and has no client, no reply, and no entry in Last_Executed."""
         self.learn(1, time_ms=70)
         self.assertEqual(self.machine.executed, [(1, 70, [])])
         self.assertEqual(len(self.data.clients.last_executed.timestamps), 0)
 
     def test_time_never_goes_back(self) -> None:
-        """Departure 4: a new leader's clock may be behind; the state machine's time is the highest seen."""
+        """Departure 4: the time never goes back, although a new leader's clock may be behind."""
         self.learn(1, time_ms=70)
         self.learn(2, time_ms=30)
         self.learn(3, time_ms=90)
         self.assertEqual([time_ms for _, time_ms, _ in self.machine.executed], [70, 70, 90])
 
     def test_update_beyond_its_horizon_does_not_run(self) -> None:
-        """Departure 7: it would meet a Last_Executed that was forgotten; its server is told."""
+        """Departure 7: an update beyond its horizon is not executed, since Last_Executed may have forgotten it; its
+        server is told."""
         old = client_update("alice", 1, made_at=0)
         for seq in range(1, 101):
             self.learn(seq)
@@ -65,7 +67,7 @@ class ExecutionTests(QueueTestCase):
         self.assertEqual(self.machine.executed[-1], (101, 0, []))
 
     def test_update_runs_in_the_last_slot_of_its_horizon(self) -> None:
-        """Departure 7: valid for `horizon_slots` slots from where it was made."""
+        """Departure 7: an update is executed up to `horizon_slots` slots after it was made."""
         last = client_update("alice", 1, made_at=0)
         for seq in range(1, 100):
             self.learn(seq)
@@ -73,7 +75,8 @@ class ExecutionTests(QueueTestCase):
         self.assertEqual(self.machine.executed[-1], (100, 0, [last]))
 
     def test_forgotten_client_cannot_run_an_old_update_again(self) -> None:
-        """Departure 7, why safe: whatever is old enough to be forgotten is too old to run."""
+        """Departure 7: an update of a client whose entry in Last_Executed was dropped is too old to be executed
+        again."""
         self.learn(1, ALICE)
         for seq in range(2, 103):
             self.learn(seq)
@@ -85,20 +88,21 @@ class ExecutionTests(QueueTestCase):
 
 class RecordTests(QueueTestCase):
     def test_learned_slot_is_written_lazily(self) -> None:
-        """Reconciliation forces nothing; the record of Local_Aru comes after the slot that it rests on."""
+        """The record of a slot that was learned by reconciliation is lazy, and that of Local_Aru comes after it."""
         before = self.storage.syncs
         self.learn(1, ALICE)
         self.assertEqual(self.storage.records, [OrderedRecord(1, batch(ALICE)), AruRecord(1)])
         self.assertEqual(self.storage.syncs, before)
 
     def test_slot_that_is_on_disk_as_a_proposal_is_not_written_again(self) -> None:
-        """Encoded once, written once."""
+        """A slot whose batch is on disk as a proposal is not written again when it is ordered."""
         self.order(1, ALICE)
         self.assertEqual(self.take_records(OrderedRecord), [])
         self.assertEqual(self.take_records(AruRecord), [AruRecord(1)])
 
     def test_slot_ordered_with_another_value_than_was_accepted_is_written(self) -> None:
-        """A restart must find what was ordered, not what this server had once accepted there."""
+        """A slot that is ordered with another batch than was accepted here is written, so that a restart finds the
+        ordered one."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertSent(accept(2, 1, 1))
         self.learn(1, BOB)
@@ -106,7 +110,7 @@ class RecordTests(QueueTestCase):
         self.assertEqual(self.take_records(AruRecord), [AruRecord(1)])
 
     def test_slot_ordered_behind_a_gap_does_not_move_local_aru(self) -> None:
-        """AruRecord promises every slot up to it."""
+        """A slot that is ordered behind a gap does not raise Local_Aru: an AruRecord promises every slot up to it."""
         self.learn(2, BOB)
         self.assertEqual(self.take_records(OrderedRecord), [OrderedRecord(2, batch(BOB))])
         self.assertEqual(self.take_records(AruRecord), [])
@@ -116,14 +120,15 @@ class ForgettingTests(QueueTestCase):
     settings = evolve(SMALL, history_slots_kept=3)
 
     def test_only_the_recent_past_stays_in_memory(self) -> None:
-        """Settings.history_slots_kept: older slots are read from disk."""
+        """Only the last `history_slots_kept` slots stay in memory; older ones are read from disk."""
         for seq in range(1, 8):
             self.learn(seq, client_update("alice", seq))
         self.assertEqual(sorted(self.data.ordering.global_history.slots), [5, 6, 7])
         self.assertEqual(self.data.ordering.global_history.floor, 4)
 
     def test_large_batches_leave_memory_sooner(self) -> None:
-        """The past is bounded in bytes, too; what is not executed yet is never dropped."""
+        """Large batches leave memory sooner, since old slots are bounded in bytes, too; a slot that is not executed yet
+        is never dropped."""
         self.patch(ordered_update_queue, "HISTORY_BYTES_KEPT", 1_000)
         self.learn(2, client_update("alice", 2, payload=bytes(900)))
         self.learn(1, client_update("alice", 1, payload=bytes(900)))
@@ -136,7 +141,7 @@ class ForgettingTests(QueueTestCase):
 
 class DigestTests(QueueTestCase):
     def test_digest_tells_histories_apart(self) -> None:
-        """DIGEST: equal after the same batches, different after others."""
+        """Digests are equal after the same batches, and differ after others."""
         digests = self.replica.ordered_queue.digests
         self.learn(1, ALICE)
         one = digests.at(1)
@@ -146,7 +151,7 @@ class DigestTests(QueueTestCase):
         self.assertEqual(digests.head, digests.at(2))
 
     def test_digest_tells_executions_apart(self) -> None:
-        """Departure 40: equal batches that came to other outcomes give another digest."""
+        """Departure 40: equal batches whose execution had different outcomes give different digests."""
         alike, unlike = DigestChain(10), DigestChain(10)
         self.machine.outcomes = b"as everywhere"
         self.learn(1, ALICE)
@@ -158,7 +163,8 @@ class DigestTests(QueueTestCase):
 
 class DigestChainTests(SynchronousTestCase):
     def test_digest_depends_on_all_that_came_before(self) -> None:
-        """A chain: the same last batch after another first one gives another digest."""
+        """The digest depends on all batches before: the same last batch after another first one gives another
+        digest."""
         one, other = DigestChain(10), DigestChain(10)
         for chain, first in ((one, b"a"), (other, b"b")):
             chain.extend(first, b"")
@@ -166,7 +172,7 @@ class DigestChainTests(SynchronousTestCase):
         self.assertNotEqual(one.head, other.head)
 
     def test_old_and_future_digests_are_not_known(self) -> None:
-        """Settings.digests_kept."""
+        """A digest is known only of the last `digests_kept` slots."""
         chain = DigestChain(3)
         heads = [chain.head]
         for _ in range(5):

@@ -11,7 +11,7 @@ from pfsb.paxos.messages import PrepareOK
 from pfsb.paxos.part_requests import PATIENCE_MAX, ROOM_AT_FIRST, ROOM_MAX, PartRequests
 
 RESEND = 0.125
-"""A power of two: sums of such times are exact."""
+"""Value of `resend_seconds` in these tests: a power of two, so that sums of such times are exact."""
 
 
 class PartRequestsTestCase(SynchronousTestCase):
@@ -21,7 +21,7 @@ class PartRequestsTestCase(SynchronousTestCase):
         self.promises: dict[int, PrepareOKs] = {}
 
     def promise(self, server_id: int, parts: int) -> None:
-        """Let the first part of a promise be here."""
+        """Let the first part of a promise have arrived."""
         self.promises[server_id] = PrepareOKs(2, 1, parts)
         self.arrive(server_id, 0, 0.0)
 
@@ -41,7 +41,8 @@ class RoomTests(PartRequestsTestCase):
         self.assertEqual(self.ask(0.01), [])
 
     def test_more_are_under_way_as_answers_arrive(self) -> None:
-        """The number doubles in a round, up to a bound: many rounds would take long where a round takes long."""
+        """The number of requests under way doubles in a round trip, up to a bound, so that a long promise takes few
+        rounds."""
         self.promise(1, 1_000)
         under_way, rounds = self.ask(0.0), [ROOM_AT_FIRST]
         for number in range(1, 7):
@@ -77,14 +78,16 @@ class LossTests(PartRequestsTestCase):
         self.assertTrue(self.requests.is_silent(1))
 
     def test_patience_doubles_with_each_failure(self) -> None:
-        """A slow network is not filled with copies."""
+        """The time that an answer may take doubles with each failure, so that a slow network is not filled with
+        copies."""
         self.promise(1, 2)
         asked = [now for now in range(600) if self.ask(now * RESEND)]
         gaps = [later - earlier for earlier, later in pairwise(asked)]
         self.assertEqual(gaps[:5], [1, 2, 4, 8, 8])
 
     def test_patience_follows_the_time_that_answers_take(self) -> None:
-        """Answers take twice `resend_seconds`: after the first of them no copy is asked for."""
+        """The time that an answer may take follows measured times: here answers take twice `resend_seconds`, and after
+        the first of them no copy is asked for."""
         self.promise(1, 4)
         self.assertEqual(self.ask(0.0), [(1, 1), (1, 2), (1, 3)])
         self.assertEqual(self.ask(RESEND), [(1, 1), (1, 2), (1, 3)])
@@ -94,7 +97,8 @@ class LossTests(PartRequestsTestCase):
         self.assertEqual(self.ask(5 * RESEND), [(1, 2), (1, 3)])
 
     def test_patience_is_short_again_when_an_answer_arrives(self) -> None:
-        """Requests are lost by chance: waiting ever longer would not help."""
+        """The time that an answer may take is short again when one arrives: requests are lost by chance, and waiting
+        ever longer would not help."""
         self.promise(1, 3)
         self.assertEqual(self.ask(0.0), [(1, 1), (1, 2)])
         self.arrive(1, 1, 0.0)
@@ -131,7 +135,8 @@ class ChoiceTests(PartRequestsTestCase):
         self.assertEqual(self.ask(0.0), [(2, 1), (2, 2)])
 
     def test_server_that_does_not_answer_comes_last(self) -> None:
-        """A server may be down, and the promises of others make a majority as well."""
+        """A server that does not answer is asked last: it may be down, and the promises of others make a majority as
+        well."""
         self.promise(1, 2)
         self.promise(2, 9)
         now, asked = 0.0, self.ask(0.0)

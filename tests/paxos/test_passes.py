@@ -22,11 +22,12 @@ BOB = client_update("bob", 1)
 
 class DigestTests(SynchronousTestCase):
     def test_empty_list_has_the_digest_of_servers_that_know_of_no_pass(self) -> None:
-        """Zeros in the header of a frame."""
+        """The digest of an empty list is zeros, as in the header of servers that know nothing of passes."""
         self.assertEqual(list_digest({}), NONE)
 
     def test_order_of_the_list_makes_no_difference_and_all_else_does(self) -> None:
-        """Two servers may have been told in another order."""
+        """The digest of a list does not depend on its order, since two servers may have been told in another order; it
+        depends on all else."""
         one, two = batch_digest(b"one"), batch_digest(b"two")
         self.assertEqual(list_digest({1: one, 2: two}), list_digest({2: two, 1: one}))
         lists: list[dict[int, bytes]] = [{}, {1: one}, {2: one}, {1: two}, {1: one, 2: two}]
@@ -48,7 +49,8 @@ class PassTests(ReplicaTestCase):
         self.start()
 
     def test_passed_slot_executes_nothing_and_counts_as_executed(self) -> None:
-        """The updates of the slot must not be executed in a later slot either."""
+        """A passed slot executes none of its updates, which count as executed, so that a later slot does not execute
+        them either."""
         self.start_passing(batch(ALICE))
         self.receive(ordered(3, 1, ALICE))
         self.receive(ordered(3, 2, ALICE, BOB))
@@ -56,13 +58,13 @@ class PassTests(ReplicaTestCase):
         self.assertEqual(self.machine.expired, [ALICE])
 
     def test_slot_with_another_batch_is_executed(self) -> None:
-        """The operator has looked at another batch than the one that was ordered in the end."""
+        """A passed slot that was ordered with another batch than the operator has looked at is executed."""
         self.start_passing(batch(BOB))
         self.receive(ordered(3, 1, ALICE))
         self.assertExecuted([ALICE])
 
     def test_server_that_cannot_execute_a_slot_names_the_command(self) -> None:
-        """One critical line with number and digest of the slot."""
+        """A server that cannot execute a slot logs one critical line with its number and digest."""
         self.start()
         told: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(told.append)
@@ -124,7 +126,8 @@ class ClusterTests(SynchronousTestCase):
             self.cluster.restart(server_id)
 
     def test_cluster_goes_on_when_every_server_passes_the_slot(self) -> None:
-        """The updates of the slot are not executed; all others are."""
+        """When every server passes the slot, the cluster goes on: the updates of the slot are not executed, and all
+        others are."""
         for server_id in self.cluster.ids:
             self.cluster.disk(server_id).passes[2] = self.digest
         self.start(*self.cluster.ids)
@@ -135,7 +138,7 @@ class ClusterTests(SynchronousTestCase):
             self.assertEqual([row[1] for row in self.cluster.executed(server_id)], ["a", "c"])
 
     def test_servers_with_different_lists_refuse_each_other(self) -> None:
-        """A server that has not passed the slot would differ from those that have."""
+        """Servers with different lists of passed slots refuse each other's frames: their states would differ."""
         for server_id in (0, 1):
             self.cluster.disk(server_id).passes[2] = self.digest
         self.start(0, 1)

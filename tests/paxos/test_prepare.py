@@ -36,7 +36,8 @@ BOB = client_update("bob", 1)
 
 
 def whole_promise(case: ReplicaTestCase, leader: int) -> list[PrepareOK]:
-    """All parts of the promise that server 2 or 4 has just begun to send: the first, and those that are asked for."""
+    """All parts of the promise that server 2 or 4 has just begun to send: the first, and the others, which are asked
+    for."""
     (first,) = case.take(PrepareOK)
     for part in range(1, first.parts):
         case.receive(PrepareOK(leader, first.view, (), part, first.parts, first.edition))
@@ -45,7 +46,8 @@ def whole_promise(case: ReplicaTestCase, leader: int) -> list[PrepareOK]:
 
 class ShiftToPreparePhaseTests(ReplicaTestCase):
     def test_prepare_waits_for_the_view_on_disk(self) -> None:
-        """Figure 7, Block A: never two different PREPAREs for one view."""
+        """Figure 7, Block A: a PREPARE waits until its view is on disk, so that there are never two different PREPAREs
+        for one view."""
         self.hold_syncs = True
         self.preinstall(view=2)
         self.assertNotSent(Prepare)
@@ -54,7 +56,7 @@ class ShiftToPreparePhaseTests(ReplicaTestCase):
         self.assertSent(Prepare(2, 2, 0))
 
     def test_own_promise_is_noted(self) -> None:
-        """Figure 7, Block A: Prepare and Prepare_OK[me] are set; the State stays."""
+        """Figure 7, Block A: the leader stores its own PREPARE and PREPARE_OK (Prepare_OK[me]), and its State stays."""
         self.begin_prepare_phase(view=2)
         self.assertEqual(self.data.preparing.prepare, Prepare(2, 2, 0))
         self.assertTrue(self.data.preparing.prepare_oks[2].complete)
@@ -62,7 +64,7 @@ class ShiftToPreparePhaseTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
 
     def test_prepare_carries_the_leaders_local_aru(self) -> None:
-        """Figure 7, Block A: what is below needs no report."""
+        """Figure 7, Block A: a PREPARE carries the leader's Local_Aru; slots up to it need no report."""
         self.receive(reply(3, ordered(3, 1, ALICE)))
         self.preinstall(view=2)
         self.assertSent(Prepare(2, 2, 1))
@@ -70,7 +72,8 @@ class ShiftToPreparePhaseTests(ReplicaTestCase):
 
 class PrepareTests(ReplicaTestCase):
     def test_promise_is_sent_when_the_view_is_on_disk(self) -> None:
-        """Figure 7, Block B, and Figure 9, Block B: the promise outlives a crash, or is not made."""
+        """Figure 7, Block B, and Figure 9, Block B: a promise is sent when the view is on disk, so that it outlives a
+        crash."""
         self.hold_syncs = True
         self.receive(prepare(1, 1))
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
@@ -80,19 +83,21 @@ class PrepareTests(ReplicaTestCase):
         self.assertSent(PrepareOK(2, 1, (), edition=1), to=1)
 
     def test_repeated_prepare_gets_the_same_promise(self) -> None:
-        """Section 5.9: receiver-driven; between building and sending nothing older can have been accepted (G7)."""
+        """Section 5.9: a repeated PREPARE gets the same promise: since it was built nothing of an older view can have
+        been accepted (G7)."""
         self.receive(prepare(1, 1))
         self.advance(self.settings.resend_seconds)
         self.receive(prepare(1, 1))
         self.assertEqual(self.take(PrepareOK), [PrepareOK(2, 1, (), edition=1)] * 2)
 
     def test_copies_of_a_prepare_are_not_each_answered(self) -> None:
-        """Departure 37: a promise may be a thousand times as large as the PREPARE that asks for it."""
+        """Departure 37: copies of a PREPARE that come at once are not all answered: a promise may be a thousand times
+        as large."""
         self.receive(*[prepare(1, 1)] * 100)
         self.assertEqual(len(self.take(PrepareOK)), 1)
 
     def test_prepare_that_a_proof_has_overtaken_is_answered(self) -> None:
-        """Scenario 3, G7: the view was installed by VC_PROOF, and still needs this promise."""
+        """Scenario 3, G7: a PREPARE is answered although its view was installed by a VC_PROOF that has overtaken it."""
         self.receive(vc_proof(1, 1))
         self.receive(prepare(1, 1))
         self.assertSent(PrepareOK(2, 1, (), edition=1), to=1)
@@ -107,13 +112,15 @@ class PrepareTests(ReplicaTestCase):
         self.assertSent(PrepareOK(2, 3, (GloballyOrderedUpdate(2, 1, batch(ALICE)),), edition=1), to=3)
 
     def test_follower_watches_the_leader_that_it_has_promised_to(self) -> None:
-        """G5: the timer starts at every installation."""
+        """G5: a follower starts its Progress_Timer when it installs a view, and so watches the leader that it has
+        promised to."""
         self.receive(prepare(1, 1))
         self.take(PrepareOK)
         self.assertTrue(self.replica.progress_timer.running)
 
     def test_own_queue_is_dropped(self) -> None:
-        """Figure 9, Block B: a non-leader queues nothing; what it answers for is pending."""
+        """Figure 9, Block B: a server that begins to follow empties its queue; updates of its own clients are
+        pending."""
         self.introduce(client_update("carol", 1, server_id=2))
         self.assertEqual(len(self.replica.update_queue), 1)
         self.receive(prepare(1, 1))
@@ -126,7 +133,8 @@ class DataListTests(ReplicaTestCase):
     starts = False
 
     def with_history(self) -> None:
-        """Slot 1 accepted in view 1, nothing in 2, 3 ordered, 4 accepted in view 3; view 3 is installed."""
+        """Make a history: slot 1 accepted in view 1, nothing in 2, 3 ordered, 4 accepted in view 3; view 3 is
+        installed."""
         self.found.last_attempted = self.found.last_installed = 3
         self.found.accepted = [
             Accepted(1, 1, batch(ALICE)),
@@ -138,7 +146,8 @@ class DataListTests(ReplicaTestCase):
         self.assertSent(view_change(2, 6))
 
     def test_every_slot_above_the_leaders_aru_is_reported(self) -> None:
-        """Figure 8, Block A: the ordered update, else the latest accepted proposal; nothing for an empty slot."""
+        """Figure 8, Block A: for each slot above the leader's aru a data list has the ordered update, or else the
+        latest accepted proposal; an empty slot is left out."""
         self.with_history()
         self.receive(prepare(1, 6))
         (promise,) = self.take(PrepareOK)
@@ -149,7 +158,7 @@ class DataListTests(ReplicaTestCase):
         self.assertEqual([e.view for e in promise.data_list if isinstance(e, Proposal)], [1, 3])
 
     def test_what_the_leader_has_is_left_out(self) -> None:
-        """Figure 8, Block A."""
+        """Figure 8, Block A: slots up to the leader's Local_Aru are left out of the data list."""
         self.with_history()
         self.receive(prepare(1, 6, local_aru=3))
         (promise,) = self.take(PrepareOK)
@@ -172,7 +181,8 @@ class DataListTests(ReplicaTestCase):
             self.assertLessEqual(sum(len(e.batch.data) for e in part.data_list), SMALL.frame_data_bytes_max)
 
     def test_proposal_learned_from_a_report_is_reported_on(self) -> None:
-        """A would-be leader knows more than it has accepted: to report too much is safe, too little is not."""
+        """A server that was about to lead reports also proposals that it learned from others' reports: to report too
+        much is safe, too little is not."""
         self.with_history()
         self.expire_nothing()
         self.preinstall(view=7)
@@ -201,20 +211,23 @@ class TablingTests(ReplicaTestCase):
         self.assertEqual(self.data.ordering.global_history.floor, 2)
 
     def test_view_is_installed_but_the_answer_waits(self) -> None:
-        """G19: a data list that starts above the leader's aru plus one is a safety violation."""
+        """G19: a leader that lacks slots gets no promise, though the view is installed: a data list that does not begin
+        right above the leader's Local_Aru would break safety."""
         self.receive(prepare(1, 1, local_aru=1))
         self.assertEqual(self.data.views.last_installed, 1)
         self.assertNotSent(PrepareOK)
 
     def test_answer_follows_when_the_leader_has_caught_up(self) -> None:
-        """Departure 6: the leader's repeated PREPARE carries a higher aru."""
+        """Departure 6: a server that is ahead answers the PREPARE when the leader has caught up: the repeated PREPARE
+        carries a higher aru."""
         self.receive(prepare(1, 1, local_aru=1))
         self.receive(prepare(1, 1, local_aru=2))
         (promise,) = self.take(PrepareOK)
         self.assertEqual([e.seq for e in promise.data_list], [3, 4, 5])
 
     def test_leader_far_behind_reconciles_before_it_gets_an_answer(self) -> None:
-        """Departure 6: a PREPARE_OK is bounded, even while the slots are still in memory."""
+        """Departure 6: a leader that is far behind gets no answer before it has reconciled, even while the slots are
+        still in memory here: a PREPARE_OK is bounded."""
         for seq in range(6, 12):
             self.receive(reply(3, ordered(3, seq, client_update("alice", seq))))
         self.replica.data.ordering.global_history.floor = 0
@@ -222,7 +235,7 @@ class TablingTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_leader_in_its_prepare_phase_catches_up(self) -> None:
-        """G19: it may reconcile, and asks again with what it has then."""
+        """G19: a leader in its Prepare phase may reconcile, and then repeats its PREPARE with a higher Local_Aru."""
         self.begin_prepare_phase(view=2)
         self.receive(reply(3, ordered(3, 6, client_update("alice", 6))))
         self.advance(0.1)
@@ -232,7 +245,8 @@ class TablingTests(ReplicaTestCase):
 
 class PrepareOKTests(ReplicaTestCase):
     def test_majority_of_promises_prepares_the_view(self) -> None:
-        """Figure 7, Block C, and Figure 8, Block B: the leader's own promise counts."""
+        """Figure 7, Block C, and Figure 8, Block B: a majority of promises prepares the view, the leader's own
+        included."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -240,14 +254,14 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_repeated_promise_counts_once(self) -> None:
-        """Figure 5 C."""
+        """Figure 5 C: a promise that is repeated counts once."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2))
         self.receive(prepare_ok(3, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
 
     def test_half_a_promise_does_not_count(self) -> None:
-        """G28: the parts that lack may hold what was chosen."""
+        """G28: a promise of which parts are missing does not count, since these may hold what was chosen."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2))
         self.receive(prepare_ok(4, 2, part=0, parts=2))
@@ -257,7 +271,7 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_highest_view_of_all_reports_is_proposed_again(self) -> None:
-        """Figure 7, Block C: the data lists bind the new leader."""
+        """Figure 7, Block C: of all reports for a slot, the proposal of the highest view is proposed again."""
         self.begin_prepare_phase(view=7)
         self.receive(prepare_ok(3, 7, proposal(3, 3, 1, BOB)))
         self.receive(prepare_ok(4, 7, proposal(1, 1, 1, ALICE)))
@@ -265,20 +279,22 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertSent(accept(2, 7, 1))
 
     def test_report_is_not_a_vote(self) -> None:
-        """Learning of a proposal puts nothing on disk: this server has not accepted it."""
+        """A proposal that a leader learns from a report is not written to its disk: it has not accepted the
+        proposal."""
         self.begin_prepare_phase(view=7)
         self.receive(prepare_ok(3, 7, proposal(3, 3, 1, BOB)))
         self.assertEqual(self.take_records(ProposalRecord), [])
         self.assertNotSent(Accept)
 
     def test_ordered_entries_are_executed_at_once(self) -> None:
-        """Scenario 7, G13: all missing slots arrive as ordered ones."""
+        """Scenario 7, G13: slots that a data list reports as ordered are executed at once."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2, ordered(3, 1, ALICE), ordered(3, 2, BOB)))
         self.assertExecuted([ALICE], [BOB])
 
     def test_leader_goes_on_above_what_it_learned(self) -> None:
-        """Scenario 6, G1: no server is asked to accept another value in a slot that is ordered."""
+        """Scenario 6, G1: a leader proposes above the slots that it has learned as ordered, and asks no server to
+        accept another batch in them."""
         self.introduce(client_update("carol", 1, server_id=2))
         self.lead(2, ordered(3, 1, ALICE))
         self.assertSent(proposal(2, 2, 2, client_update("carol", 1, server_id=2)))
@@ -289,7 +305,7 @@ class ContestedSlotTests(ReplicaTestCase):
     """Departure 39: promises that report different batches of one view for one slot."""
 
     def contest(self) -> None:
-        """Servers 3 and 4, which make a majority with this server, report different batches of view 3 in slot 1."""
+        """Let servers 3 and 4, which make a majority with this server, report different batches of view 3 in slot 1."""
         self.replica.perform(self.replica.election.suspect)
         self.take(ViewChange)
         self.begin_prepare_phase(view=7)
@@ -306,7 +322,8 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertSent(accept(2, 7, 1))
 
     def test_leader_waits_while_each_batch_may_have_been_chosen(self) -> None:
-        """With servers 1 and 5, of which nothing is known, either batch may have a majority."""
+        """A leader waits while each of two batches may have been chosen: servers 1 and 5, of which nothing is known,
+        could give either a majority."""
         self.contest()
         self.assertEqual(self.replica.ordering.contradictions, 1)
         self.assertWaits()
@@ -314,26 +331,29 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertWaits()
 
     def test_batch_that_a_majority_may_have_accepted_is_proposed(self) -> None:
-        """Not the one that was learned first."""
+        """The batch that a majority may have accepted is proposed, even if the other one was learned first."""
         self.contest()
         self.receive(prepare_ok(5, 7, proposal(3, 3, 1, ALICE)))
         self.assertProposed(ALICE)
 
     def test_report_of_an_earlier_view_counts(self) -> None:
-        """The batch may have been chosen in that view, and proposed again in the later one."""
+        """A report of the batch from an earlier view counts, too: it may have been chosen there, and proposed again in
+        the later view."""
         self.contest()
         self.receive(prepare_ok(5, 7, proposal(1, 1, 1, ALICE)))
         self.assertProposed(ALICE)
 
     def test_one_of_them_is_proposed_if_none_was_chosen(self) -> None:
-        """Two servers of five hold no batch of that slot, so neither has a majority."""
+        """If neither of two batches can have been chosen, one of them is proposed: here two servers of five hold no
+        batch of that slot."""
         self.contest()
         self.receive(prepare_ok(5, 7))
         self.assertIs(self.data.server.state, State.REG_LEADER)
         self.assertEqual((len(self.take(Proposal)), len(self.take(Accept))), (1, 1))
 
     def test_votes_tell_of_servers_that_have_not_promised(self) -> None:
-        """Servers 1 and 5 have voted for the batch that server 4 reports."""
+        """Votes of servers that have not promised count: servers 1 and 5 have voted for the batch that server 4
+        reports."""
         self.follow(view=3)
         for voter in (1, 5):
             self.receive(accept(voter, 3, 1, of=[batch(ALICE)]))
@@ -341,21 +361,22 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertProposed(ALICE)
 
     def test_slot_that_is_ordered_is_contested_no_more(self) -> None:
-        """Server 5 has executed it."""
+        """A contested slot that server 5 has executed, and reports as ordered, is contested no more."""
         self.contest()
         self.receive(prepare_ok(5, 7, ordered(5, 1, BOB)))
         self.assertIs(self.data.server.state, State.REG_LEADER)
         self.assertExecuted([BOB])
 
     def test_batch_of_a_later_view_ends_the_contest(self) -> None:
-        """The batch of the latest view binds the new leader, whatever was accepted in earlier ones."""
+        """A batch of a later view ends the contest between two batches of one view for a slot: the latest view binds
+        the new leader."""
         self.contest()
         carol = client_update("carol", 1)
         self.receive(prepare_ok(5, 7, proposal(5, 5, 1, carol)))
         self.assertProposed(carol)
 
     def test_own_report_counts(self) -> None:
-        """This server has accepted the batch itself, before it began to prepare the view."""
+        """The batch that this server has accepted itself, before it began to prepare the view, counts as a report."""
         self.follow(view=3)
         self.receive(proposal(3, 3, 1, ALICE))
         self.take(Accept)
@@ -365,7 +386,8 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertProposed(ALICE)
 
     def test_parts_of_a_further_promise_are_asked_for(self) -> None:
-        """Else a long promise would come as slowly as the PREPARE is repeated."""
+        """While a slot is contested, the parts of a further promise are asked for: otherwise they would come only with
+        each repeated PREPARE."""
         self.contest()
         self.receive(prepare_ok(5, 7, part=0, parts=2))
         self.assertWaits()
@@ -374,7 +396,7 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertProposed(ALICE)
 
     def test_next_view_begins_anew(self) -> None:
-        """A contest is forgotten with its view; the batch that was learned first is still held."""
+        """A contest is forgotten when the next view begins; the slot still holds the batch that was learned first."""
         self.contest()
         self.replica.perform(self.replica.election.suspect)
         self.take(ViewChange)
@@ -386,13 +408,14 @@ class ContestedSlotTests(ReplicaTestCase):
 
 
 class MixedPartsTests(ReplicaTestCase):
-    """One promise, cut anew after a crash of its sender, must not be pieced together from two cuts."""
+    """Parts of a promise that was cut anew after a crash of its sender must not be put together with parts of the
+    former cut."""
 
     starts = False
 
     def promise_of_server_4(self, life: int, installed: int, leaders_aru: int) -> list[PrepareOK]:
-        """The answer to PREPARE(2) of one incarnation of server 4, whose disk has four slots that were accepted in view
-        1."""
+        """The parts of the answer to PREPARE(2) of one incarnation of server 4, whose disk has four slots that were
+        accepted in view 1."""
         self.server_id = 4
         self.found = Recovered(identity_of(4), life, last_attempted=installed, last_installed=installed)
         self.found.accepted = [
@@ -454,7 +477,8 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         return evolve(PrepareOK(1, 6, (), part, 5, 1), **other)
 
     def test_each_prepare_is_answered_with_the_next_part(self) -> None:
-        """All parts come in the end to a leader that only repeats its PREPARE, whichever are lost."""
+        """Each repeated PREPARE is answered with the next part, so that a leader that only repeats it gets all parts in
+        the end, whichever are lost."""
         self.promise_of_five_parts()
         sent = self.parts_sent()
         for _ in range(6):
@@ -470,7 +494,7 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         self.assertEqual(self.parts_sent(), [2, 1])
 
     def test_parts_wait_for_the_view_on_disk(self) -> None:
-        """A part is a promise like the whole: it leaves when the view is on disk."""
+        """Each part of a promise leaves only when the view is on disk, as the whole would."""
         self.promise_of_five_parts(hold_syncs=True)
         self.receive(self.wanted(2))
         self.assertNotSent(PrepareOK)
@@ -478,14 +502,14 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         self.assertEqual(self.parts_sent(), [0, 2])
 
     def test_parts_of_another_promise_are_not_sent(self) -> None:
-        """The leader asks for parts of another incarnation's promise, or of one cut otherwise."""
+        """A request for a part of another incarnation's promise, or of one that was cut otherwise, is not answered."""
         self.promise_of_five_parts()
         self.take(PrepareOK)
         self.receive(self.wanted(2, edition=2), self.wanted(2, parts=3))
         self.assertNotSent(PrepareOK)
 
     def test_requests_for_another_view_are_discarded(self) -> None:
-        """4 D4: a deposed leader asks, whose view is over."""
+        """Figure 4 D4: a request for a part of another view, as of a deposed leader, is discarded."""
         self.promise_of_five_parts()
         self.take(PrepareOK)
         self.receive(self.wanted(2, view=1))
@@ -493,7 +517,7 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         self.assertEqual(self.replica.discarded, {"4 D4": 1})
 
     def test_request_for_a_new_part_starts_the_progress_timer_again(self) -> None:
-        """The leader gets somewhere; with a repeated request alone it does not."""
+        """A request for a part that was not asked for before restarts the Progress_Timer; a repeated one does not."""
         self.promise_of_five_parts()
         self.take(PrepareOK)
         seconds = self.data.timers.progress_seconds
@@ -509,7 +533,7 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 7)))
 
     def test_requests_without_end_are_not_answered_without_end(self) -> None:
-        """Departure 37: each peer has an allowance of bytes."""
+        """Departure 37: requests for parts are answered up to the peer's allowance of bytes."""
         self.promise_of_five_parts()
         self.take(PrepareOK)
         self.replica.prepare.allowances[1] = Allowance(300)
@@ -521,7 +545,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
     """Departure 47: a new leader asks for the parts that it lacks."""
 
     def asked(self) -> list[tuple[int | None, int]]:
-        """(server, part) of the requests since the last call."""
+        """(server, part) of the requests for parts since the last call."""
         found = [(s.to, s.message.part) for s in self.transport.sent if isinstance(s.message, PrepareOK)]
         self.take(PrepareOK)
         self.transport.sent.clear()
@@ -548,7 +572,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 2)))
 
     def test_prepare_goes_only_to_those_of_whom_nothing_has_come(self) -> None:
-        """A server whose promise is on its way is not asked for it anew."""
+        """A PREPARE is repeated only to servers from which no part of a promise has come."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2, part=0, parts=9))
         self.receive(prepare_ok(4, 2, part=0, parts=9))
@@ -564,7 +588,8 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 2)))
 
     def test_silent_server_is_sent_the_prepare_again(self) -> None:
-        """The server may have crashed: its next incarnation promises anew, and only a PREPARE begins that."""
+        """A server that leaves requests unanswered is sent the PREPARE again: it may have crashed, and the promise of
+        its next incarnation begins with a PREPARE."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2, part=0, parts=2))
         self.take(PrepareOK)
@@ -575,7 +600,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 2)))
 
     def test_new_part_starts_the_progress_timer_again(self) -> None:
-        """A long promise may take as long as it arrives; one whose parts repeat may not."""
+        """Each new part of a long promise restarts the Progress_Timer; a repeated one does not."""
         self.begin_prepare_phase(view=2)
         seconds = self.data.timers.progress_seconds
         for part in (0, 1, 2):
@@ -591,7 +616,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
 
 class ShiftToRegLeaderTests(ReplicaTestCase):
     def test_new_leader_says_so_at_once(self) -> None:
-        """Departure 18: other servers forward their pending updates when they hear the new leader."""
+        """Departure 18: a new leader sends an ALIVE at once, at which other servers forward their pending updates."""
         self.ignore_periodic = False
         self.transport.sent.clear()
         self.lead(view=2)
@@ -599,7 +624,7 @@ class ShiftToRegLeaderTests(ReplicaTestCase):
         self.transport.sent.clear()
 
     def test_what_it_answers_for_is_proposed(self) -> None:
-        """Figure 9, Block A: pending updates that no slot holds are queued, then proposed."""
+        """Figure 9, Block A: pending updates of the new leader that no slot holds are queued, and then proposed."""
         carol = client_update("carol", 1, server_id=2)
         self.introduce(carol)
         self.lead(view=2)
@@ -607,7 +632,7 @@ class ShiftToRegLeaderTests(ReplicaTestCase):
         self.assertSent(accept(2, 2, 1))
 
     def test_what_a_slot_holds_is_not_proposed_twice(self) -> None:
-        """Figure 13 C and D: bound in slot 1, so not queued for slot 2 (G15 ii)."""
+        """Figure 13 C and D: an update that is bound in slot 1 is not queued for slot 2 (G15 ii)."""
         carol = client_update("carol", 1, server_id=2)
         self.introduce(carol)
         self.lead(2, proposal(1, 1, 1, carol))
@@ -615,12 +640,12 @@ class ShiftToRegLeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_last_proposed_starts_at_local_aru(self) -> None:
-        """Figure 9, Block A."""
+        """Figure 9, Block A: Last_Proposed of a new leader starts at Local_Aru."""
         self.receive(reply(3, ordered(3, 1, ALICE)))
         self.lead(view=2)
         self.assertEqual(self.data.ordering.last_proposed, 1)
 
     def test_timer_runs_at_the_leader_too(self) -> None:
-        """G5, G8: a leader that makes no progress suspects itself."""
+        """G5, G8: the Progress_Timer runs at a leader, too, which suspects itself if it makes no progress."""
         self.lead(view=2)
         self.assertTrue(self.replica.progress_timer.running)

@@ -29,7 +29,7 @@ class ProposalTests(ReplicaTestCase):
         self.follow(view=1)
 
     def test_proposal_is_accepted_when_it_is_on_disk(self) -> None:
-        """Figure 10, Block B: apply, sync, ACCEPT to all."""
+        """Figure 10, Block B: a follower stores a proposal, forces it to disk, and sends its ACCEPT to all."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertEqual(self.take_records(ProposalRecord), [ProposalRecord(1, 1, batch(ALICE))])
@@ -38,7 +38,8 @@ class ProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_proposal_is_not_its_leaders_vote(self) -> None:
-        """Departure 2: the leader votes by an explicit ACCEPT, after its own disk."""
+        """Departure 2: a PROPOSAL does not count as its leader's vote, which is an explicit ACCEPT after the leader's
+        own disk write."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertSent(accept(2, 1, 1))
         slot = self.data.ordering.global_history.get(1)
@@ -46,14 +47,16 @@ class ProposalTests(ReplicaTestCase):
         self.assertEqual(set(slot.voters[1]), {2})
 
     def test_repeated_proposal_is_answered_again_and_not_written_again(self) -> None:
-        """Section 5.9 and G18: the first ACCEPT may be lost."""
+        """Section 5.9 and G18: a repeated proposal is answered by another ACCEPT, since the first one may be lost, and
+        is not written again."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertEqual(self.take(Accept), [self.named(accept(2, 1, 1))] * 2)
         self.assertEqual(len(self.take_records(ProposalRecord)), 1)
 
     def test_repetition_is_not_answered_before_the_first_is_on_disk(self) -> None:
-        """G18: an ACCEPT is repeated only if the first one is durable, which the gate ensures."""
+        """G18: a repeated proposal is not answered before the record of the first is on disk, which the gate
+        ensures."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, ALICE))
         self.receive(proposal(1, 1, 1, ALICE))
@@ -62,7 +65,8 @@ class ProposalTests(ReplicaTestCase):
         self.assertEqual(self.take(Accept), [self.named(accept(2, 1, 1))])
 
     def test_executed_slot_is_answered_without_a_write(self) -> None:
-        """G18: the value is the same; answering helps a leader that has missed votes."""
+        """G18: a proposal for an executed slot with the same batch is answered without a write, which helps a leader
+        that has missed votes."""
         self.receive(reply(3, ordered(3, 1, ALICE)))
         self.storage.records.clear()
         self.receive(proposal(1, 1, 1, ALICE))
@@ -78,7 +82,7 @@ class ProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 8))
 
     def test_vote_makes_the_majority_when_the_others_came_first(self) -> None:
-        """G6, G17: readiness is tested when the proposal arrives, too."""
+        """G6, G17: a follower's own vote may make the majority when the votes of others came before the proposal."""
         self.receive(accept(1, 1, 1, of=[batch(ALICE)]))
         self.receive(accept(3, 1, 1, of=[batch(ALICE)]))
         self.assertExecuted()
@@ -87,7 +91,8 @@ class ProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_newer_view_takes_the_place_of_an_older_proposal(self) -> None:
-        """Figure 5 D: on disk, too, since later promises report it."""
+        """Figure 5 D: a proposal of a newer view replaces that of an older one, on disk, too, since later promises
+        report it."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.assertSent(accept(2, 1, 1))
         self.expire_progress_timer()
@@ -107,13 +112,14 @@ class SendProposalTests(ReplicaTestCase):
             self.receive(accept(other, 2, *seqs))
 
     def test_client_update_is_proposed_at_once(self) -> None:
-        """Figure 11, Block A: no fixed delay."""
+        """Figure 11, Block A: a client's update is proposed at once, without a fixed delay."""
         self.introduce(own("carol"))
         self.assertSent(proposal(2, 2, 1, own("carol")))
         self.assertSent(accept(2, 2, 1))
 
     def test_proposal_leaves_early_and_the_leaders_vote_does_not(self) -> None:
-        """Departure 2: the leader's disk works in parallel with the others'."""
+        """Departure 2: a PROPOSAL leaves before it is on the leader's disk, and the leader's vote does not, so that the
+        disks of all servers work at the same time."""
         self.hold_syncs = True
         self.introduce(own("carol"))
         self.assertSent(proposal(2, 2, 1, own("carol")))
@@ -123,7 +129,7 @@ class SendProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 2, 1))
 
     def test_what_waits_in_one_turn_is_one_batch(self) -> None:
-        """Departure 4, section 7.3: several updates share a number."""
+        """Departure 4, section 7.3: updates that come in one turn share one batch and one sequence number."""
         self.introduce(own("carol"), own("dave"))
         self.assertSent(proposal(2, 2, 1, own("carol"), own("dave")))
         self.assertSent(accept(2, 2, 1))
@@ -137,7 +143,8 @@ class SendProposalTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_execution_opens_the_window(self) -> None:
-        """Figure 10 D: what has waited is proposed, and in one batch."""
+        """Figure 10 D: executing a slot opens the window, and all updates that have waited are proposed in one
+        batch."""
         for n in range(6):
             self.introduce(own(f"c{n}"))
         self.take(Proposal)
@@ -147,20 +154,21 @@ class SendProposalTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_batch_carries_the_leaders_clock(self) -> None:
-        """Departure 4: state machines have no clock of their own."""
+        """Departure 4: a batch carries the time of the leader's clock, since state machines have no clock of their
+        own."""
         self.clock.advance(0.05)
         self.introduce(own("carol"))
         self.assertSent(proposal(2, 2, 1, own("carol"), time_ms=50))
         self.assertSent(accept(2, 2, 1))
 
     def test_large_queue_is_cut_into_batches(self) -> None:
-        """A proposal fits a frame."""
+        """A large queue is cut into batches that fit a proposal."""
         self.introduce(*(own(f"c{n}", payload=bytes(90)) for n in range(3)))
         self.assertEqual([len(p.batch.open()[1]) for p in self.take(Proposal)], [1, 1, 1])
         self.take(Accept)
 
     def test_slot_that_was_learned_is_passed_over(self) -> None:
-        """G1: a loop, not a recursion that falls through; nothing is proposed for an ordered number."""
+        """G1: a slot that the leader has learned as ordered is passed over, and nothing is proposed for it."""
         self.receive(reply(3, ordered(3, 2, BOB)))
         self.introduce(own("carol"))
         self.introduce(own("dave"))
@@ -169,7 +177,7 @@ class SendProposalTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_leader_that_steps_down_proposes_no_more(self) -> None:
-        """G23: re-sending ends with the State that called for it."""
+        """G23: a leader that steps down repeats no proposals."""
         self.introduce(own("carol"))
         self.take(Proposal)
         self.take(Accept)
@@ -180,7 +188,7 @@ class SendProposalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
 
     def test_time_is_ordered_when_asked_for(self) -> None:
-        """Departure 4: a no-op that carries the clock, when nothing else is under way."""
+        """Departure 4: when nothing is under way, `propose_time` proposes a no-op that carries the time."""
         self.clock.advance(0.05)
         self.replica.perform(self.replica.proposals.propose_time)
         self._after_event()
@@ -188,7 +196,7 @@ class SendProposalTests(ReplicaTestCase):
         self.assertSent(accept(2, 2, 1))
 
     def test_time_travels_with_updates_that_are_under_way(self) -> None:
-        """One no-op at a time is enough."""
+        """When updates or a no-op are under way, `propose_time` proposes nothing more."""
         self.introduce(own("carol"))
         self.take(Proposal)
         self.take(Accept)
@@ -199,20 +207,20 @@ class SendProposalTests(ReplicaTestCase):
 
 class HoleTests(ReplicaTestCase):
     def test_hole_below_a_known_proposal_is_filled_with_a_no_op(self) -> None:
-        """Scenario 4, G11: slot 2 is known, slot 1 is empty, and no update waits."""
+        """Scenario 4, G11: an empty slot 1 below a known slot 2 is filled with a no-op, though no update waits."""
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1), proposal(2, 2, 2, ALICE)])
         self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1, 2))])
 
     def test_update_that_waits_comes_above_the_known_slots(self) -> None:
-        """G11: a re-forwarded update must not be put below the slot where it is bound already."""
+        """G11: an update that waits is put above the known slots, in one of which it may be bound already."""
         self.introduce(own("carol"))
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.assertEqual([(p.seq, p.batch) for p in self.take(Proposal)][2], (3, batch(own("carol"))))
         self.take(Accept)
 
     def test_re_forwarded_update_is_not_bound_again(self) -> None:
-        """Scenario 8, G15: bound at 2, sent again by its origin: still one slot."""
+        """Scenario 8, G15: an update that is bound in slot 2 and sent again by its server keeps that one slot."""
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.take(Proposal)
         self.take(Accept)
@@ -220,7 +228,7 @@ class HoleTests(ReplicaTestCase):
         self.assertNotSent(Proposal)
 
     def test_slots_beyond_the_window_wait_for_execution(self) -> None:
-        """Section 5.10: constrained slots keep to the window like all others."""
+        """Section 5.10: known slots beyond the window wait for execution, as all others do."""
         self.lead(2, *(proposal(1, 1, seq, client_update(f"c{seq}")) for seq in range(1, 7)))
         self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3, 4])
         self.take(Accept)
@@ -230,7 +238,8 @@ class HoleTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_vote_of_the_new_leader_goes_to_disk_under_the_new_view(self) -> None:
-        """Figure 11 A: what was reported becomes a proposal of this view, and is accepted here as such."""
+        """Figure 11 A: a new leader writes a reported batch to disk as a proposal of its own view, before its vote for
+        it leaves."""
         self.lead(7, proposal(1, 1, 1, ALICE))
         self.assertSent(proposal(2, 7, 1, ALICE))
         self.assertSent(accept(2, 7, 1))
@@ -238,10 +247,10 @@ class HoleTests(ReplicaTestCase):
 
 
 class SkippedTests(ReplicaTestCase):
-    """FAULT SKIP: a leader leaves a number out, for the next leader to find."""
+    """FAULT SKIP: a leader leaves a slot out, for the next leader to find."""
 
     def test_skipped_number_stays_empty(self) -> None:
-        """FAULT SKIP: the leader leaves out a sequence number (docs/operating.rst)."""
+        """FAULT SKIP: the leader leaves out one sequence number, whose slot stays empty (docs/operating.rst)."""
         self.replica.proposals.skipped.add(1)
         self.lead(view=2)
         self.introduce(own("carol"))
@@ -249,21 +258,24 @@ class SkippedTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_number_that_an_older_view_has_used_is_not_skipped(self) -> None:
-        """A batch that may have been chosen is proposed again, even in a slot that is to be left out."""
+        """A slot that holds a batch of an older view, which may have been chosen, is not left out: the batch is
+        proposed again."""
         self.replica.proposals.skipped.add(1)
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1, ALICE)])
         self.take(Accept)
 
     def test_hole_below_what_is_known_is_not_skipped(self) -> None:
-        """G11: only a fresh number is left out, or a cluster that is told to skip it everywhere would stop for ever."""
+        """G11: an empty slot below a known one is filled, and not left out: otherwise a cluster whose servers all leave
+        out that slot would stand still for ever."""
         self.replica.proposals.skipped.add(1)
         self.lead(2, proposal(1, 1, 2, ALICE))
         self.assertEqual(self.take(Proposal), [proposal(2, 2, 1), proposal(2, 2, 2, ALICE)])
         self.take(Accept)
 
     def test_nobody_votes_in_an_older_view_for_what_it_only_heard_of(self) -> None:
-        """S1: an ACCEPT says that the proposal is on this disk."""
+        """S1: no server votes in an older view for a proposal that it has only learned from a report: an ACCEPT says
+        that the proposal is on this disk."""
         self.replica.proposals.skipped.add(1)
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.advance(0.3)
@@ -275,7 +287,8 @@ class RecoveredProposalTests(ReplicaTestCase):
     starts = False
 
     def test_proposal_on_disk_is_voted_for_again(self) -> None:
-        """Scenario 9, G9: the same proposal, repeated to a server that has crashed since it accepted it."""
+        """Scenario 9, G9: a server that has crashed after accepting a proposal votes again when the proposal is
+        repeated."""
         self.found.last_attempted = self.found.last_installed = 1
         self.found.accepted = [Accepted(1, 1, batch(ALICE))]
         self.start()
@@ -287,7 +300,7 @@ class RecoveredProposalTests(ReplicaTestCase):
         self.assertExecuted([ALICE])
 
     def test_promise_that_comes_too_late_changes_no_proposal(self) -> None:
-        """Figure 4 D2: a leader proposes once for each number of its view."""
+        """Figure 4 D2: a promise that comes after the view was prepared changes no proposal of the leader."""
         self.start()
         self.lead(view=2)
         self.introduce(own("carol"))
@@ -298,7 +311,8 @@ class RecoveredProposalTests(ReplicaTestCase):
 
 class TimeTests(ReplicaTestCase):
     def test_time_goes_on_from_the_last_executed_slot(self) -> None:
-        """Departure 35: after the first slot the wall clock of a leader has no influence."""
+        """Departure 35: after the first slot the time of proposals goes on from that of the last executed slot, and the
+        leader's wall clock has no influence."""
         self.start()
         day_ms = 86_400_000
         self.receive(reply(3, ordered(3, 1, ALICE, time_ms=day_ms)))
@@ -309,7 +323,8 @@ class TimeTests(ReplicaTestCase):
         self.transport.sent.clear()
 
     def test_only_the_first_slot_begins_with_the_wall_clock(self) -> None:
-        """Departure 35: a leader that has executed nothing does not know the time of the first slot."""
+        """Departure 35: only the proposal of slot 1 carries the wall clock: before it is executed the leader does not
+        know where the time begins."""
         self.start()
         self.lead(view=2)
         self.advance(0.05)

@@ -21,11 +21,11 @@ class ReadTestCase(ReplicaTestCase):
         super().setUp()
 
     def read(self, name: str = "x") -> None:
-        """A client of this server wants to read."""
+        """Let a client of this server ask for a read."""
         self.read_together(name)
 
     def read_together(self, *names: str) -> None:
-        """Clients of this server want to read, in one turn."""
+        """Let clients of this server ask for reads, in one turn."""
         reads = [partial(self.tell, name) for name in names]
         self.replica.perform(self.replica.reads.begin_reads, reads)
         self._after_event()
@@ -49,7 +49,8 @@ class LeaderTests(ReadTestCase):
             self.receive(Confirmed(server_id, view, number))
 
     def test_read_waits_for_a_majority_that_still_follows(self) -> None:
-        """Three of five, the leader among them; nothing is proposed, and nothing written."""
+        """A read waits until three of five servers, the leader among them, still follow; nothing is proposed, and
+        nothing written."""
         self.storage.records.clear()
         self.read()
         self.assertSent(Confirm(2, 2, 1))
@@ -67,7 +68,8 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [])
 
     def test_what_was_confirmed_before_the_read_was_asked_does_not_count(self) -> None:
-        """Another leader may have been elected since then, and have answered a write."""
+        """A CONFIRMED of a round that began before the read was asked does not count: another leader may have been
+        elected since, and have answered a write."""
         self.read("first")
         self.read("second")
         self.assertSent(Confirm(2, 2, 1))
@@ -80,7 +82,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("first", True), ("second", True)])
 
     def test_reads_that_begin_together_share_the_first_round(self) -> None:
-        """None of them waits for a second round, which would begin only when the first one has ended."""
+        """Reads that begin together share the first round of CONFIRM; none waits for a second one."""
         self.read_together("first", "second", "third")
         self.assertSent(Confirm(2, 2, 1))
         self.confirm(3, 4)
@@ -88,7 +90,7 @@ class LeaderTests(ReadTestCase):
         self.assertNotSent(Confirm)
 
     def test_many_reads_share_one_round(self) -> None:
-        """The next round serves all requests that came while the round before was under way."""
+        """Reads that come while a round is under way share the next one."""
         for name in "abcdef":
             self.read(name)
         self.assertSent(Confirm(2, 2, 1))
@@ -99,7 +101,8 @@ class LeaderTests(ReadTestCase):
         self.assertNotSent(Confirm)
 
     def test_read_waits_for_what_is_proposed_already(self) -> None:
-        """A follower may count a majority, and answer, before the leader does."""
+        """A read waits for slots that are proposed already: a follower may count a majority, and answer, before the
+        leader does."""
         self.introduce(ALICE)
         self.assertEqual([message.seq for message in self.take(Proposal)], [1])
         self.assertSent(accept(2, 2, 1))
@@ -113,7 +116,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_answer_waits_behind_the_gate(self) -> None:
-        """Departure 1: an answer that rests on this server's own vote leaves when the vote is on disk."""
+        """Departure 1: the answer to a read that rests on this server's own vote leaves when the vote is on disk."""
         answers: list[bool] = []
         self.introduce(ALICE)
         self.take(Proposal)
@@ -138,7 +141,7 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(answers, [True])
 
     def test_deposed_leader_answers_nothing(self) -> None:
-        """A confirmation that arrives later has no effect: the round has ended with its view."""
+        """A deposed leader answers no reads of its round: a CONFIRMED that arrives later has no effect."""
         self.read()
         self.assertSent(Confirm(2, 2, 1))
         self.expire_progress_timer()
@@ -147,14 +150,15 @@ class LeaderTests(ReadTestCase):
         self.assertEqual(self.told, [])
 
     def test_leader_that_is_no_longer_followed_answers_nothing(self) -> None:
-        """No server confirms: after an Update_Timer's time the read goes through the log."""
+        """A leader that no server confirms any more answers nothing; after the time of an Update_Timer its reads go
+        through the log."""
         self.read()
         self.advance(self.settings.update_seconds + self.settings.resend_seconds)
         self.assertEqual(self.told, [("x", False)])
         self.assertGreater(len(self.take(Confirm)), 2)
 
     def test_lost_question_is_asked_again(self) -> None:
-        """Section 5.9: sender-driven."""
+        """Section 5.9: a CONFIRM that is lost is sent again."""
         self.read()
         self.assertSent(Confirm(2, 2, 1))
         self.advance(self.settings.resend_seconds)
@@ -164,7 +168,8 @@ class LeaderTests(ReadTestCase):
         self.assertNotSent(Confirm)
 
     def test_followers_request_gets_its_index(self) -> None:
-        """A request that was answered may be repeated, if the answer was lost; it gets a round of its own."""
+        """A READ_REQUEST of a follower gets its index; if it is repeated, since the answer was lost, it gets a round of
+        its own."""
         self.receive(ReadRequest(4, 77))
         self.assertSent(Confirm(2, 2, 1))
         self.confirm(3, 4)
@@ -177,7 +182,8 @@ class LeaderTests(ReadTestCase):
 
 class NewLeaderTests(ReadTestCase):
     def test_new_leader_waits_for_all_that_it_prepared(self) -> None:
-        """The slots that a new leader has prepared include all that older views have chosen and answered."""
+        """A new leader answers a read only when all slots that it has prepared are executed: they include all that
+        older views have chosen and answered."""
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.assertEqual([message.seq for message in self.take(Proposal)], [1])
         self.assertSent(accept(2, 2, 1))
@@ -191,7 +197,7 @@ class NewLeaderTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_leader_to_be_answers_nobody(self) -> None:
-        """A leader whose view is not prepared ignores requests; the server that asks repeats them."""
+        """A server whose view is not prepared yet ignores READ_REQUESTs; the server that asks repeats them."""
         self.begin_prepare_phase(2)
         self.receive(ReadRequest(4, 77))
         self.read()
@@ -219,7 +225,7 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("x", True)])
 
     def test_reads_that_come_later_are_not_in_the_request(self) -> None:
-        """A read does not join a request that was sent before it was asked, whose index may be too old."""
+        """A read that comes after a READ_REQUEST was sent is not answered by its index, which may be too old."""
         self.read("first")
         self.read("second")
         self.assertSent(self.request(1), to=1)
@@ -232,7 +238,8 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("first", True), ("second", True)])
 
     def test_requests_of_two_lives_have_different_numbers(self) -> None:
-        """An answer to a former incarnation's request says nothing about reads of the present one."""
+        """READ_REQUESTs of two incarnations have different numbers: an answer to one of a former incarnation says
+        nothing about present reads."""
         self.data.server.incarnation = 2
         self.read()
         self.assertEqual([message.number for message in self.take(ReadRequest)], [(2 << 32) + 1])
@@ -244,7 +251,7 @@ class FollowerTests(ReadTestCase):
         self.assertSent(self.request(1), to=1)
 
     def test_new_leader_is_asked(self) -> None:
-        """A request is sent to the new leader when the view has changed."""
+        """When the view has changed, a READ_REQUEST is sent to the new leader."""
         self.read()
         self.assertSent(self.request(1), to=1)
         self.go_on_to(view=3)
@@ -252,7 +259,8 @@ class FollowerTests(ReadTestCase):
         self.assertSent(self.request(1), to=3)
 
     def test_request_that_nobody_answers_is_given_up(self) -> None:
-        """An update reaches a leader that this server cannot reach, by way of others (G8.3)."""
+        """A READ_REQUEST that is not answered is given up, and the reads go through the log: an update reaches, by way
+        of others, a leader that this server cannot reach (G8.3)."""
         self.read()
         self.advance(self.settings.update_seconds + self.settings.resend_seconds)
         self.assertEqual(self.told, [("x", False)])
@@ -261,7 +269,8 @@ class FollowerTests(ReadTestCase):
         self.assertNotSent(ReadRequest)
 
     def test_index_that_is_not_reached_is_given_up(self) -> None:
-        """The log is no slower then, and the other servers learn that an update waits."""
+        """A read whose index is not reached in time goes through the log, which is no slower then, and shows other
+        servers that an update waits."""
         self.read()
         self.assertSent(self.request(1), to=1)
         self.receive(ReadIndex(1, self.request(1).number, 9))
@@ -269,13 +278,13 @@ class FollowerTests(ReadTestCase):
         self.assertEqual(self.told, [("x", False)])
 
     def test_follower_confirms_its_leader(self) -> None:
-        """A repeated CONFIRM is answered again."""
+        """A follower answers CONFIRM of its leader, and also a repeated one."""
         for _ in range(2):
             self.receive(Confirm(1, 1, 5))
             self.assertSent(Confirmed(2, 1, 5), to=1)
 
     def test_whoever_follows_another_view_confirms_nothing(self) -> None:
-        """A CONFIRM of another view is not answered: this server follows neither an older nor a later leader."""
+        """A server that follows another view does not answer CONFIRM, be the view of it older or later."""
         self.go_on_to(view=3)
         self.receive(Confirm(1, 1, 5))
         self.receive(Confirm(4, 4, 5))

@@ -23,7 +23,8 @@ class IdentityTests(ReplicaTestCase):
         self._after_event()
 
     def test_identity_is_remembered_durably_before_anything_is_answered(self) -> None:
-        """A server that has counted a promise must know the storage that made it, after a crash as well."""
+        """The identity of a storage is on disk before its frame is answered: a server that has counted a promise must
+        know, also after a crash, which storage has made it."""
         del self.replica.membership.identities[1]
         self.hold_syncs = True
         self.receive(Heard(1, identity_of(2)), prepare(1, 1))
@@ -36,7 +37,8 @@ class IdentityTests(ReplicaTestCase):
         self.take(PrepareOK)
 
     def test_frame_that_may_be_forged_binds_no_id(self) -> None:
-        """Before a server was ever started, a forged frame in its name would have locked it out for good."""
+        """A frame that may be forged does not fix the identity of a server's storage: before the server was ever
+        started, it would be locked out for good."""
         del self.replica.membership.identities[3]
         before = str(self.data)
         for _ in range(20):
@@ -51,7 +53,7 @@ class IdentityTests(ReplicaTestCase):
         self.take(KnownPosition)
 
     def test_frame_that_is_not_handled_is_answered_again_after_a_while(self) -> None:
-        """The answer may be lost."""
+        """A frame that is not handled is answered again after a while, since the answer may be lost."""
         del self.replica.membership.identities[3]
         self.receive(vc_proof(3, 7))
         self.advance(self.settings.alive_seconds)
@@ -60,30 +62,33 @@ class IdentityTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_known_identity_is_not_written_again(self) -> None:
-        """An idle cluster writes nothing."""
+        """An identity that is known is not written again, so that an idle cluster writes nothing."""
         self.receive(view_change(3, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
 
     def test_log_position_of_another_storage_is_not_kept(self) -> None:
-        """The position belongs to the storage that this server knows under the id."""
+        """The log position of a frame from another storage is not noted: positions belong to the storage that is known
+        under the id."""
         self.replica.receive(3, NEW, [], 9, 99)
         self.assertEqual(self.replica.peers.by_id[3].position, 0)
         self.assertSent(Stranger(2, NEW), to=3)
 
     def test_server_with_another_storage_is_ignored_and_told(self) -> None:
-        """G20: it would vote without its promises."""
+        """G20: the frames of a server with another storage are ignored, since it would vote without its promises, and
+        it is told so."""
         self.receive_from_new_storage(3)
         self.assertEqual(set(self.data.views.vc), {2})
         self.assertSent(Stranger(2, NEW), to=3)
 
     def test_stranger_is_not_heard(self) -> None:
-        """Frames of an unknown storage do not count as heard, so its ALIVE supports no leader."""
+        """A frame of a stranger does not count as heard, so that its ALIVE supports no leader."""
         self.receive_from_new_storage(3)
         self.take(Stranger)
         self.assertFalse(self.replica.peers.heard_lately(3))
 
     def test_server_that_is_told_stops_with_one_clear_line(self) -> None:
-        """Departure 12: the server stops, and its operator must bring the old data directory back."""
+        """Departure 12: a server that a majority knows with another storage stops with one line, which tells the
+        operator to bring the old data directory back."""
         for server_id in (3, 5, 1):
             self.assertFalse(self.replica.turn.stopped)
             self.receive(Stranger(server_id, identity_of(2)))
@@ -92,20 +97,21 @@ class IdentityTests(ReplicaTestCase):
         self.assertTrue(self.replica.turn.stopped)
 
     def test_servers_that_leave_a_majority_stop_nobody(self) -> None:
-        """Two of five may be wrong about this server's storage, and three go on without them."""
+        """If only two of five servers know another storage for this server's id, it goes on with the other three."""
         for server_id in (3, 5, 3, 5):
             self.receive(Stranger(server_id, identity_of(2)))
         self.assertFalse(self.replica.turn.stopped)
 
     def test_message_for_an_earlier_storage_is_not_for_me(self) -> None:
-        """A STRANGER for another storage was under way when the old directory was put back."""
+        """A STRANGER that names an earlier storage is ignored: it was under way when the old directory was put back."""
         self.receive(Stranger(3, NEW))
         self.assertFalse(self.replica.turn.stopped)
 
 
 class LifeTests(ReplicaTestCase):
     def test_failed_assertion_stops_the_server(self) -> None:
-        """S1: two values at one number; Paxos tolerates a crashed server, not a confused one."""
+        """S1: a failed assertion, as for two batches in one slot, stops the server: Paxos tolerates a crashed server,
+        not a confused one."""
         self.receive(ordered(3, 2, client_update("alice", 1)))
         self.receive(ordered(4, 2, client_update("bob", 1)))
         self.expected_failure(AssertionError)
@@ -113,7 +119,7 @@ class LifeTests(ReplicaTestCase):
         self.assertEqual(set(self.data.views.vc), {2})
 
     def test_stopped_server_says_nothing_more(self) -> None:
-        """Stopping is crashing on purpose."""
+        """A stopped server sends nothing more, as after a crash."""
         self.hold_syncs = True
         self.receive(prepare(1, 1))
         self.replica.stop()
@@ -121,7 +127,7 @@ class LifeTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_state_changes_are_traced(self) -> None:
-        """The trace has each shift to a state or view (docs/operating.rst)."""
+        """Each change of State or view is in the trace (docs/operating.rst)."""
         self.follow(view=1)
         self.expire_progress_timer()
         self.take(type(view_change(2, 2)))
@@ -130,11 +136,12 @@ class LifeTests(ReplicaTestCase):
         self.assertEqual(states, [(None, election, 1), (election, follower, 1), (follower, election, 2)])
 
     def test_start_is_traced_with_what_was_found(self) -> None:
-        """The trace has the state that recovery has found (docs/operating.rst)."""
+        """The trace has, at the start, the state that recovery has found (docs/operating.rst)."""
         self.assertEqual(self.notes.of("start"), [{"view": 0, "aru": 0, "incarnation": 1}])
 
     def test_messages_of_a_frame_are_handled_in_their_order(self) -> None:
-        """A frame is one event: joined, promised and accepted in one turn, and one sync."""
+        """The messages of one frame are handled in their order, in one turn and with one sync: here a view is joined,
+        promised and accepted in."""
         before = self.storage.syncs
         self.receive(vc_proof(1, 1), alive(1, 1, State.REG_LEADER), prepare(1, 1), proposal(1, 1, 1, client_update()))
         self.assertEqual(self.storage.syncs, before + 1)
@@ -151,7 +158,8 @@ class LogTests(ReplicaTestCase):
         return [(level, text) for level, text in found if "view" in text]
 
     def test_leader_of_the_start_is_told_after_a_while_and_later_changes_at_once(self) -> None:
-        """A server that starts may hear of several views within a moment."""
+        """The leader that a starting server finds is logged after a while, since it may hear of several views within a
+        moment; later changes are logged at once."""
         with capturedLogs() as events:
             self.follow(1)
             self.assertEqual(self.logged(events), [])
@@ -164,7 +172,8 @@ class LogTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_attempts_before_the_first_leader_are_for_those_who_debug(self) -> None:
-        """A server that is alone attempts the same view on and on."""
+        """Attempts before the first leader are logged with the level `debug`: a server that is alone attempts views on
+        and on."""
         with capturedLogs() as events:
             self.advance(2 * self.settings.progress_seconds)
         self.take(ViewChange)

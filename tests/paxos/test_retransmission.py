@@ -1,4 +1,4 @@
-"""Section 5.9: what was lost is sent again."""
+"""Section 5.9: lost messages are sent again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.paxos.messages import accept, alive, client_update, prepare_ok, propo
 
 class ElectionTests(ReplicaTestCase):
     def test_vote_is_repeated_until_a_view_is_installed(self) -> None:
-        """Section 5.9: leader-election messages are periodic."""
+        """Section 5.9: a VIEW_CHANGE is repeated until a view is installed."""
         self.advance(0.55)
         self.assertEqual(self.take(ViewChange), [view_change(2, 1)] * 5)
         self.follow(view=1)
@@ -33,7 +33,8 @@ class ElectionTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_prepare_is_repeated_until_the_view_is_prepared(self) -> None:
-        """Section 5.9: sender-driven; the vote goes along, for those who have not heard of the election."""
+        """Section 5.9: a PREPARE is repeated until the view is prepared, together with the VIEW_CHANGE for servers that
+        have not heard of the election."""
         self.begin_prepare_phase(view=2)
         self.advance(0.25)
         self.assertEqual(self.take(Prepare), [Prepare(2, 2, 0)] * 2)
@@ -44,7 +45,7 @@ class ElectionTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_prepare_of_a_view_that_was_left_is_not_repeated(self) -> None:
-        """G23: leaving the prepare phase ends it."""
+        """G23: the PREPARE of a view that was left is not repeated."""
         self.begin_prepare_phase(view=2)
         self.expire_progress_timer()
         self.advance(0.25)
@@ -54,7 +55,8 @@ class ElectionTests(ReplicaTestCase):
 
 class FollowerTests(ReplicaTestCase):
     def test_follower_repeats_nothing_unasked(self) -> None:
-        """Section 5.9: ACCEPT and PREPARE_OK answer a repeated PROPOSAL and PREPARE."""
+        """Section 5.9: a follower repeats no ACCEPT or PREPARE_OK by itself, only as the answer to a repeated PROPOSAL
+        or PREPARE."""
         self.follow(view=1)
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertSent(accept(2, 1, 1))
@@ -63,7 +65,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_time_of_slots_fades_while_nothing_is_under_way(self) -> None:
-        """Departure 48: what was slow may be quick by now."""
+        """Departure 48: the measured time of slots becomes shorter while nothing is under way, since slow disks or
+        links may be quick by now."""
         self.follow(view=1)
         self.replica.slot_time.answered(0.0, 0.0, 5.0)
         before = self.replica.slot_time.measured
@@ -71,7 +74,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertLess(self.replica.slot_time.measured, 0.9 * before)
 
     def test_time_of_slots_is_kept_while_the_disk_writes(self) -> None:
-        """Departure 48: updates that this server does not know of may wait for other disks."""
+        """Departure 48: the measured time of slots is kept while the disk writes: updates that this server does not
+        know of may wait for other disks."""
         self.follow(view=1)
         self.replica.slot_time.answered(0.0, 0.0, 5.0)
         before = self.replica.slot_time.measured
@@ -94,7 +98,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_proposal_is_repeated_with_the_leaders_vote_until_it_is_ordered(self) -> None:
-        """Section 5.9: sender-driven; a server that missed the PROPOSAL may have missed the ACCEPT, too."""
+        """Section 5.9: the leader repeats a PROPOSAL until it is ordered, with its ACCEPT, which may have been missed,
+        too."""
         self.propose(1)
         self.advance(0.36)
         self.assertEqual([(p.view, p.seq) for p in self.take(Proposal)], [(2, 1)] * 2)
@@ -105,7 +110,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_repeated_vote_waits_for_the_disk_like_the_first(self) -> None:
-        """An ACCEPT says that the proposal is on disk."""
+        """A repeated ACCEPT of the leader waits for the disk as the first one does."""
         self.hold_syncs = True
         self.introduce(client_update("carol", 1, server_id=2))
         self.take(Proposal)
@@ -116,7 +121,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertSent(accept(2, 2, 1))
 
     def test_only_what_is_not_ordered_is_repeated(self) -> None:
-        """Section 5.9: slot by slot."""
+        """Section 5.9: only PROPOSALs of slots that are not ordered are repeated."""
         self.propose(3)
         for voter in (1, 3):
             self.receive(accept(voter, 2, 2))
@@ -125,14 +130,15 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1, 3))])
 
     def test_young_proposal_is_given_time(self) -> None:
-        """A proposal that was just sent is not repeated: the answers may be on their way."""
+        """A PROPOSAL that was just sent is not repeated, since answers may be on their way."""
         self.advance(0.09)
         self.propose(1)
         self.advance(0.05)
         self.assertNothingSent()
 
     def test_one_burst_at_a_time(self) -> None:
-        """A follower that was away for a while must not be flooded: oldest first, and a bounded number of bytes."""
+        """The PROPOSALs that are repeated at once are bounded in bytes, the oldest first, so that a follower that was
+        away is not flooded."""
         self.propose(4, size=150)
         self.advance(0.11)
         self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3])
@@ -142,7 +148,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_waits_double_while_nothing_is_ordered(self) -> None:
-        """Departure 49: disks or links may have become slow. Jitter makes each wait up to a quarter longer."""
+        """Departure 49: the wait until a PROPOSAL is repeated doubles while nothing is ordered, and is up to a quarter
+        longer at random."""
         self.propose(1)
         self.advance(0.1 + 0.25 + 0.6)
         self.assertEqual(len(self.take(Proposal)), 3)
@@ -151,7 +158,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_slot_after_a_slow_one_is_given_its_time(self) -> None:
-        """Departure 49, RFC 6298: the wait follows the time that slots take; a repeated slot is not measured."""
+        """Departure 49, RFC 6298: after a slow slot, the next one is given that time before it is repeated; the time of
+        a repeated slot is not measured."""
         self.propose(1)
         self.advance(0.09)
         self.order_as_leader(1)
@@ -162,7 +170,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_servers_that_have_voted_get_no_copy(self) -> None:
-        """Departure 49: a PROPOSAL goes again to the servers whose ACCEPT has not come."""
+        """Departure 49: a PROPOSAL is repeated only to servers whose ACCEPT has not come."""
         self.propose(1)
         self.receive(accept(3, 2, 1))
         self.advance(0.11)
@@ -171,7 +179,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_slot_below_one_that_is_ordered_is_repeated_early(self) -> None:
-        """Departure 49: as a TCP segment is when later ones are acknowledged (RFC 8985)."""
+        """Departure 49: the PROPOSAL of a slot below one that is ordered is repeated early, as a TCP segment is when
+        later ones are acknowledged (RFC 8985)."""
         self.propose(1)
         self.advance(0.08)
         self.order_as_leader(1)
@@ -187,7 +196,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_waits_in_vain_of_a_former_view_do_not_count_in_the_next(self) -> None:
-        """Departure 49: the way to other servers may be good, and the first PROPOSAL of a view is watched for."""
+        """Departure 49: the doubled waits of a former view do not count in the next one, whose leader may have good
+        links to the other servers."""
         self.propose(1)
         self.advance(0.9)
         self.take(Proposal)
@@ -198,7 +208,8 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(self.replica.slot_time.seconds, SMALL.resend_seconds)
 
     def test_server_that_asks_without_pause_uses_up_its_allowance(self) -> None:
-        """Departure 37: PROPOSALs that it gets count as ordered slots do."""
+        """Departure 37: PROPOSALs that a server is sent because it asks for slots count against its allowance, as
+        ordered slots do."""
         self.propose(1, size=90)
         self.receive(alive(4, 2))
         self.advance(0.1)
@@ -215,7 +226,8 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(self.replica.reconciliation.refused, before + 4)
 
     def test_server_that_asks_for_slots_that_are_not_ordered_gets_their_proposals(self) -> None:
-        """Departure 49: the leader has nothing else to give; what it has just sent may be on its way."""
+        """Departure 49: a server that asks for slots that are not ordered is sent their PROPOSALs, except those that
+        were sent just before."""
         self.propose(1)
         self.advance(0.08)
         self.order_as_leader(1)
@@ -232,7 +244,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_leader_sends_a_slot_that_is_ordered_above_a_gap_to_a_server_that_lacks_it(self) -> None:
-        """Departure 49: the server that asks may have the slot of the gap, for which this leader waits in vain."""
+        """Departure 49: the leader sends slots that are ordered above a gap to a server that lacks them, which may have
+        the slot of the gap already."""
         self.propose(2)
         self.receive(accept(1, 2, 2))
         self.receive(accept(3, 2, 2))
@@ -254,7 +267,7 @@ class HeartbeatTests(ReplicaTestCase):
         self.take(Alive)
 
     def test_alive_and_proof_go_out_in_every_state(self) -> None:
-        """Section 5.9 and Figure 6: periodic; what they tell is `AliveHandler`'s."""
+        """Section 5.9 and Figure 6: ALIVE and VC_PROOF are sent periodically in every state."""
         self.follow(view=1)
         self.take(Alive)
         self.advance(0.65)
@@ -262,21 +275,21 @@ class HeartbeatTests(ReplicaTestCase):
         self.assertEqual(self.take(VCProof), [VCProof(2, 1)] * 3)
 
     def test_no_proof_without_a_view(self) -> None:
-        """View 0 is a placeholder: there is nothing to prove."""
+        """In view 0, a placeholder, no VC_PROOF is sent."""
         self.advance(0.65)
         self.assertEqual(len(self.take(Alive)), 3)
         self.assertEqual(self.take(VCProof), [])
         self.take(ViewChange)
 
     def test_heartbeat_ends_with_the_server(self) -> None:
-        """A server that has failed must not look alive."""
+        """A server that has failed sends no ALIVE any more."""
         self.replica.turn.run(lambda: 1 // 0)
         self.expected_failure(ZeroDivisionError)
         self.advance(1)
         self.assertNothingSent()
 
     def test_stopped_server_leaves_no_call_behind(self) -> None:
-        """A clean end."""
+        """A stopped server has no delayed call left."""
         self.replica.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertFalse(self.transport.running)

@@ -68,14 +68,15 @@ class SnapshotBytesTests(SynchronousTestCase):
         self.assertRaises(WrongSnapshot, decoded, data + b"x")
 
     def test_pieces_of_two_snapshots_do_not_make_one(self) -> None:
-        """The digests of the pieces are right, and that of the whole is not."""
+        """Pieces of two snapshots put together are refused: the digest of each piece is right, and that of the whole is
+        not."""
         _, one = encoded((Piece("kv", b"1111"), Piece("kv", b"2222")))
         _, other = encoded((Piece("kv", b"3333"), Piece("kv", b"4444")))
         middle = HEAD_BYTES + (len(one) - HEAD_BYTES - 25) // 2
         self.assertRaises(WrongSnapshot, decoded, one[:middle] + other[middle:])
 
     def test_a_piece_that_claims_to_be_huge_is_refused_at_its_head(self) -> None:
-        """Nothing is allocated for it."""
+        """A piece that claims to be huge is refused at its head, before memory is allocated for it."""
         _, data = encoded((Piece("kv", b"1111"),))
         size_at = HEAD_BYTES + 2
         changed = data[:size_at] + (PIECE_BYTES_MAX + 1).to_bytes(4, "big") + data[size_at + 4 :]

@@ -35,7 +35,7 @@ DIGEST = b"d" * DIGEST_BYTES
 
 
 def snapshot(seq: int = S, filling: bytes = b"f" * 1_500) -> tuple[SnapshotName, bytes]:
-    """A snapshot that the server under test can install; five parts long and a bit."""
+    """A snapshot that the server under test can install, of five parts and a little more."""
     history = History(seq, DIGEST, 5_000, 400, OrderedDict([("1.a", (7, seq))]))
     pieces = [*history.pieces(), Piece("executed", packed([(each, 5_000, []) for each in range(1, 200)]))]
     encoder = SnapshotEncoder(seq, b"cluster1")
@@ -54,7 +54,7 @@ class FetchTestCase(ReplicaTestCase):
         self.peer = self.be_behind()
 
     def be_behind(self) -> int:
-        """Hear of slots that are far above; the server asks a peer for them. Returns that peer."""
+        """Let the server hear of slots far above its own, so that it asks a peer for them. Returns that peer."""
         for peer in self.replica.membership.others:
             leads = self.replica.membership.leader_of(1) == peer
             self.receive(alive(peer, 1, State.REG_LEADER if leads else State.REG_NONLEADER, S))
@@ -107,7 +107,8 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.storage.records, [SnapshotRecord(self.name), AruRecord(S)])
 
     def test_nothing_is_told_before_the_records_are_on_disk(self) -> None:
-        """ALIVE tells the Local_Aru on disk (Departure 1)."""
+        """Nothing that rests on the snapshot leaves before its records are on disk: ALIVE tells the Local_Aru on disk
+        (Departure 1)."""
         self.offer()
         self.serve()
         self.hold_syncs = True
@@ -129,7 +130,7 @@ class FetchTests(FetchTestCase):
         self.assertIn(AruRecord(S + 1), self.storage.records)
 
     def test_a_server_that_was_not_asked_has_nothing_to_offer(self) -> None:
-        """No server offers a snapshot unasked; so one forged message begins nothing."""
+        """An offer of a server that was not asked is ignored, so that one forged message begins nothing."""
         stranger = next(i for i in self.replica.membership.others if i != self.peer)
         self.offer(sender=stranger)
         self.assertEqual(self.storage.fetched, [])
@@ -141,7 +142,7 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.storage.fetched, [])
 
     def test_a_leader_fetches_nothing(self) -> None:
-        """A leader repeats its own proposals, and lacks no slot that it could not order."""
+        """A leader fetches no snapshot: it lacks no slot that it could not order, and repeats its own proposals."""
         self.expire_progress_timer()
         self.lead()
         self.receive(SnapshotOffer(self.peer, S, self.name))
@@ -172,7 +173,7 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.file.data, self.data_of_snapshot)
 
     def test_parts_that_are_none_change_nothing(self) -> None:
-        """Parts of another snapshot, at a wrong place, of a wrong size, or behind the end."""
+        """Parts of another snapshot, at a wrong place, of a wrong size, or behind the end change nothing."""
         self.offer()
         asked = self.take(SnapshotRequest)
         other = snapshot(S + 1, b"")[0]
@@ -214,7 +215,8 @@ class FetchTests(FetchTestCase):
         self.assertNotEqual(other, self.peer)
 
     def test_a_file_that_the_disk_has_no_room_for_is_given_up_also_while_it_is_checked(self) -> None:
-        """The storage does not call back then, and the server asks for slots again."""
+        """A file for which the disk has no room is given up also while it is checked, when the storage does not call
+        back; the server asks for slots again."""
         self.offer()
         self.serve()
         self.assertTrue(self.replica.snapshot_fetcher.is_busy)
@@ -224,7 +226,8 @@ class FetchTests(FetchTestCase):
         self.assertAsksAgainAfterAPause()
 
     def assertAsksAgainAfterAPause(self) -> None:
-        """Not at once: there would be no room again, and so on without end."""
+        """Assert that the server asks again after a pause, and not at once: there would be no room again, without
+        end."""
         fetcher, period = self.replica.snapshot_fetcher, self.settings.reconciliation_seconds
         self.take(SnapshotRequest)
         self.assertEqual((fetcher.is_busy, self.take_with_destination(ReconciliationRequest)), (True, []))
@@ -238,7 +241,8 @@ class FetchTests(FetchTestCase):
         self.take(ViewChange)
 
     def test_a_file_without_room_is_given_up_while_parts_arrive(self) -> None:
-        """Each part would put off the look at the file otherwise, and all of the snapshot would come in vain."""
+        """A file for which there is no room is given up while parts still arrive, although each part puts the next look
+        off."""
         self.offer()
         self.serve(parts=1)
         self.file.has_failed = True
@@ -247,7 +251,7 @@ class FetchTests(FetchTestCase):
         self.assertAsksAgainAfterAPause()
 
     def test_while_the_disk_is_slow_no_more_parts_are_asked_for(self) -> None:
-        """Parts that come faster than the disk takes them would wait in memory."""
+        """While the disk is slow, no more parts are asked for, since they would wait in memory."""
         self.offer()
         self.file.waiting_bytes = WAITING_BYTES_MAX + 1
         self.serve(parts=1)
@@ -281,7 +285,7 @@ class FetchTests(FetchTestCase):
         self.take(ViewChange)
 
     def test_a_snapshot_that_cannot_be_understood_is_not_installed(self) -> None:
-        """The bytes are right, and the pieces are not what this version knows."""
+        """A snapshot whose bytes are right, but whose pieces this version does not understand, is not installed."""
         self.name, self.data_of_snapshot = snapshot()
         self.patch(self.replica.ordered_queue, "restorer", self._refusing_restorer)
         self.offer()
@@ -313,7 +317,8 @@ class FetchTests(FetchTestCase):
         self.take(ReconciliationRequest)
 
     def test_after_the_install_no_prepare_below_the_snapshot_is_answered(self) -> None:
-        """G19: what this server has accepted there is gone."""
+        """G19: after a snapshot was installed, no PREPARE for slots below it is answered: what this server has accepted
+        there is gone."""
         self.offer()
         self.serve()
         self.check_and_load()
@@ -349,7 +354,8 @@ class ServingTests(ReplicaTestCase):
         self.assertSent(SnapshotOffer(self.server_id, S, self.name), 4)
 
     def test_slots_that_are_kept_below_the_snapshot_are_never_replaced_by_it(self) -> None:
-        """A read that finds nothing for another reason is answered as before."""
+        """If a slot that the storage keeps cannot be read for another reason, the snapshot is not offered in its place,
+        and the answer is an empty reply."""
         self.receive(ReconciliationRequest(4, 410, 1_000))
         self.answer_reads()
         self.assertSent(ReconciliationReply(self.server_id, 410, S), 4)
@@ -394,7 +400,8 @@ class FewSlotsTests(FetchTestCase):
         self.few = snapshot(3)[0]
 
     def test_all_others_are_asked_for_the_slots_first(self) -> None:
-        """Each of them once, the leader last; then the snapshot is fetched from those that have offered it."""
+        """If few slots are missing, all other servers are asked for them, each once and the leader last; then the
+        snapshot is fetched from those that have offered it."""
         asked = [self.peer]
         while not self.storage.fetched:
             self.offer(self.few, asked[-1])
@@ -413,7 +420,8 @@ class FewSlotsTests(FetchTestCase):
         self.take(ReconciliationRequest)
 
     def test_server_that_does_not_answer_is_not_waited_for_again(self) -> None:
-        """When all were asked, the first offer that comes is taken."""
+        """A server that does not answer is not waited for a second time: when all were asked, the first offer that
+        comes is taken."""
         self.offer(self.few)
         silent = self.take_with_destination(ReconciliationRequest)
         for _ in range(20):
@@ -437,7 +445,7 @@ class FewSlotsTests(FetchTestCase):
 
 
 LOST = 400
-"""The slot of the snapshot that is lost: at most as high as that of the snapshot that takes its place."""
+"""The slot of the snapshot that is lost. The one that takes its place is of this slot or a later one."""
 
 
 class LostStateTests(FetchTestCase):
@@ -480,7 +488,8 @@ class LostStateTests(FetchTestCase):
         self.assertEqual(self.take_with_destination(SnapshotRequest), [1, 3, 4, 5])
 
     def test_all_others_are_asked_again_and_again(self) -> None:
-        """By a name that tells the slot of the lost one, and no size."""
+        """All others are asked for a snapshot again and again, by a name with the slot of the lost one and a size of
+        0."""
         for sent in self.transport.sent:
             if isinstance(sent.message, SnapshotRequest):
                 self.assertEqual(sent.message, SnapshotRequest(2, SnapshotName(LOST, 0, bytes(16)), 0, 0))
@@ -489,7 +498,8 @@ class LostStateTests(FetchTestCase):
         self.assertAsksAll()
 
     def test_nothing_else_is_handled_or_sent(self) -> None:
-        """No vote, no promise, no slot; the ALIVE tells that nothing is executed."""
+        """A server without its state handles nothing else, and sends no vote, promise or slot; its ALIVE tells that
+        nothing is executed."""
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.receive(vc_proof(1, 1))
         self.receive(Prepare(1, 1, S + 2))
@@ -506,7 +516,8 @@ class LostStateTests(FetchTestCase):
         self.assertEqual(self.replica.turn.durable.local_aru, 0)
 
     def test_snapshot_of_another_server_brings_the_state_and_the_log_the_rest(self) -> None:
-        """The votes in the log are there again before the first message that rests on them."""
+        """The snapshot of another server brings the state, and the own log the slots behind it. The votes in the log
+        are known again before the first message that rests on them."""
         self.take(SnapshotRequest)
         self.offer()
         self.serve()
@@ -525,13 +536,14 @@ class LostStateTests(FetchTestCase):
         self.take(ReconciliationRequest)
 
     def test_older_snapshot_is_not_wanted(self) -> None:
-        """The log lacks slots behind it."""
+        """A snapshot older than the lost one is not fetched, since the log lacks slots behind it."""
         self.take(SnapshotRequest)
         self.offer(snapshot(LOST - 1)[0])
         self.assertEqual(self.storage.fetched, [])
 
     def test_server_that_has_offered_what_it_has_not_is_not_believed_for_a_while(self) -> None:
-        """Otherwise an offer of that server would come first again and again."""
+        """A server that has offered a snapshot which it does not have is not believed for a while: otherwise its offer
+        would come first again and again."""
         self.take(SnapshotRequest)
         self.offer()
         self.take(SnapshotRequest)
@@ -550,7 +562,7 @@ class LostStateTests(FetchTestCase):
         self.take(SnapshotRequest)
 
     def test_cluster_of_one_is_refused(self) -> None:
-        """No other server has a snapshot."""
+        """In a cluster of one the start is refused: no other server has a snapshot."""
         self.take(SnapshotRequest)
         self.servers = (2,)
         error = self.assertRaises(StorageRefused, self.start)
@@ -570,7 +582,8 @@ class AskedForStateTests(FetchTestCase):
             self.assertSent(SnapshotOffer(2, 0, self.name), self.peer)
 
     def test_snapshot_is_taken_if_there_is_none_that_is_as_late(self) -> None:
-        """Once, and never of a slot that is not executed yet."""
+        """If the asked server has no snapshot that is late enough, it takes one, once, and never of a slot that is not
+        executed yet."""
         for seq in range(1, 4):
             self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
         self.ask(4)
@@ -581,7 +594,8 @@ class AskedForStateTests(FetchTestCase):
         self.assertNotSent(SnapshotOffer)
 
     def test_no_server_has_snapshots_taken_one_after_the_other(self) -> None:
-        """A server in error may ask for more each time."""
+        """A server in error that asks for a later snapshot each time does not make this server take one after the
+        other."""
         for seq in range(1, 4):
             self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
             self.ask(seq)
@@ -594,7 +608,8 @@ class AskedForStateTests(FetchTestCase):
         self.transport.sent.clear()
 
     def test_slots_are_kept_for_a_server_that_fetches_the_present_snapshot(self) -> None:
-        """Slots stay when a newer snapshot has taken its place; none are kept for one that is not here."""
+        """Slots behind a snapshot are kept for a server that fetches it, also when a newer one has taken its place;
+        none are kept for a snapshot that is not here."""
         self.storage.snapshot = self.name
         self.receive(SnapshotRequest(self.peer, snapshot(7)[0], 0, 10))
         self.assertIsNone(self.storage.kept_above)

@@ -22,7 +22,7 @@ class PiecesTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None, database=None)
     @given(st.lists(values, max_size=9), st.integers(10, 10**6))
     def test_rows_come_back(self, rows: list[object], bytes_max: int) -> None:
-        """This holds for all rows, and for pieces of any length."""
+        """Any rows are read back from their pieces, whatever the length of the pieces."""
         before, snapshot_rows.PIECE_BYTES_MAX = snapshot_rows.PIECE_BYTES_MAX, bytes_max
         try:
             pieces = [*pieces_of("some", ((packed(row), 1) for row in rows))]
@@ -34,7 +34,8 @@ class PiecesTests(SynchronousTestCase):
         self.assertLessEqual(max((len(piece.data) for piece in pieces), default=0), bytes_max)
 
     def test_piece_ends_by_its_size_or_by_its_work(self) -> None:
-        """Both follow from the rows alone, so equal rows make equal pieces."""
+        """A piece ends by its size or by its work, which follow from the rows alone, so equal rows make equal
+        pieces."""
         large, slow, light = packed(bytes(PIECE_BYTES // 2)), packed("slow"), packed("light")
         rows = [(large, 1), (large, 1), (slow, PIECE_WORK - 1), (light, 1), (light, 1)]
         expected = [large + large, slow + light, light]
@@ -44,7 +45,7 @@ class PiecesTests(SynchronousTestCase):
         self.assertEqual([*pieces_of("some", [])], [])
 
     def test_piece_is_made_when_it_is_taken(self) -> None:
-        """A step is short, however many rows there are."""
+        """A piece is made when it is taken, so that each step is short, however many rows there are."""
         made = []
         pieces = pieces_of("some", ((packed(made.append(n)), PIECE_WORK) for n in range(3)))  # type: ignore[func-returns-value]
         next(pieces)

@@ -43,7 +43,8 @@ class SnapshotTakerTests(TakerTestCase):
         self.assertEqual([each.encoder.seq for each in self.storage.files], [3])
 
     def test_the_pieces_are_of_the_slot_at_which_it_began(self) -> None:
-        """Slots that are executed while the pieces are taken are not in them."""
+        """The pieces of a snapshot are those of the slot at which it began: slots that are executed while they are
+        taken are not in them."""
         self.order_up_to(3)
         self.order_up_to(5)
         pieces = self.take_all_pieces().pieces
@@ -94,7 +95,8 @@ class SnapshotTakerTests(TakerTestCase):
         self.assertEqual((told, len(self.storage.files)), ([name], 1))
 
     def test_after_many_bytes_one_is_taken_before_the_next_multiple(self) -> None:
-        """Ten thousand slots of busy clients would hold hundreds of megabytes."""
+        """After many bytes of batches a snapshot is taken before the next multiple: ten thousand slots of busy clients
+        would hold hundreds of megabytes."""
         self.order_up_to(3)
         self.take_all_pieces().complete()
         self.replica.ordered_queue.batch_bytes += EARLY_BYTES
@@ -104,7 +106,7 @@ class SnapshotTakerTests(TakerTestCase):
         self.storage.snapshot = evolve(name, size=2 * EARLY_BYTES)
         self.replica.ordered_queue.batch_bytes += EARLY_BYTES
         self.order_up_to(6)
-        self.assertEqual(len(self.storage.files), 2)  # by the size of the last one, little was executed
+        self.assertEqual(len(self.storage.files), 2)  # compared with the size of the last snapshot, little was executed
 
     def test_a_large_state_is_not_written_for_little_history(self) -> None:
         self.order_up_to(3)
@@ -136,7 +138,7 @@ class SnapshotTakerTests(TakerTestCase):
         self.assertEqual(self.file().encoder.seq, 3)
 
     def test_an_application_that_cannot_be_frozen_stops_nobody(self) -> None:
-        """The fault of the application is logged; the server goes on, and keeps its history."""
+        """If an application cannot be frozen, the fault is logged, and the server goes on and keeps its history."""
 
         def fails() -> object:
             raise ValueError("no")
@@ -182,7 +184,8 @@ class AgreementTests(ReplicaTestCase):
         self.follow()
 
     def agree(self, *servers: int, digest: bytes = b"") -> None:
-        """Hear that these servers have executed as much as this one, with the same digest, or with the given one."""
+        """Let these servers tell that they have executed as much as this one, with the same digest, or with the given
+        one."""
         aru = self.data.ordering.local_aru
         digests = self.replica.divergence.own_digests(aru)
         for server_id in servers:
@@ -221,7 +224,8 @@ class LostSnapshotTests(TakerTestCase):
         return name
 
     def test_another_one_is_taken_at_once(self) -> None:
-        """The next multiple may be far, and a start before it would have no state."""
+        """When the file of the present snapshot is lost, another one is taken at once: the next multiple may be far,
+        and a start before it would have no state."""
         name = self.lose()
         taker = self.replica.snapshot_taker
         self.assertEqual((self.file().encoder.seq, taker.lost), (4, name))
@@ -233,7 +237,8 @@ class LostSnapshotTests(TakerTestCase):
         self.take(ViewChange)
 
     def test_it_is_tried_again_if_that_fails(self) -> None:
-        """The disk may have no room for a while."""
+        """If the snapshot in place of a lost one cannot be taken, as when the disk has no room for a while, it is tried
+        again."""
         self.lose()
         for tries in (2, 3):
             self.assertEqual([file.encoder.seq for file in self.storage.files], [3, *[4] * (tries - 1)])

@@ -41,7 +41,7 @@ class TurnTestCase(SynchronousTestCase):
         self.told: list[Any] = []
 
     def say(self, message: Message, *records: Any, lazy: bool = False) -> None:
-        """One turn that appends records and sends a message to all."""
+        """Run one turn that appends records and sends a message to all."""
 
         def event() -> None:
             for record in records:
@@ -63,20 +63,21 @@ class TurnTestCase(SynchronousTestCase):
 
 class GateTests(TurnTestCase):
     def test_nothing_forced_leaves_before_sync(self) -> None:
-        """The paper's `**Sync to disk`: what rests on a record leaves when the record is on disk."""
+        """A message that rests on a record leaves when the record is on disk, as at the paper's `**Sync to disk`."""
         self.say(accept(2, 1, 1), FORCED)
         self.assertLeft()
         self.storage.finish_sync()
         self.assertLeft(accept(2, 1, 1))
 
     def test_turn_without_records_leaves_at_once_when_the_disk_is_idle(self) -> None:
-        """Nothing to wait for: no sync is asked for either."""
+        """A turn without records leaves at once when the disk is idle, and no sync is asked for."""
         self.say(vc_proof(2, 1))
         self.assertLeft(vc_proof(2, 1))
         self.assertEqual(self.storage.syncs, 0)
 
     def test_turn_without_records_waits_for_the_records_of_earlier_turns(self) -> None:
-        """A message of one turn may rest on a change that an earlier turn has made in memory."""
+        """A turn without records waits for the records of earlier turns: its message may rest on a change that one of
+        them has made in memory."""
         self.say(accept(2, 1, 1), FORCED)
         self.say(vc_proof(2, 1))
         self.assertLeft()
@@ -84,7 +85,7 @@ class GateTests(TurnTestCase):
         self.assertLeft(accept(2, 1, 1), vc_proof(2, 1))
 
     def test_turns_leave_in_their_order(self) -> None:
-        """The gate releases one group after the other, never the second one first."""
+        """Turns leave in their order: the gate never releases the second one first."""
         self.say(accept(2, 1, 1), FORCED)
         self.say(vc_proof(2, 7), FORCED)
         self.storage.finish_sync()
@@ -93,12 +94,12 @@ class GateTests(TurnTestCase):
         self.assertLeft(accept(2, 1, 1), vc_proof(2, 7))
 
     def test_one_sync_for_all_records_of_a_turn(self) -> None:
-        """Group commit begins within the turn."""
+        """All records of a turn are written by one sync."""
         self.say(accept(2, 1, 1), FORCED, ProposalRecord(1, 1, batch()))
         self.assertEqual(self.storage.syncs, 1)
 
     def test_client_is_told_after_the_sync(self) -> None:
-        """Replies pass the same gate as messages."""
+        """A client is told after the sync: replies pass the same gate as messages."""
 
         def event() -> None:
             self.turn.append(FORCED)
@@ -110,7 +111,8 @@ class GateTests(TurnTestCase):
         self.assertEqual(self.told, ["done"])
 
     def test_what_is_called_first_is_called_before_the_messages_leave(self) -> None:
-        """Departure 54: what the headers of their frames tell is set then."""
+        """Departure 54: functions that must be called first are called before the messages leave, since they set what
+        the headers of the frames tell."""
 
         def event() -> None:
             self.turn.append(FORCED)
@@ -125,7 +127,7 @@ class GateTests(TurnTestCase):
         self.assertLeft(vc_proof(2, 1))
 
     def test_idle_means_that_nothing_waits_at_the_gate(self) -> None:
-        """A server that stops waits until no outbox waits at the gate."""
+        """The turn is idle when no outbox waits at the gate; a server that stops waits for that."""
         self.assertTrue(self.turn.idle)
         self.say(accept(2, 1, 1), FORCED)
         self.assertFalse(self.turn.idle)
@@ -135,13 +137,13 @@ class GateTests(TurnTestCase):
 
 class EarlyTests(TurnTestCase):
     def test_alive_leaves_while_the_disk_is_busy(self) -> None:
-        """Heartbeats never wait behind a disk write."""
+        """An ALIVE leaves while the disk is busy: heartbeats never wait behind a write."""
         self.say(accept(2, 1, 1), FORCED)
         self.turn.run(self.turn.send_early, alive(2, 0))
         self.assertLeft(alive(2, 0))
 
     def test_proposal_leaves_before_its_own_record_is_on_disk(self) -> None:
-        """Departure 2: a PROPOSAL needs only Last_Installed on disk."""
+        """Departure 2: a PROPOSAL leaves before its own record is on disk: it needs only Last_Installed there."""
         self.turn.durable.last_installed = 1
 
         def event() -> None:
@@ -155,7 +157,8 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 1), accept(2, 1, 1))
 
     def test_proposal_waits_until_its_view_is_on_disk(self) -> None:
-        """A leader that forgot its view in a crash could lead it again, with other proposals."""
+        """A PROPOSAL waits until its view is on disk: a leader that forgot its view in a crash could lead it again,
+        with other proposals."""
 
         def event() -> None:
             self.turn.append(FORCED)
@@ -167,8 +170,8 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 1))
 
     def test_proposal_and_ordered_wait_for_what_is_noted_about_voters(self) -> None:
-        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and messages that are sent when the
-        note is on disk need not wait."""
+        """Departure 54: PROPOSAL and ORDERED wait for records about the senders of the promises and votes on which they
+        rest. An ALIVE does not, nor do messages that are sent when these records are on disk."""
         self.turn.durable.last_installed = self.data.views.last_installed = 1
 
         def event() -> None:
@@ -191,7 +194,8 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(*sent, proposal(2, 1, 3))
 
     def test_proposal_waits_for_no_note_about_the_sender_of_another_vote(self) -> None:
-        """Departure 54: it rests on promises alone. Slow disks would otherwise cost a view at the first ACCEPT."""
+        """Departure 54: a PROPOSAL, which rests on promises alone, does not wait for a record about the sender of
+        another vote: slow disks would otherwise cost a view at the first ACCEPT."""
         self.turn.durable.last_installed = self.data.views.last_installed = 1
         ordered = Ordered(2, 1, (1,), batch().digest)
 
@@ -227,14 +231,14 @@ class RefusalTests(TurnTestCase):
 
 class LazyTests(TurnTestCase):
     def test_lazy_record_forces_nothing(self) -> None:
-        """Values that other servers know already may be written later: no sync is asked for, and no message waits."""
+        """A lazy record, of values that other servers know already, asks for no sync, and no message waits for it."""
         self.say(vc_proof(2, 1), LAZY, lazy=True)
         self.assertEqual(self.storage.records, [LAZY])
         self.assertEqual(self.storage.syncs, 0)
         self.assertLeft(vc_proof(2, 1))
 
     def test_lazy_record_travels_with_the_next_group(self) -> None:
-        """Then nothing is left to flush."""
+        """A lazy record is written with the next group, and then nothing is left to flush."""
         self.say(vc_proof(2, 1), LAZY, lazy=True)
         self.say(accept(2, 1, 1), FORCED)
         self.storage.finish_sync()
@@ -242,7 +246,7 @@ class LazyTests(TurnTestCase):
         self.assertEqual(self.storage.syncs, 1)
 
     def test_flush_gives_lazy_records_a_group_of_their_own(self) -> None:
-        """On a quiet server ALIVE must tell the truth soon all the same."""
+        """A flush writes lazy records as a group of their own, so that ALIVE soon tells the truth on a quiet server."""
         self.data.ordering.local_aru = 1
         self.say(vc_proof(2, 1), LAZY, lazy=True)
         self.turn.flush_lazy()
@@ -251,14 +255,15 @@ class LazyTests(TurnTestCase):
         self.assertEqual(self.turn.durable.local_aru, 1)
 
     def test_flush_writes_nothing_when_nothing_waits(self) -> None:
-        """An idle cluster writes nothing to disk."""
+        """A flush without waiting records writes nothing, so that an idle cluster does not write."""
         self.turn.flush_lazy()
         self.assertEqual(self.storage.syncs, 0)
 
 
 class DurableTests(TurnTestCase):
     def test_durable_values_are_those_of_the_moment_when_the_sync_was_asked_for(self) -> None:
-        """A change that is made while the disk is writing is not durable with that write."""
+        """The durable values are those of the moment when the sync was asked for: a change made while the disk writes
+        is not durable with that write."""
         self.data.views.last_installed = 1
         self.say(accept(2, 1, 1), FORCED)
         self.data.views.last_installed = 4
@@ -266,7 +271,8 @@ class DurableTests(TurnTestCase):
         self.assertEqual(self.turn.durable, Durable(1, 0))
 
     def test_sync_is_traced_with_what_is_durable_now(self) -> None:
-        """The trace shows when a promise is on disk (docs/operating.rst)."""
+        """The trace of a sync has the values that are durable now, which shows when a promise is on disk
+        (docs/operating.rst)."""
         self.data.views.last_installed = 1
         self.say(accept(2, 1, 1), FORCED)
         self.storage.finish_sync()
@@ -281,7 +287,8 @@ class FailureTests(TurnTestCase):
         raise ValueError("confused")
 
     def test_failing_turn_stops_the_server_and_says_nothing(self) -> None:
-        """Paxos tolerates a crashed server, not a confused one."""
+        """A turn that fails stops the server, and its messages do not leave: Paxos tolerates a crashed server, not a
+        confused one."""
         self.turn.run(self.broken)
         self.assertEqual([failure.type for failure in self.failures], [ValueError])
         self.assertTrue(self.turn.stopped)
@@ -289,26 +296,27 @@ class FailureTests(TurnTestCase):
         self.assertEqual(self.storage.syncs, 0)
 
     def test_failing_turn_drops_what_waits_at_the_gate(self) -> None:
-        """Even what earlier turns said stays unsaid: a crash could have come before it as well."""
+        """A turn that fails also drops the messages of earlier turns that wait at the gate: a crash could have come
+        before them as well."""
         self.say(accept(2, 1, 1), FORCED)
         self.turn.run(self.broken)
         self.storage.finish_all()
         self.assertLeft()
 
     def test_no_turn_runs_after_a_failure(self) -> None:
-        """A stopped server does not wake up again."""
+        """After a failure no turn runs any more."""
         self.turn.run(self.broken)
         self.turn.run(self.told.append, "still here")
         self.assertEqual(self.told, [])
 
     def test_failure_is_reported_once(self) -> None:
-        """One reason to stop is enough."""
+        """A failure of a turn is reported once."""
         self.turn.run(self.broken)
         self.turn.fail(Failure(ValueError("again")))
         self.assertEqual(len(self.failures), 1)
 
     def test_call_that_raises_does_not_stop_the_server(self) -> None:
-        """A client that cannot be told is no reason to leave all the others."""
+        """An exception of a call that answers a client does not stop the server, since it has other clients."""
 
         def event() -> None:
             self.turn.call(self._raise)
@@ -320,13 +328,13 @@ class FailureTests(TurnTestCase):
         self.assertFalse(self.turn.stopped)
 
     def test_turn_within_a_turn_stops_the_server(self) -> None:
-        """Turns never nest: a handler that is re-entered sees half-changed state."""
+        """A turn within a turn stops the server: a handler that is re-entered would see a half-changed state."""
         self.turn.run(lambda: self.turn.run(self.told.append, "nested"))
         self.assertEqual([failure.type for failure in self.failures], [AssertionError])
         self.assertEqual(self.told, [])
 
     def test_nothing_is_said_outside_a_turn(self) -> None:
-        """Messages, calls and records outside of a turn are errors of the caller."""
+        """Messages, calls and records outside of a turn are errors of the caller, and raise."""
         for say in (
             lambda: self.turn.send(vc_proof(2, 1)),
             lambda: self.turn.send_early(alive(2, 1)),
@@ -336,7 +344,7 @@ class FailureTests(TurnTestCase):
             self.assertRaises(AssertionError, say)
 
     def test_sync_that_ends_after_stop_opens_nothing(self) -> None:
-        """To stop is to crash on purpose."""
+        """A sync that ends after a stop releases nothing, since a stop is like a crash."""
         self.say(accept(2, 1, 1), FORCED)
         self.turn.stop()
         self.storage.finish_sync()
@@ -346,7 +354,8 @@ class FailureTests(TurnTestCase):
 
 class OrderTests(TurnTestCase):
     def test_call_may_run_a_turn_of_its_own(self) -> None:
-        """A client that hears its reply sends its next command at once; its turn comes after the present ones."""
+        """A call that answers a client may run a turn of its own, in which the client's next command is handled; that
+        turn comes after the present ones."""
 
         def client_hears() -> None:
             self.told.append("heard")
@@ -362,19 +371,21 @@ class OrderTests(TurnTestCase):
         self.assertLeft(vc_proof(2, 1), vc_proof(2, 2))
 
     def test_end_of_turn_hooks_run_inside_the_turn(self) -> None:
-        """The leader proposes at the end of any turn; what it says belongs to that turn."""
+        """The functions at the end of a turn run inside the turn: the leader proposes there, and what it sends belongs
+        to the turn."""
         self.at_end.append(lambda: self.turn.send(vc_proof(2, 5)))
         self.turn.run(lambda: None)
         self.assertLeft(vc_proof(2, 5))
 
     def test_hook_that_raises_stops_the_server(self) -> None:
-        """The end of a turn is part of it."""
+        """An exception in a function at the end of a turn stops the server, since the end is part of the turn."""
         self.at_end.append(self._raise)
         self.turn.run(lambda: None)
         self.assertEqual([failure.type for failure in self.failures], [ZeroDivisionError])
 
     def test_accepts_of_one_view_travel_in_one_message(self) -> None:
-        """Section 7.3: one ACCEPT answers several proposals; votes of another view stay apart."""
+        """Section 7.3: ACCEPTs of one view for several proposals become one message; votes of another view stay
+        apart."""
 
         def event() -> None:
             for message in (accept(2, 1, 1), accept(2, 1, 2), accept(2, 3, 3)):
@@ -384,7 +395,8 @@ class OrderTests(TurnTestCase):
         self.assertLeft(accept(2, 1, 1, 2), accept(2, 3, 3))
 
     def test_turns_that_wait_together_leave_together(self) -> None:
-        """One write a destination: the votes of several turns become one message."""
+        """Turns that wait together leave together: the votes of several turns for one destination become one
+        message."""
         self.say(accept(2, 1, 1), FORCED)
         self.say(accept(2, 1, 2))
         self.storage.finish_sync()
@@ -402,7 +414,7 @@ class OrderTests(TurnTestCase):
         self.assertEqual(destinations, [(accept(2, 1, 1), None), (accept(2, 1, 2), 4)])
 
     def test_turns_are_counted(self) -> None:
-        """Finished turns only."""
+        """The counter of turns counts only finished turns."""
         self.turn.run(lambda: None)
         self.turn.run(lambda: None)
         self.assertEqual(self.turn.count, 2)
@@ -418,7 +430,7 @@ class ReplicaGateTests(ReplicaTestCase):
         self.assertSent(alive(2, 0, State.LEADER_ELECTION, has_clients=False))
 
     def test_alive_tells_what_is_on_disk_and_no_more(self) -> None:
-        """ALIVE and VC_PROOF tell only values that are known to be durable."""
+        """ALIVE and VC_PROOF tell only values that are on disk."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.advance(0.2)
@@ -429,7 +441,8 @@ class ReplicaGateTests(ReplicaTestCase):
         self.assertSent(VCProof(2, 1))
 
     def test_executed_but_unwritten_slots_are_not_advertised(self) -> None:
-        """Other servers may rely on this server's copy of all slots up to the Local_Aru of its ALIVE."""
+        """ALIVE does not tell slots that are executed but not on disk: other servers may rely on this server's copy of
+        all slots up to its Local_Aru."""
         self.hold_syncs = True
         self.receive(vc_proof(1, 1))
         self.storage.finish_all()
@@ -450,7 +463,8 @@ class ReplicaGateTests(ReplicaTestCase):
         self.assertEqual(self.replica.turn.durable.local_aru, 1)
 
     def test_own_vote_counts_in_the_turn_but_leaves_after_the_sync(self) -> None:
-        """Departure 1: speculation is safe since a crash before the release leaves no trace anywhere."""
+        """Departure 1: a server's own vote counts in the turn that makes it, and leaves after the sync: a crash before
+        leaves no trace anywhere."""
         self.receive(vc_proof(1, 1))
         self.storage.records.clear()
         self.hold_syncs = True
@@ -465,7 +479,8 @@ class ReplicaGateTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_first_frame_of_a_peer_is_a_record_of_its_own(self) -> None:
-        """Departure 12: the identity of a storage must be known after a crash as well."""
+        """Departure 12: the first frame of a peer leads to a record of its storage identity, which must be known after
+        a crash."""
         del self.replica.membership.identities[3]
         self.receive(Heard(3, identity_of(2)))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])

@@ -21,27 +21,29 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(CAROL, to=1)
 
     def hear_both(self) -> None:
-        """Hear the servers whose votes count, so that they do not return from a silence when they vote."""
+        """Let ALIVEs of the leader and of server 3, whose votes count, arrive, so that their later votes do not end a
+        silence of these servers. One update goes to the leader then."""
         self.hear_leader()
         self.receive(alive(3, 1))
         self.assertEqual(self.destinations(), [1])
 
     def destinations(self) -> list[int | None]:
-        """Where updates have gone since the last look."""
+        """The destinations of updates since the last call."""
         found = [s for s in self.transport.sent if not s.looked_at and isinstance(s.message, ClientUpdate)]
         for sent in found:
             sent.looked_at = True
         return [sent.to for sent in found]
 
     def test_first_expiry_sends_it_to_the_leader_again(self) -> None:
-        """Figure 12, Block B."""
+        """Figure 12, Block B: at the first expiry of its timer an update is sent to the leader again."""
         self.advance(0.49)
         self.assertNothingSent()
         self.advance(0.02)
         self.assertSent(CAROL, to=1)
 
     def test_second_expiry_sends_it_to_all(self) -> None:
-        """G8.3, scenario 12: all servers learn that the update waits, and one that reaches the leader relays it."""
+        """G8.3, scenario 12: at the second expiry an update is sent to all servers: all learn that it waits, and one
+        that reaches the leader relays it."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.advance(0.88)
@@ -51,12 +53,14 @@ class FollowerTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_length_doubles_while_nothing_is_executed(self) -> None:
-        """Departure 49: 0.5 s, 1 s, 2 s and no longer, each up to a quarter longer; 2 s are what others remember."""
+        """Departure 49: the length doubles while nothing is executed, from 0.5 s to 1 s and 2 s and no longer, each up
+        to a quarter longer at random: other servers remember an update for that time."""
         self.advance(19)
         self.assertIn(len(self.destinations()), (10, 11))
 
     def test_length_follows_the_time_to_the_proposal(self) -> None:
-        """Departure 49: an update that is in no PROPOSAL after the usual time is lost."""
+        """Departure 49: the length follows the time to the PROPOSAL: an update that is in no PROPOSAL after the usual
+        time counts as lost."""
         self.hear_both()
         self.advance(0.02)
         self.order(1, CAROL)
@@ -68,7 +72,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(DAVE, to=1)
 
     def test_wait_stays_doubled_after_a_slow_answer_to_one_of_two_copies(self) -> None:
-        """Departure 49, Karn's rule: the answer took 0.1 s at least, and may have taken 0.6 s."""
+        """Departure 49, Karn's rule: after a slow answer to one of two copies, which took 0.1 s at least and perhaps
+        0.6 s, the wait stays doubled."""
         self.advance(0.4)
         self.hear_both()
         self.advance(0.2)
@@ -80,7 +85,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_update_in_a_proposal_of_the_leader_is_not_sent_again(self) -> None:
-        """Departure 49: it has arrived. If the slot stays open, the leader is asked for the slot."""
+        """Departure 49: an update in a PROPOSAL of the leader has arrived, and is not sent again; if its slot stays
+        open, the leader is asked for the slot."""
         self.receive(proposal(1, 1, 1, CAROL))
         self.assertSent(accept(2, 1, 1))
         self.advance(0.6)
@@ -89,7 +95,8 @@ class FollowerTests(ReplicaTestCase):
         self.take(ReconciliationRequest)
 
     def test_time_in_which_this_server_stood_still_is_not_measured(self) -> None:
-        """Departure 49: a pause of a minute is no reason to wait longer for the next PROPOSAL."""
+        """Departure 49: time in which this server stood still is not measured: a pause of a minute does not make the
+        next wait longer."""
         self.hear_both()
         self.clock.rightNow += 60.0
         self.order(1, CAROL)
@@ -97,7 +104,8 @@ class FollowerTests(ReplicaTestCase):
         self.take(ClientUpdate)
 
     def test_waits_do_not_grow_while_the_disk_is_in_trouble(self) -> None:
-        """Departure 45: nothing is sent meanwhile, so no wait is in vain, and the first copy after it is not late."""
+        """Departure 45: while the disk is in trouble no update is sent, so waits do not grow, and the first copy
+        afterwards is not late."""
         self.hear_both()
         self.storage.is_full = True
         for _ in range(20):
@@ -110,7 +118,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.destinations(), [None])
 
     def test_copy_that_waits_for_the_disk_is_one_copy(self) -> None:
-        """Departure 49: what has not left cannot be lost."""
+        """Departure 49: an update that waits for the disk is not sent a second time, since a copy that has not left
+        cannot be lost."""
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, client_update("bob", 1)))
         self.introduce(DAVE)
@@ -124,13 +133,13 @@ class FollowerTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_executed_update_is_not_sent_again(self) -> None:
-        """Figure 10 D: its timer is stopped with it."""
+        """Figure 10 D: an executed update is not sent again, since its timer is stopped."""
         self.receive(reply(3, ordered(3, 1, CAROL)))
         self.advance(0.9)
         self.assertNothingSent()
 
     def test_each_update_has_its_own_time(self) -> None:
-        """Figure 2 E2: one timer a client."""
+        """Figure 2 E2: each client's update has a timer of its own."""
         self.advance(0.3)
         self.introduce(DAVE)
         self.assertSent(DAVE, to=1)
@@ -141,7 +150,8 @@ class FollowerTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_next_update_of_a_client_starts_from_the_beginning(self) -> None:
-        """The expiries of a client's last update do not count for the next, which goes to the leader first."""
+        """The next update of a client starts with a first expiry, which sends it to the leader: those of the last
+        update do not count."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.receive(reply(3, ordered(3, 1, CAROL)))
@@ -152,14 +162,15 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.destinations(), [1])
 
     def test_new_leader_at_work_gets_at_once_what_waits(self) -> None:
-        """Departure 18: no client waits for an Update_Timer because a leader has changed."""
+        """Departure 18: when a new leader is at work, pending updates are sent to it at once, before their timers
+        expire."""
         self.hear_leader()
         self.assertSent(CAROL, to=1)
         self.hear_leader()
         self.assertNothingSent()
 
     def test_traced_with_client_and_count(self) -> None:
-        """The trace has each expiry (docs/operating.rst)."""
+        """The trace has each expiry of an Update_Timer, with client and count (docs/operating.rst)."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.assertEqual(self.notes.of("timer"), [{"name": "update", "client": "carol", "expiries": 1}])
@@ -167,7 +178,8 @@ class FollowerTests(ReplicaTestCase):
 
 class ElectionTests(ReplicaTestCase):
     def test_in_an_election_only_the_second_expiry_is_heard(self) -> None:
-        """There is no leader to send it to; all learn of it, so that none takes the silence for idleness."""
+        """In an election, which has no leader, an update is sent at the second expiry only, to all, so that none takes
+        the silence for idleness."""
         self.introduce(CAROL)
         self.advance(0.6)
         self.assertNotSent(ClientUpdate)
@@ -180,7 +192,7 @@ class LeaderTests(ReplicaTestCase):
     settings = evolve(SMALL, progress_seconds=20.0)
 
     def test_leader_sends_its_updates_in_proposals_only(self) -> None:
-        """Figure 12, Block B: only a REG_NONLEADER forwards; a PROPOSAL tells all that the update waits."""
+        """Figure 12, Block B: a leader sends its clients' updates in PROPOSALs only."""
         self.lead(view=2)
         self.introduce(CAROL)
         self.advance(1.8)
@@ -189,7 +201,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_update_that_waits_for_the_window_is_told_to_all(self) -> None:
-        """Departure 17: a majority must know that it waits; a leader has no use for a first copy."""
+        """Departure 17: an update of a leader's client that waits for the window is sent to all at the second expiry,
+        since a majority must know that it waits."""
         self.lead(view=2)
         for number in range(SMALL.window_slots):
             self.introduce(client_update(f"c{number}", 1, server_id=2))
@@ -204,7 +217,8 @@ class LeaderTests(ReplicaTestCase):
 
 class ManyClientsTests(ReplicaTestCase):
     def test_one_delayed_call_serves_all_clients(self) -> None:
-        """All these timers have the same length, so they expire in the order in which they were started."""
+        """One delayed call serves the timers of all clients, which have the same length and so expire in the order in
+        which they were started."""
         self.follow(view=1)
         before = len(self.clock.getDelayedCalls())
         self.introduce(*(client_update(f"c{n}", 1, server_id=2) for n in range(100)))
@@ -214,7 +228,7 @@ class ManyClientsTests(ReplicaTestCase):
         self.assertEqual(len(self.take(ClientUpdate)), 100)
 
     def test_stopped_server_leaves_no_call_behind(self) -> None:
-        """A clean end: nothing of this server wakes up again."""
+        """A stopped server has no delayed call left."""
         self.follow(view=1)
         self.introduce(CAROL)
         self.assertSent(CAROL, to=1)

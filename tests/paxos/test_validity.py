@@ -25,7 +25,7 @@ class FollowerTests(ReplicaTestCase):
         self.follow(view=1)
 
     def test_invalid_update_is_not_relayed(self) -> None:
-        """An invalid update goes no further, and does not count as one that waits."""
+        """An invalid update is not relayed, and does not count as one that waits."""
         for wrong in (INVALID, OF_NOBODY, TOO_LARGE):
             self.receive(wrong, sender=3)
             self.assertDiscarded("invalid")
@@ -33,7 +33,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
 
     def test_proposal_of_an_invalid_batch_is_not_accepted(self) -> None:
-        """No record, no vote: it cannot be chosen. A valid batch may follow in the same slot of the same view."""
+        """A PROPOSAL of an invalid batch gets no record and no vote, so it cannot be chosen. A valid batch may follow
+        in the same slot of the same view."""
         for wrong in (INVALID, OF_NOBODY, OF_THE_FUTURE):
             self.receive(proposal(1, 1, 1, VALID, wrong))
             self.assertDiscarded("invalid")
@@ -43,7 +44,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_proposal_that_could_not_be_passed_on_is_not_accepted(self) -> None:
-        """The message that brings a batch may have less beside it than those that this server has to send."""
+        """A PROPOSAL with a batch that fits this message, but would not fit those in which this server had to pass it
+        on, is not accepted."""
         half = client_update("alice", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
         other = client_update("bob", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
         self.receive(proposal(1, 1, 1, half, other))
@@ -53,7 +55,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_ordered_update_with_an_invalid_batch_is_not_believed(self) -> None:
-        """A majority has not accepted it, so it is not ordered, whatever the message says."""
+        """An ordered update with an invalid batch is not believed: no majority has accepted it, whatever the message
+        says."""
         for message in (ordered(3, 1, INVALID), reply(3, ordered(3, 1, VALID), ordered(3, 2, INVALID))):
             self.receive(message)
             self.assertDiscarded("invalid")
@@ -61,7 +64,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.take_records(OrderedRecord), [])
 
     def test_update_in_this_servers_name_that_it_has_not_under_way_is_dropped(self) -> None:
-        """An update that is not pending is forged, or of a former incarnation; a pending one may come back."""
+        """An update in this server's name that is not pending here is dropped: it is forged, or of a former
+        incarnation. A pending one may come back by a relay."""
         self.receive(client_update("carol", 1, server_id=2), sender=3)
         self.assertDiscarded("not ours")
         own = client_update("carol", 1, server_id=2)
@@ -76,14 +80,15 @@ class FollowerTests(ReplicaTestCase):
 
 class LeaderTests(ReplicaTestCase):
     def test_leader_queues_no_invalid_update(self) -> None:
-        """The leader is the last who can stop it."""
+        """A leader queues no invalid update."""
         self.lead(view=2)
         self.receive(INVALID, sender=3)
         self.assertDiscarded("invalid")
         self.assertEqual(len(self.replica.update_queue), 0)
 
     def test_update_of_the_future_is_not_proposed(self) -> None:
-        """No follower would accept the batch, and nothing else could be ordered."""
+        """An update that claims to be made after the slot that it would get is not proposed: no follower would accept
+        the batch, and nothing else could be ordered."""
         self.lead(view=2)
         self.receive(client_update("alice", 1, server_id=3, made_at=7), sender=3)
         self.receive(client_update("bob", 1, server_id=3), sender=3)
@@ -93,7 +98,8 @@ class LeaderTests(ReplicaTestCase):
         self.take(Accept)
 
     def test_promise_with_an_invalid_batch_is_dropped_as_a_whole(self) -> None:
-        """S1: a data list without one of its slots would be a wrong promise."""
+        """S1: a promise with an invalid batch is dropped as a whole: a data list without one of its slots would be a
+        wrong promise."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(1, 2, proposal(1, 1, 1, VALID), proposal(1, 1, 2, INVALID)))
         self.assertDiscarded("invalid")
@@ -104,7 +110,8 @@ class LeaderTests(ReplicaTestCase):
 
 class ExecutionTests(ReplicaTestCase):
     def test_update_of_the_future_is_not_executed(self) -> None:
-        """Departure 7: an update made later than its slot would be valid for longer than its horizon."""
+        """Departure 7: an update that claims to be made at its slot or later is not executed: it would be valid for
+        longer than its horizon."""
         slot = self.data.ordering.global_history.ensure(1)
         slot.ordered = Batch.of(0, [client_update("alice", 1, made_at=1), client_update("bob", 1, made_at=0)])
         self.replica.perform(self.replica.ordered_queue.catch_up)
@@ -112,7 +119,8 @@ class ExecutionTests(ReplicaTestCase):
         self.assertEqual(self.machine.expired, [client_update("alice", 1, made_at=1)])
 
     def test_time_begins_anywhere_and_then_makes_no_long_step(self) -> None:
-        """One wrong clock cannot end all waits of the years to come."""
+        """The time may begin anywhere, and then moves in bounded steps, so that one wrong clock cannot end all waits of
+        the years to come."""
         queue = self.replica.ordered_queue
         now = 1_700_000_000_000
         self.receive(ordered(3, 1, time_ms=now))
@@ -127,12 +135,13 @@ class ExecutionTests(ReplicaTestCase):
 
 class SizeTests(SynchronousTestCase):
     def test_largest_update_fits_the_largest_batch(self) -> None:
-        """A client's name may have characters of four bytes."""
+        """The largest update, with a client id of characters of four bytes, fits the largest batch."""
         update = client_update("\U0001f600" * 300, 2**63 - 1, made_at=SLOT_MAX, payload=bytes(PAYLOAD_BYTES_MAX))
         self.assertLessEqual(len(Batch.of(2**63 - 1, [update]).data), BATCH_BYTES_MAX)
 
     def test_largest_batch_fits_every_message(self) -> None:
-        """Otherwise a server that has accepted it stops when it has to pass it on, and so does the next leader."""
+        """The largest batch fits every message: otherwise a server that has accepted it would stop when it had to pass
+        it on, and so would the next leader."""
         told = GloballyOrderedUpdate(65_535, SLOT_MAX, LARGEST_BATCH)
         proposed = Proposal(65_535, VIEW_MAX, SLOT_MAX, LARGEST_BATCH)
         for message in (

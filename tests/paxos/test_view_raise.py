@@ -17,8 +17,8 @@ class ViewRaiseTests(ReplicaTestCase):
         self.lead(view=2)
 
     def hear(self, seconds: float, view: int = 2, *claims: tuple[int, int]) -> None:
-        """Let time pass in which servers 1 and 3 follow this one in `view`; `claims` are other servers and their
-        views."""
+        """Let time pass in which servers 1 and 3 follow this one in `view`, and in which other servers tell the views
+        in `claims`."""
         for _ in range(round(seconds / 0.1)):
             for other in (1, 3):
                 self.receive(alive(other, view))
@@ -27,7 +27,7 @@ class ViewRaiseTests(ReplicaTestCase):
             self.advance(0.1)
 
     def lead_again(self, view: int) -> None:
-        """Servers 1 and 3 vote for `view`, and promise to follow this server in it."""
+        """Let servers 1 and 3 vote for `view`, and promise to follow this server in it."""
         for other in (1, 3):
             self.receive(view_change(other, view))
         for other in (1, 3):
@@ -37,7 +37,7 @@ class ViewRaiseTests(ReplicaTestCase):
         self.take(Prepare)
 
     def test_view_is_raised_above_that_of_a_server_in_a_later_one(self) -> None:
-        """The leader attempts the first view of its own that is later than the one that the other server tells."""
+        """The leader attempts the first view of its own above the view that another server has installed and tells."""
         self.hear(1.9, 2, (5, 8))
         self.assertIs(self.data.server.state, State.REG_LEADER)
         self.hear(0.5, 2, (5, 8))
@@ -45,31 +45,33 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 12)})
 
     def test_highest_of_the_later_views_counts(self) -> None:
-        """One raise is enough for servers in different later views."""
+        """The highest of several later views counts, so that one raise is enough."""
         self.hear(2.4, 2, (4, 20), (5, 8))
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 22)})
 
     def test_only_views_that_are_told_for_long_enough_count(self) -> None:
-        """A server that tells a later view once may be wrong for once."""
+        """Only a later view that is told for long enough counts: a server that tells one once may be wrong for once."""
         self.hear(1.9, 2, (4, 2), (5, 8))
         self.hear(0.5, 2, (4, 20), (5, 8))
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 12)})
 
     def test_one_alive_of_a_later_view_raises_nothing(self) -> None:
-        """The next ALIVE of that server puts it right."""
+        """One ALIVE with a later view raises nothing, if the next one of that server tells another."""
         for _ in range(5):
             self.hear(1.0, 2, (5, 8))
             self.hear(0.3, 2, (5, 2))
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_server_that_is_not_heard_any_more_raises_nothing(self) -> None:
-        """A server that is gone joins when it comes back: until then a raise has no use."""
+        """A server in a later view that is not heard any more raises nothing: until it comes back a raise would have no
+        use."""
         self.hear(0.5, 2, (5, 8))
         self.hear(10.0)
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_leader_that_is_not_followed_raises_nothing(self) -> None:
-        """The leader's Progress_Timer ends the view, if the followers do not come back."""
+        """A leader that no majority follows raises nothing: its Progress_Timer ends the view, if the followers do not
+        come back."""
         self.replica.progress_timer.longest = 100.0
         self.data.timers.progress_seconds = 100.0
         self.replica.progress_timer.start()
@@ -79,14 +81,15 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_leader_whose_disk_is_in_trouble_raises_nothing(self) -> None:
-        """Departures 44 and 45: the leader could not install the view."""
+        """Departures 44 and 45: a leader whose disk is in trouble raises nothing, since it could not install the
+        view."""
         self.storage.is_full = True
         self.hear(4.0, 2, (5, 8))
         self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_followers_raise_nothing(self) -> None:
-        """A server that does not lead waits for its leader."""
+        """A follower never raises its view because of a server in a later view: it waits for its leader."""
         self.expire_progress_timer()
         self.follow(view=6)
         self.take(ViewChange)
@@ -97,7 +100,8 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_each_raise_doubles_the_wait_for_the_next_one(self) -> None:
-        """A server in error that tells later and later views causes few elections."""
+        """Each raise doubles the wait for the next one, so that a server in error that tells later and later views
+        causes few elections."""
         view = 2
         for wait in (2.0, 4.0, 8.0, 16.0, 16.0):
             self.hear(wait - 0.1, view, (5, view + 1))
@@ -109,7 +113,7 @@ class ViewRaiseTests(ReplicaTestCase):
             self.lead_again(view)
 
     def test_wait_is_short_again_after_a_long_calm(self) -> None:
-        """After the longest wait without a server in a later view, the next raise is a first one."""
+        """After a long time without a server in a later view the wait is short again."""
         raiser = self.replica.view_raise
         self.hear(2.4, 2, (5, 8))
         self.take(ViewChange)
@@ -121,7 +125,7 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertEqual(raiser.wait, raiser.shortest_wait)
 
     def test_one_raise_goes_up_by_a_bounded_number_of_views(self) -> None:
-        """A wrong view of a server in error must not use up all views."""
+        """One raise goes up by a bounded number of views, so that a server in error does not use up all views."""
         self.hear(2.4, 2, (5, VIEW_MAX - 1))
         (vote,) = set(self.take(ViewChange))
         self.assertTrue(2 + RAISE_VIEWS_MAX < vote.attempted <= 2 + RAISE_VIEWS_MAX + 5, vote)
@@ -136,11 +140,13 @@ class FollowersOfARaiseTests(ReplicaTestCase):
         self.advance(0.03)
 
     def test_follower_attempts_the_view_that_its_leader_has_left_for(self) -> None:
-        """Otherwise the followers might elect another leader, of a view that is not late enough."""
+        """A follower attempts the view that its leader has left for: otherwise the followers might elect another
+        leader, of a view that is not late enough."""
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 11)})
 
     def test_vote_of_the_leader_of_an_older_view_counts_no_more(self) -> None:
-        """Server 1 has left view 1 for view 11, which says nothing about view 3."""
+        """The vote by which the leader left an older view does not count any more when this server follows another one:
+        that server 1 left view 1 for view 11 says nothing about view 3."""
         self.take(ViewChange)
         self.receive(alive(3, 3, State.REG_LEADER))
         self.follow(view=3)
@@ -148,14 +154,16 @@ class FollowersOfARaiseTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 4)})
 
     def test_view_of_the_servers_that_wait_is_not_installed(self) -> None:
-        """The leader has left its view for the sake of these servers, since the leader of their view does not lead."""
+        """The view of the servers that wait is not installed on their VC_PROOF: no server leads it, and the leader has
+        left its own view to bring them back."""
         self.take(ViewChange)
         self.receive(vc_proof(5, 8))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
         self.assertEqual((self.data.views.last_installed, self.data.views.last_attempted), (1, 11))
 
     def test_view_that_is_led_is_installed(self) -> None:
-        """A leader of a later view is heard: a majority has promised to follow it."""
+        """If a leader of a later view is heard, a VC_PROOF of it is followed, since a majority has promised to follow
+        that leader."""
         self.take(ViewChange)
         self.receive(alive(3, 8, State.REG_LEADER))
         self.receive(vc_proof(5, 8))
@@ -163,13 +171,14 @@ class FollowersOfARaiseTests(ReplicaTestCase):
         self.assertEqual(self.data.views.last_installed, 8)
 
     def test_raised_view_and_later_ones_are_installed(self) -> None:
-        """The view that the leader has left for, and any later one, are above the views of the servers that wait."""
+        """A VC_PROOF of the view to which the leader has raised its own makes a follower that waits for the leader
+        install that view."""
         self.take(ViewChange)
         self.receive(vc_proof(1, 11))
         self.assertEqual(self.data.views.last_installed, 11)
 
     def test_attempt_beyond_the_raised_view_ends_the_rule(self) -> None:
-        """When the raised view has come to nothing, any installed view is as good."""
+        """After an attempt beyond the raised view, which has come to nothing, any installed view may be joined."""
         self.preinstall(view=11)
         self.expire_progress_timer()
         self.take(ViewChange)

@@ -15,7 +15,8 @@ OWN = client_update("carol", 1, server_id=2)
 
 class WindowTests(ReplicaTestCase):
     def test_window_moves_with_local_aru(self) -> None:
-        """Section 5.10: a majority is always within two windows of the newest proposal."""
+        """Section 5.10: the window moves with Local_Aru, so a majority is always within two windows of the newest
+        proposal."""
         window = self.replica.window
         self.assertTrue(window.may_propose(4))
         self.assertFalse(window.may_propose(5))

@@ -1,4 +1,4 @@
-"""One place puts servers together, for processes as well as for simulations."""
+"""The assembly of a server from its parts, for processes as well as for simulations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fail(failure: Failure) -> None:
 
 class AssemblyTests(SynchronousTestCase):
     def test_server_of_given_parts_runs(self) -> None:
-        """A cluster of one, in memory, leads itself."""
+        """A server assembled from given parts, a cluster of one in memory, runs and leads itself."""
         clock, rng = Clock(), Random(1)
         faults = LinkFaults(clock, rng)
         links = Links(frame_identity(ONE, 0), clock, faults, lambda peer, frame: None)
@@ -38,14 +38,14 @@ class AssemblyTests(SynchronousTestCase):
         server.stop()
 
     def test_storage_in_memory_counts_without_being_shown_as_a_disk(self) -> None:
-        """STATUS shows no groups with `storage: memory`; the metrics show them all the same."""
+        """With `storage: memory` STATUS shows no groups, and the metrics show them all the same."""
         server = real_server(ONE, 0, catalogue_of_plugins(ONE.apps), directory=None, clock=Clock(), on_failure=fail)
         self.assertFalse(server.facts.has_disk)
         self.assertIsNotNone(server.facts.storage)
         self.assertIsNotNone(server.facts.transport)
 
     def test_assembly_needs_no_reactor(self) -> None:
-        """Importing it must not install one: simulations have clocks of their own."""
+        """An import of the assembly installs no reactor, since simulations have clocks of their own."""
         look = "import sys, pfsb.service.assembly; print('twisted.internet.reactor' in sys.modules)"
         loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)
         self.assertEqual(loaded.stdout.strip(), "False")

@@ -54,7 +54,8 @@ class ChatLogTests(SynchronousTestCase):
         self.path.write_bytes(content)
 
     def test_line_has_index_client_and_text(self) -> None:
-        """Client and text are JSON strings, so that a text never breaks its line."""
+        """A line of chat.log has index, client and text, the last two as JSON strings, so that a text never breaks its
+        line."""
         self.write(said(1), said(2, 'two\nlines, "quoted" — é', "bob"))
         written = self.path.read_text("utf-8").splitlines()
         self.assertEqual(written[0], '1 "alice" "hello"')
@@ -62,7 +63,8 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual((index, json.loads(client), json.loads(text)), ("2", "bob", 'two\nlines, "quoted" — é'))
 
     def test_restart_goes_on_behind_the_last_line(self) -> None:
-        """The bytes do not depend on how often the server is restarted."""
+        """After a restart the file goes on behind its last line, so that its bytes do not depend on how often the
+        server is restarted."""
         for index in range(1, 6):
             log = self.open()
             log.take([said(i) for i in range(1, index)])
@@ -72,7 +74,7 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), lines(1, 2, 3, 4, 5))
 
     def test_right_file_is_not_written(self) -> None:
-        """A program that follows the file does not see it change at a restart."""
+        """A file that is right is not written at a restart, so that a program that follows it sees no change."""
         self.write(said(1), said(2))
         before = self.path.stat()
         log = self.open()
@@ -82,7 +84,8 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual((after.st_mtime_ns, after.st_ino, after.st_size), (before.st_mtime_ns, before.st_ino, 36))
 
     def test_any_damage_is_made_right_from_the_state(self) -> None:
-        """Torn, emptied, filled with zeros, edited by hand: it is again the same bytes as at every other server."""
+        """A file that was torn, emptied, filled with zeros or edited by hand is written anew from the state, with the
+        same bytes as at every other server."""
         right = lines(1, 2, 3)
         middle = len(lines(1))
         for damaged in (
@@ -110,7 +113,8 @@ class ChatLogTests(SynchronousTestCase):
             log.close()
 
     def test_lines_that_may_still_come_stay(self) -> None:
-        """A server that has just started may lack what it has written before; it learns of it within a moment."""
+        """Lines that a server has written before, and that it lacks just after its start, stay, since it learns of them
+        within a moment."""
         self.found(lines(1, 2, 3, 4) + b'5 "alice" "torn')
         log = self.open()
         log.take([said(1), said(2)])
@@ -120,24 +124,26 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), lines(1, 2) + line_of(said(3, "something else")))
 
     def test_file_is_not_ended_before_all_lines_were_compared(self) -> None:
-        """Lines that follow are in the state, though they were not compared yet."""
+        """A file is not cut behind a line while further lines, which are in the state, were not compared yet."""
         self.found(b"no line at all\n")
         log = self.open()
         log.end_at(2)
         self.assertEqual(self.path.read_bytes(), b"no line at all\n")
 
     def test_line_that_is_there_is_not_written_again(self) -> None:
-        """After trouble lines are told anew."""
+        """A line that is in the file is not written again, when lines are told anew after trouble."""
         self.write(said(1), said(2), said(2), said(1), said(3))
         self.assertEqual(self.path.read_bytes(), lines(1, 2, 3))
 
     def test_line_behind_a_gap_is_not_written(self) -> None:
-        """A log with a gap would not be the same bytes; it waits for what is missing."""
+        """A line behind a gap is not written before the missing lines: the file would not have the same bytes as
+        elsewhere."""
         self.write(said(1), said(3), said(2))
         self.assertEqual(self.path.read_bytes(), lines(1, 2))
 
     def test_change_by_somebody_else_is_noticed(self) -> None:
-        """Emptied, appended to, edited, deleted or renamed while the server runs: it begins anew at the first line."""
+        """A file that was emptied, appended to, edited, deleted or renamed by another program while the server runs is
+        begun anew at the first line."""
 
         def edit() -> None:
             time.sleep(0.02)  # file systems count time in steps
@@ -162,7 +168,7 @@ class ChatLogTests(SynchronousTestCase):
             log.close()
 
     def test_line_that_the_disk_does_not_take_leaves_no_half_of_it(self) -> None:
-        """A full disk: what comes later continues a log of whole lines."""
+        """A line for which the disk has no room leaves no half of it, so that later lines go on behind whole ones."""
         log = self.open()
         log.take([said(1)])
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -178,7 +184,7 @@ class ChatLogTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), lines(1, 2))
 
     def test_line_is_in_the_file_at_once(self) -> None:
-        """A line can be read from the file at once, so a killed server loses none."""
+        """A line is in the file at once, so that a killed server loses none."""
         self.open().take([said(1)])
         self.assertEqual(self.path.read_bytes(), lines(1))
 
@@ -238,7 +244,7 @@ class ChatLogWriterTests(TestCase):
             await deferLater(reactor, 0.005)
 
     async def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
-        """The lines are in the file when the disk answers."""
+        """A disk that hangs makes no caller wait; the lines are in the file when the disk answers."""
         self.log.open.clear()
         writer = self.begin()
         for index in range(1, 1_001):
@@ -249,7 +255,8 @@ class ChatLogWriterTests(TestCase):
         self.assertLessEqual(self.largest, chat_log.PAGE_LINES)
 
     async def test_file_is_compared_with_the_state_at_the_start(self) -> None:
-        """Zero blocks after a loss of power, for example, in the midst of many lines."""
+        """At the start the whole file is compared with the state: blocks of zeros, as after a loss of power, may be
+        amid many lines."""
         right = lines(*range(1, 601))
         self.path.parent.mkdir()
         self.path.write_bytes(right[:4_096] + bytes(4_096) + right[8_192:] + b"and more")
@@ -259,7 +266,7 @@ class ChatLogWriterTests(TestCase):
         await self.until_file_is(right + lines(601))
 
     async def test_file_that_somebody_empties_or_moves_is_made_anew(self) -> None:
-        """Without any further line, and with one."""
+        """A file that another program empties or moves away is made anew, with or without any further line."""
         writer = self.begin(3)
         await self.until_file_is(lines(1, 2, 3))
         os.truncate(self.path, 0)
@@ -270,7 +277,8 @@ class ChatLogWriterTests(TestCase):
         self.assertEqual(self.path.with_name("chat.log.old").read_bytes(), lines(1, 2, 3))
 
     async def test_end_does_not_wait_long_for_a_disk_that_hangs(self) -> None:
-        """The lines that are lost are written at the next start."""
+        """The end of a server does not wait long for a disk that hangs; lines that are lost are written at the next
+        start."""
         self.patch(chat_log, "CLOSE_SECONDS", 0.05)
         self.log.open.clear()
         writer = self.begin()
@@ -280,7 +288,7 @@ class ChatLogWriterTests(TestCase):
         self.assertTrue(writer.close())
 
     async def test_end_writes_what_waits(self) -> None:
-        """The file of a server that was stopped has all lines that its clients were told of."""
+        """When a server stops, its lines that wait are written, so that the file has all that clients were told of."""
         writer = self.begin()
         for index in range(1, 501):
             self.say(writer, index)
@@ -288,7 +296,7 @@ class ChatLogWriterTests(TestCase):
         self.assertEqual(self.path.read_bytes(), lines(*range(1, 501)))
 
     async def test_chat_that_fails_to_tell_its_lines_is_asked_again(self) -> None:
-        """By a timer, and when the server stops: that goes on, too."""
+        """A chat that fails to tell its lines is asked again by a timer. The stop of the server goes on, too."""
         writer = self.begin()
         self.fails = True
         self.say(writer, 1)
@@ -303,7 +311,8 @@ class ChatLogWriterTests(TestCase):
         self.assertTrue(self.flushLoggedErrors(KeyError))
 
     async def test_disk_that_fails_is_tried_again(self) -> None:
-        """A disk that was full or gave an error, whatever it was: the file goes on when the disk works again."""
+        """After an error of the disk, of whatever kind, writing is tried again, and the file goes on when the disk
+        works."""
         for error in (errno.ENOSPC, errno.EIO):
             self.log.error = OSError(error, os.strerror(error))
             writer = self.begin()
@@ -317,14 +326,14 @@ class ChatLogWriterTests(TestCase):
             self.assertTrue(writer.close())
 
     async def test_end_does_not_wait_for_room(self) -> None:
-        """A full disk may stay full."""
+        """The end of a server does not wait for room on a full disk."""
         self.log.error = OSError(errno.ENOSPC, "the disk is full")
         writer = self.begin()
         self.say(writer, 1)
         self.assertTrue(writer.close())
 
     async def test_file_is_put_aside_with_all_lines(self) -> None:
-        """The chat has ended; its lines are in the file that gets another name."""
+        """When the chat has ended, its file gets another name, with all lines."""
         writer = self.begin()
         self.say(writer, 1)
         await self.until_file_is(lines(1))
@@ -332,7 +341,7 @@ class ChatLogWriterTests(TestCase):
         self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), lines(1))
 
     async def test_lines_that_wait_are_put_aside_too(self) -> None:
-        """The chat may end right behind its last line, before the thread has written it."""
+        """Lines that wait when the chat ends are written into the file that gets another name."""
         writer = self.begin()
         for number in (1, 2, 3):
             self.say(writer, number)

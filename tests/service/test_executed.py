@@ -25,7 +25,8 @@ class ExecutedTests(SynchronousTestCase):
         return [formatEvent(event) for event in events]
 
     def test_each_command_has_a_line_with_its_session_and_number(self) -> None:
-        """Questions, which have no number, are not executed at every server, and are left out."""
+        """Each executed command has a line with its session and number; questions, which have no number and are not
+        executed at every server, are left out."""
         alice = update(2, "alice", (4, ("PUT", "colour", "light blue")), (0, ("GET", "a")), (5, ("INCR", "n", 2)))
         server = update(1, bundle.SERVER, (0, ("OPEN", "bob", 9)))
         self.assertEqual(
@@ -38,13 +39,13 @@ class ExecutedTests(SynchronousTestCase):
         )
 
     def test_long_words_are_cut_and_odd_ones_quoted(self) -> None:
-        """One line stays one line."""
+        """Long words are cut and odd ones quoted, so that each command has one line."""
         (line,) = self.told(update(0, "a", (1, ("PUT", "k", "x" * 500))))
         self.assertLess(len(line), WORD_CHARACTERS_MAX + 40)
         (line,) = self.told(update(0, "a", (1, ("SAY", "two\nlines"))))
         self.assertEqual(line, 'executed 7: a #1 SAY "two\\nlines"')
 
     def test_slot_without_commands_is_told(self) -> None:
-        """A hole that was filled, and an update that is not valid."""
+        """A slot without commands is shown: a hole that was filled, or an update that is not valid."""
         self.assertEqual(self.told(), ["executed 7: nothing"])
         self.assertEqual(self.told(ClientUpdate("1.1.1", 1, 1, 0, b"nonsense")), ["executed 7: nothing"])

@@ -46,7 +46,7 @@ class LogCommandTests(SynchronousTestCase):
         server.storage.close()
 
     def run_command(self, *words: str) -> tuple[str, str, int]:
-        """Standard output, standard error and exit status."""
+        """Run `pfsb log`. Returns standard output, standard error and exit status."""
         options: Options = parse(command, words)
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
@@ -60,7 +60,7 @@ class LogCommandTests(SynchronousTestCase):
         raise AssertionError("the command waits for something")
 
     def test_log_is_summed_up(self) -> None:
-        """The owner, the size and the state."""
+        """`pfsb log` shows the owner, the size and the state of a log."""
         out, err, status = self.run_command(str(self.directory))
         said = dict(line.split(maxsplit=1) for line in out.splitlines())
         self.assertEqual((err, status), ("", 0))
@@ -68,7 +68,7 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual((said["slots"], said["local_aru"], said["identity"]), ("4", "2", self.identity.hex()))
 
     def test_groups_are_listed(self) -> None:
-        """One line each, with slots and views."""
+        """`pfsb log` lists the groups, one in a line, with slots and views."""
         out, _, _ = self.run_command(str(self.directory / "log"), "--groups")
         lines = [line for line in out.splitlines() if line.startswith("group ")]
         self.assertEqual(len(lines), 4)
@@ -76,7 +76,7 @@ class LogCommandTests(SynchronousTestCase):
         self.assertIn(" slots 3@4 4@0", lines[2])
 
     def test_json(self) -> None:
-        """One object a line: the groups, then the log."""
+        """`pfsb log --json` prints one object in a line: the groups, and then the log."""
         out, _, _ = self.run_command(str(self.directory), "--json")
         *groups, log = [json.loads(line) for line in out.splitlines()]
         self.assertEqual([group["group"] for group in groups], [1, 2, 3, 4])
@@ -93,7 +93,7 @@ class LogCommandTests(SynchronousTestCase):
             return connection.execute(statement).fetchall()
 
     def test_sqlite_file_holds_everything(self) -> None:
-        """For the sqlite3 tool."""
+        """`pfsb log --sqlite` writes all of the log into a file for the sqlite3 tool."""
         path = Path(self.mktemp())
         _, err, status = self.run_command(str(self.directory), "--sqlite", str(path))
         self.assertEqual((err, status), ("", 0))
@@ -110,7 +110,8 @@ class LogCommandTests(SynchronousTestCase):
         self.assertIn("exists already", str(again))
 
     def test_python_without_sqlite_shows_the_log_and_writes_no_database(self) -> None:
-        """One line says what is missing, and no file is made."""
+        """With a Python without SQLite the log is shown; for --sqlite one line says what is missing, and no file is
+        made."""
         path = Path(self.mktemp())
         with patch.dict(sys.modules, {"sqlite3": None}):
             shown, err, status = self.run_command(str(self.directory), "--sqlite", str(path))
@@ -119,7 +120,7 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual((err.count("\n"), status, path.exists()), (1, 1, False))
 
     def test_log_that_a_start_would_refuse(self) -> None:
-        """One line, in the words of a start, and exit status 1."""
+        """A log that a start would refuse is refused with one line, in the words of a start, and exit status 1."""
         path = segment_path(self.directory / "log", 1)
         data = path.read_bytes()
         path.write_bytes(data.replace(b"three", b"threw"))
@@ -133,7 +134,7 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual(status, 1)
 
     def test_gap_is_reported(self) -> None:
-        """As by a start."""
+        """A gap in the log is reported as by a start."""
         server = Server(self.directory)
         server.storage.recover()
         server.write(*slot_records([7]), AruRecord(7))
@@ -149,7 +150,7 @@ class LogCommandTests(SynchronousTestCase):
             server.write(ProposalRecord(seq, 4, Batch(bytes(60_000))))
         second = segment_path(self.directory / "log", 2)
         server.clock.run_until(second.exists)
-        while not any(second.read_bytes()[4_096:4_200]):  # the writer takes it a moment after it is there
+        while not any(second.read_bytes()[4_096:4_200]):  # the writer uses the new segment a moment after it was made
             server.write(ProposalRecord(24, 5, batch("24")))
         server.write(ProposalRecord(25, 4, batch("25")), ProposalRecord(3, 6, batch("three")))
         names: list[SnapshotName] = []
@@ -157,13 +158,14 @@ class LogCommandTests(SynchronousTestCase):
         file.finish(names.append)
         server.clock.run_until(lambda: bool(names))
         server.write(SnapshotRecord(names[0]))
-        dropped = segment_path(self.directory / "log", 1)  # its head remains
+        dropped = segment_path(self.directory / "log", 1)  # the head of the first segment remains
         server.clock.run_until(lambda: server.storage.compacted > 0 and dropped.stat().st_size == 4_096)
         server.storage.close()
         return names[0]
 
     def test_snapshot_is_shown(self) -> None:
-        """With the part of the log that is kept; the slots that are gone are none that are missing."""
+        """A snapshot is shown with the part of the log that is kept; the slots that were dropped do not count as
+        missing."""
         name = self.add_snapshot()
         out, err, status = self.run_command(str(self.directory), "--json")
         log = json.loads(out.splitlines()[-1])
@@ -179,7 +181,8 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual(self.query(path, "SELECT number FROM segments"), [(2,)])
 
     def test_snapshot_that_a_start_would_refuse(self) -> None:
-        """In the words of a start, from the data directory and from the directory of the log."""
+        """A snapshot that a start would refuse is refused in the words of a start, from the data directory and from the
+        directory of the log."""
         self.add_snapshot()
         path = self.directory / "snapshots" / "000000000024.snapshot"
         path.write_bytes(path.read_bytes()[:-1])
@@ -189,7 +192,8 @@ class LogCommandTests(SynchronousTestCase):
             self.assertEqual((err.count("\n"), status), (1, 1))
 
     def test_example_reads_a_log_whose_front_was_dropped(self) -> None:
-        """From the first segment that is there."""
+        """The example in the documentation reads a log whose front was dropped, from the first segment that is
+        there."""
         self.add_snapshot()
         out, _, _ = self.run_command(str(self.directory), "--json")
         numbers = [str(json.loads(line)["group"]) for line in out.splitlines()[:-1]]
@@ -198,13 +202,13 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual([line.split()[0] for line in found.stdout.splitlines()], numbers)
 
     def test_mistakes_of_the_command_line(self) -> None:
-        """One line that says what is needed."""
+        """A mistake of the command line gives one line, which says what is needed."""
         for words, problem in (((), "one data directory is needed"), (("/nowhere",), "no data directory with a log")):
             error = self.assertRaises(click.UsageError, self.run_command, *words)
             self.assertIn(problem, str(error))
 
     def test_example_in_the_documentation_reads_the_log(self) -> None:
-        """docs/internals/log.rst shows it as the whole reader."""
+        """The reader of logs in docs/internals/log.rst, which is a whole program, reads the log."""
         command = [sys.executable, str(EXAMPLE), str(self.directory / "log")]
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
         self.assertEqual(found.stdout.splitlines(), ["1", "2 1:0:6 2:0:6", "3 3:4:5 4:0:4", "4 3:5:5"])

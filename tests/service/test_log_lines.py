@@ -25,7 +25,7 @@ class LineTests(SynchronousTestCase):
         return out.getvalue().splitlines()
 
     def test_line_has_time_level_server_and_view(self) -> None:
-        """No path of a class stands in it."""
+        """A line has time, level, server and view, and no path of a class."""
         (line,) = self.lines({"log_format": "leads view {view}", "view": 7})
         self.assertRegex(line, TIME + r"info \[server 2, view 7\] leads view 7$")
         (line,) = self.lines({"log_format": "early"}, about=(2, 0))
@@ -34,7 +34,8 @@ class LineTests(SynchronousTestCase):
         self.assertRegex(line, TIME + r"info \[-\] earlier$")
 
     def test_works_of_twisted_are_left_out(self) -> None:
-        """Ports that start, and the reactor; they are there with `--log-level debug`. Its errors are always there."""
+        """Events of Twisted, such as ports that start and the reactor, are left out, except with `--log-level debug`;
+        its errors are always written."""
         works = (
             {"log_namespace": "log_legacy", "log_format": "ReceivingProtocol starting on 7400"},
             {"log_namespace": "twisted.scripts._twistd_unix.UnixAppLogger", "log_format": "Server Shut Down."},
@@ -46,14 +47,15 @@ class LineTests(SynchronousTestCase):
         self.assertIs(level_of(works[0]), LogLevel.debug)
 
     def test_level_bounds_what_is_written(self) -> None:
-        """Each level includes those above it."""
+        """The chosen level bounds what is written: each level includes the levels above it."""
         names = ("debug", "info", "warn", "error", "critical")
         events = [{"log_level": LogLevel.levelWithName(name), "log_format": name} for name in names]
         for kept, name in enumerate(names):
             self.assertEqual([line.split()[1] for line in self.lines(*events, least=name)], list(names[kept:]))
 
     def test_failure_has_its_traceback_behind_the_text(self) -> None:
-        """Lines that belong to the event are indented, so that each event begins at the margin."""
+        """The traceback of a failure stands behind its text in indented lines, so that each event begins at the
+        margin."""
         try:
             raise ValueError("two\nlines")
         except ValueError:
@@ -67,14 +69,14 @@ class LineTests(SynchronousTestCase):
         self.assertIn("ValueError: two\nlines", json.loads(line)["traceback"])
 
     def test_json_has_the_same_as_fields(self) -> None:
-        """One object a line."""
+        """With JSON each event is one object in a line, which has the same as fields."""
         (line,) = self.lines({"log_format": "says {text}", "text": "é\n"}, format="json")
         found = json.loads(line)
         self.assertRegex(found.pop("time"), r"^2025-\d\d-\d\dT\d\d:\d\d:\d\d\.250[+-]\d\d:\d\d$")
         self.assertEqual(found, {"level": "info", "server": 2, "view": 7, "text": "says é\n"})
 
     def test_events_of_loggers_are_taken(self) -> None:
-        """As the parts of a server log them."""
+        """Events of loggers, as the parts of a server use them, are written."""
         out = io.StringIO()
         Logger("pfsb.x", observer=LineObserver(out, lambda: (0, 1))).warn("the disk of {who} is slow", who="server 0")
         self.assertRegex(out.getvalue(), TIME + r"warn \[server 0, view 1\] the disk of server 0 is slow\n$")

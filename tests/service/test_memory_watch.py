@@ -31,7 +31,8 @@ class LimitTests(SynchronousTestCase):
         self.groups = self.root / "groups"
 
     def find(self, line: str, **limits: str) -> int | None:
-        """The limit that is found in a group of this line. `limits`: folder, with _ for /, -> its limit."""
+        """The limit that is found for a process in the groups of this line; `limits` gives folders (with _ for /) and
+        their limits."""
         name = "memory.max" if line.startswith("0::") else "memory.limit_in_bytes"
         for place, limit in limits.items():
             folder = self.root / place.replace("_", "/")

@@ -1,4 +1,5 @@
-"""Names, kinds and texts of the metrics are a contract with dashboards: they stay, and new ones are added."""
+"""The names, kinds and texts of metrics: they stay as they are, since dashboards rely on them, and new ones are
+added."""
 
 from __future__ import annotations
 
@@ -163,7 +164,8 @@ class MetricsTests(ClusterTestCase):
         return [line for line in self.lines() if line.startswith("# ") and " pfsb_" in line]
 
     def test_families_keep_their_names_and_order(self) -> None:
-        """Each is announced with its text and its kind; those of HTTP are there once a client has used HTTP."""
+        """Each family of metrics is announced with its text and its kind, in order; those of HTTP are there once a
+        client has used HTTP."""
         families = FAMILIES.splitlines()
         self.assertEqual(self.heads(), [line for line in families if "pfsb_http_" not in line])
         clock: Any = self.cluster.clock
@@ -189,7 +191,8 @@ class MetricsTests(ClusterTestCase):
         self.assertIn("pfsb_disk_slow_writes_total 1.0", lines)
 
     def test_bounds_of_histograms_are_written_as_ever(self) -> None:
-        """The text of a bound is a label: le="1.0" would be another series than the le="1" that is stored."""
+        """The text of a histogram's bound stays as it was, since it is a label: le="1.0" would be another series than
+        the stored le="1"."""
         self.do(self.connect(), "PUT", "key", "value")
         lines = self.lines()
         for bound in ("0.0005", "1", "2.5", "5", "+Inf"):
@@ -198,7 +201,8 @@ class MetricsTests(ClusterTestCase):
         self.assertIn('pfsb_client_command_seconds_count{outcome="OK",verb="PUT"} 1.0', lines)
 
     def test_figures_of_the_process_and_of_what_runs_there(self) -> None:
-        """Names that dashboards for any program know, and the versions."""
+        """The metrics have figures of the process by the names that dashboards for any program know, and the versions
+        of what runs there."""
         lines = self.lines()
         names = {line.partition("{")[0].partition(" ")[0] for line in lines}
         self.assertEqual(set(PROCESS) - names, set())
@@ -208,7 +212,8 @@ class MetricsTests(ClusterTestCase):
         self.assertIn('pfsb_server_info{cluster="simulated",server="0"} 1.0', lines)
 
     def test_several_servers_of_one_process_have_their_own_figures(self) -> None:
-        """Nothing is in the registry that prometheus_client shares in a process."""
+        """Several servers of one process have figures of their own: none is in the registry that prometheus_client
+        shares in a process."""
         other = Metrics(self.server().facts, ReactorLag(Clock()))
         self.assertEqual(other.render().count(b"# TYPE pfsb_turns_total"), 1)
         self.assertNotIn(b"pfsb_", generate_latest())
@@ -231,7 +236,8 @@ class RoleTests(ClusterTestCase):
         self.assertEqual({(each["pfsb_servers"], each["pfsb_quorum_servers"]) for each in roles}, {(3.0, 2.0)})
 
     def test_server_that_is_cut_off_hears_nobody_and_lets_its_clients_wait(self) -> None:
-        """A server without a majority elects in vain, and the command of its client waits."""
+        """A server that is cut off hears no other, elects in vain, and lets its client's command wait, as its figures
+        show."""
         self.begin(3)
         self.cluster.isolate(0)
         self.connect().ask("PUT", "key", "value")
@@ -245,7 +251,7 @@ class RoleTests(ClusterTestCase):
         self.assertEqual(figures['pfsb_queue_length{queue="commands"}'], 0)
 
     def test_what_waits_for_a_disk_is_counted(self) -> None:
-        """Each message and answer at the gate, and the write that they wait for."""
+        """The figures show each message and answer that waits at the gate, and the write that they wait for."""
         self.begin(1)
         self.cluster.storage(0).hang()
         self.connect().ask("PUT", "key", "value")

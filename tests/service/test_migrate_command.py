@@ -26,7 +26,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
     kind = "killed"
 
     def run_command(self, *words: str) -> tuple[str, str, int]:
-        """Standard output, standard error and exit status."""
+        """Run `pfsb migrate`. Returns standard output, standard error and exit status."""
         options: Options = parse(command, words or [str(self.directory)])
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
@@ -40,7 +40,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
         raise AssertionError("the command waits for something")
 
     def assertCommandRefused(self, *parts: str) -> None:
-        """One line on standard error, and the database as it was."""
+        """Assert that the command has printed one line on standard error, and left the database as it was."""
         before = self.files()
         out, err, status = self.run_command()
         self.assertEqual((out, status, err.count("\n")), ("", 1, 1))
@@ -50,7 +50,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertFalse((self.directory / "log").exists())
 
     def test_directory_is_taken_over_and_the_command_says_so(self) -> None:
-        """The next start goes on with what the database held."""
+        """The directory is taken over, the command says so, and the next start goes on with what the database held."""
         out, err, status = self.run_command()
         self.assertEqual((err, status), ("", 0))
         self.assertIn('the log of server 2 of cluster "four" holds 44 slots in 1 file, at log position 14', out)
@@ -61,7 +61,8 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertEqual((recovered.incarnation, recovered.local_aru), (4, 41))
 
     def test_python_without_sqlite_refuses_a_database_and_needs_none_for_a_log(self) -> None:
-        """One line says what is missing, also at the start of a server; once there is a log, nothing is missing."""
+        """With a Python without SQLite a database is refused with one line that says what is missing, also at the start
+        of a server; a log needs no SQLite."""
         missing = "pfsb.sqlite3: to take over this database of an earlier version of pfsb, Python's module sqlite3 is"
         with patch.dict(sys.modules, {"sqlite3": None}):
             self.assertCommandRefused(missing)
@@ -71,7 +72,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
             self.assertEqual(self.server().storage.recover().local_aru, 41)
 
     def test_second_time_does_nothing(self) -> None:
-        """The log is checked, and the exit status is 0."""
+        """A second call checks the log, does nothing, and has exit status 0."""
         self.run_command()
         before = scan(self.directory / "log").position
         out, _, status = self.run_command()
@@ -79,7 +80,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertEqual((scan(self.directory / "log").position, status), (before, 0))
 
     def test_database_that_was_left_over_is_deleted_when_the_log_is_good(self) -> None:
-        """A crash between the two leaves both."""
+        """A database that was left over beside a good log, as by a crash between the two steps, is deleted."""
         undeleted = self.patch(migration, "delete_old_files", lambda _: None)
         self.run_command()
         undeleted.restore()
@@ -90,14 +91,15 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertFalse(self.database.exists())
 
     def test_directory_of_a_running_server_is_refused(self) -> None:
-        """The server of the version before goes on writing to its database."""
+        """The directory of a running server is refused, since a server of the earlier version goes on writing to its
+        database."""
         lock = DirectoryLock(self.directory)
         lock.acquire()
         self.addCleanup(lock.release)
         self.assertCommandRefused("in use by another server")
 
     def test_log_that_does_not_hold_the_same_is_refused(self) -> None:
-        """The database stays until the log was verified."""
+        """A log that does not hold the same as the database is refused, and the database stays."""
         write: Any = LogWriter.write
 
         def forgetful(writer: LogWriter, effect: Any) -> None:
@@ -108,14 +110,14 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertCommandRefused("does not hold the same")
 
     def test_damaged_database_is_refused(self) -> None:
-        """In the words of a start."""
+        """A damaged database is refused in the words of a start."""
         note_of(self.database).unlink()
         self.assertCommandRefused("pfsb.position: missing")
         self.database.write_text("my shopping list\n" * 1_000)
         self.assertCommandRefused("damaged, or no storage of pfsb")
 
     def test_mistakes_of_the_command_line(self) -> None:
-        """One line that says what is needed."""
+        """A mistake of the command line gives one line, which says what is needed."""
         empty = self.mktemp()
         for words, problem in (
             ([], "one data directory is needed"),

@@ -67,7 +67,8 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 class ExpressionTests(ClusterTestCase):
-    """Every figure that is asked for exists: an alert on another name would never fire."""
+    """Every figure that an expression of the dashboard or of the alert rules names exists: an alert on another name
+    would never fire."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -98,7 +99,8 @@ class ExpressionTests(ClusterTestCase):
             self.assertLessEqual(grouped_by(expression), known, where)
 
     def test_every_plain_value_of_a_label_exists(self) -> None:
-        """`way="out"` matches something, and so does `verb!="LOCK"`: a value that is misspelt would match nothing."""
+        """Every value of a label in an expression exists, as in `way="out"` and `verb!="LOCK"`: a value that is
+        misspelt would match nothing."""
         for where, expression in expressions():
             for name, matchers in selectors(expression):
                 for label, value in matchers.items():
@@ -106,7 +108,8 @@ class ExpressionTests(ClusterTestCase):
                         self.assertIn(value, self.values[name, label], where)
 
     def test_outcomes_that_count_as_trouble_are_codes_of_refusals(self) -> None:
-        """A server gives these codes when it cannot do what a client asks, and not because of what is asked."""
+        """The outcomes that count as trouble are codes of refusals by which a server says that it cannot do what a
+        client asks, and not that the client asks something wrong."""
         named = {
             code
             for _, expression in expressions()
@@ -119,13 +122,13 @@ class ExpressionTests(ClusterTestCase):
 
 class FormTests(SynchronousTestCase):
     def test_names_in_an_expression_are_found(self) -> None:
-        """Functions, words, labels and durations are no names of figures."""
+        """The names of figures in an expression are found; functions, words, labels and durations are none."""
         expression = 'histogram_quantile(0.9, sum by (le, verb) (rate(a_bucket{x=~"b|c", y!="d"}[5m]))) > 1 and b_total'
         self.assertEqual([*selectors(expression)], [("a_bucket", {"x": "b|c", "y": "d"}), ("b_total", {})])
         self.assertEqual(grouped_by(expression), {"le", "verb"})
 
     def test_every_panel_says_what_it_shows(self) -> None:
-        """A person who has never seen the figures can read the dashboard."""
+        """Every panel of the dashboard says what it shows, for a person who has never seen the figures."""
         shown = [panel for panel in panels() if panel["type"] != "row"]
         self.assertGreater(len(shown), 20)
         for panel in shown:

@@ -39,7 +39,8 @@ class NearbyTests(SynchronousTestCase):
         return list(warnings_of_start(config, 0, directory))
 
     def test_start_in_another_directory_is_warned_of(self) -> None:
-        """Above, below, and beside the configuration."""
+        """A start in another directory, above, below or beside that of the configuration, warns of the former
+        storage."""
         config = self.go()
         self.make_storage(self.top / "var" / "one" / "0", config)
         self.assertEqual(self.warned(config), [])
@@ -51,14 +52,16 @@ class NearbyTests(SynchronousTestCase):
         self.assertEqual(len(self.warned(load(str(self.top / "etc" / "one.yaml")))), 1)
 
     def test_renamed_directory_is_found(self) -> None:
-        """The operator has put it aside, and a new one begins in its place."""
+        """A directory that the operator has put aside under another name is found when a new storage begins in its
+        place."""
         config = self.go()
         self.make_storage(self.top / "var" / "one" / "0.old", config)
         self.assertEqual(storages_elsewhere(config, 0, Path("var/one/0")), [self.top / "var" / "one" / "0.old"])
         self.assertEqual(len(self.warned(config)), 1)
 
     def test_storage_of_another_server_or_of_nobody_is_not_meant(self) -> None:
-        """Neither is a file that only looks like one, nor a directory that cannot be read as one."""
+        """The storage of another server is not warned of, nor a file that only looks like a storage, nor a directory
+        that cannot be read as one."""
         config = self.go("etc")
         self.make_storage(self.top / "var" / "one" / "0", config, 1)
         (self.top / "etc" / "x" / "log").mkdir(parents=True)
@@ -66,7 +69,8 @@ class NearbyTests(SynchronousTestCase):
         self.assertEqual(self.warned(config), [])
 
     def test_check_names_the_absolute_path_and_other_storages(self) -> None:
-        """The operator sees where a start in this directory would keep the data, before it does."""
+        """`pfsb check` names the absolute path where a start in this directory would keep the data, and other storages
+        nearby."""
         config = self.go("etc")
         self.assertIn(f"keeps its data in {self.top}/etc/var/one/ID\n", summary(config))
         self.make_storage(self.top / "var" / "one" / "0", config)

@@ -68,7 +68,7 @@ class PassCommandTests(SynchronousTestCase):
         return options
 
     def run_with(self, *arguments: str) -> str:
-        """Run the command; returns what it has written. An error is written, too, after "status 1: "."""
+        """Run the command. Returns what it has written; an error is written, too, after "status 1: "."""
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
         self.patch(sys, "stderr", err)
@@ -88,27 +88,29 @@ class PassCommandTests(SynchronousTestCase):
         return found
 
     def test_slot_is_noted_in_the_data_directory(self) -> None:
-        """The next start of the server finds it."""
+        """A slot is noted in the data directory, and the next start of the server finds it."""
         said = self.run_with("1", "--digest", DIGEST.hex())
         self.assertIn("server 1 leaves out slot 1 from now on; run the same for servers 0, 2", said)
         self.assertEqual(self.passes(), {1: DIGEST})
         self.assertIn("slot 1 is left out already", self.run_with("1", "--digest", DIGEST.hex()))
 
     def test_slot_with_another_batch_is_refused(self) -> None:
-        """The digest says which batch was looked at."""
+        """A slot that holds another batch than the digest names is refused."""
         said = self.run_with("1", "--digest", "00" * 8)
         self.assertIn(f"status 1: pfsb: {self.directory}/log: slot 1 holds the batch with digest", said)
         self.assertIn(DIGEST.hex(), said)
         self.assertEqual(self.passes(), {})
 
     def test_slot_that_is_not_there_is_refused_unless_the_server_was_behind(self) -> None:
-        """A server that was behind must have the same list as the others, or they would refuse it."""
+        """A slot that the server does not have is refused unless the operator says so: a server that was behind must
+        have the same list as the others, or they would refuse it."""
         self.assertIn("slot 2 is not here", self.run_with("2", "--digest", DIGEST.hex()))
         self.assertIn("leaves out slot 2", self.run_with("2", "--digest", DIGEST.hex(), "--unseen"))
         self.assertEqual(self.passes(), {2: DIGEST})
 
     def test_batch_that_was_only_accepted_may_be_replaced(self) -> None:
-        """The server stopped before the batch was chosen, and the others have chosen another one since."""
+        """A batch that was only accepted may be another one than the digest names: the others may have chosen another
+        batch since this server stopped."""
         self.directory = Path(self.mktemp())
         self.write(ProposalRecord(1, 3, BATCH))
         other = batch_digest(b"another batch").hex()
@@ -118,20 +120,20 @@ class PassCommandTests(SynchronousTestCase):
         self.assertEqual(self.passes(), {1: bytes.fromhex(other)})
 
     def test_directory_of_a_server_that_runs_is_refused(self) -> None:
-        """The list is read at the start only."""
+        """The directory of a server that runs is refused, since the list is read at the start only."""
         storage = self.storage()
         storage.recover()
         self.addCleanup(storage.close)
         self.assertIn("in use by another server", self.run_with("1", "--digest", DIGEST.hex()))
 
     def test_directory_without_a_storage_is_refused_and_stays_empty(self) -> None:
-        """A new storage has nothing to leave out."""
+        """A directory without a storage is refused and stays empty."""
         self.directory = Path(self.mktemp())
         self.assertIn("missing", self.run_with("1", "--digest", DIGEST.hex()))
         self.assertFalse(self.directory.exists())
 
     def test_mistakes_of_the_command_line_are_refused(self) -> None:
-        """Each with one line that says what would be right."""
+        """Each mistake of the command line is refused with one line that says what would be right."""
         for arguments, text in (
             ((), "the number of one slot"),
             (("1", "2", "--digest", DIGEST.hex()), "the number of one slot"),

@@ -15,21 +15,23 @@ class PidFileTests(SynchronousTestCase):
         self.path = Path(self.mktemp())
 
     def test_file_that_nobody_holds_is_removed(self) -> None:
-        """Empty after a loss of power, or with the number of a program that runs now, as in a container."""
+        """A pid file that no running server holds is removed: it is empty after a loss of power, or has the number of a
+        program that runs now, as in a container."""
         for content in ("", "no number", "999999999", str(os.getpid()), "1"):
             self.path.write_text(content)
             remove_stale(self.path)
             self.assertFalse(self.path.exists(), content)
 
     def test_file_of_a_running_server_stays(self) -> None:
-        """twistd then refuses the start, and says which process it is."""
+        """The pid file of a running server stays; twistd then refuses the start, and says which process it is."""
         self.path.write_text("1")
         PidFile(self.path).hold()
         remove_stale(self.path)
         self.assertEqual(self.path.read_text(), "1")
 
     def test_file_that_is_not_there_or_cannot_be_locked_is_no_error(self) -> None:
-        """The start goes on, and twistd says what is wrong with the place."""
+        """If there is no pid file, or its place cannot be locked, the start goes on, and twistd says what is wrong with
+        the place."""
         remove_stale(self.path)
         PidFile(self.path).hold()
         PidFile(self.path).remove()
@@ -38,7 +40,8 @@ class PidFileTests(SynchronousTestCase):
         self.assertTrue(self.path.is_dir())
 
     def test_a_device_in_the_place_of_the_file_is_never_removed(self) -> None:
-        """A server may run as root, and ``--pidfile=`` or ``--pidfile=/dev/null`` asks for no file."""
+        """A device in the place of the pid file is never removed: a server may run as root, and ``--pidfile=`` or
+        ``--pidfile=/dev/null`` asks for no file."""
         os.mkfifo(self.path)
         remove_stale(self.path)
         PidFile(self.path).remove()

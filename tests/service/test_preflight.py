@@ -27,7 +27,7 @@ class PreflightTests(SynchronousTestCase):
         return load(path)
 
     def name_is(self, *rows: tuple[Any, ...]) -> None:
-        """Let every name have these answers of `getaddrinfo`; without any, names are not known."""
+        """Let every name have these answers of `getaddrinfo`; without any, no name is known."""
         look_up = socket.getaddrinfo
 
         def fake(host: str, port: int, **kwargs: Any) -> list[Any]:
@@ -40,7 +40,8 @@ class PreflightTests(SynchronousTestCase):
         self.patch(preflight.socket, "getaddrinfo", fake)
 
     def test_used_port_is_refused_by_its_place_in_the_file(self) -> None:
-        """The place is that of `listen`, if there is one."""
+        """The error for a port that is in use names its place in the configuration file: the key `listen`, if there is
+        one."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -52,13 +53,15 @@ class PreflightTests(SynchronousTestCase):
                 self.assertIn(f"servers.0.{key}: cannot listen at 127.0.0.1:{port}: Address already in use", str(error))
 
     def test_address_of_another_machine_is_refused_with_advice(self) -> None:
-        """An address that is written down does not come later."""
+        """An own address that belongs to another machine is refused with advice, since an address that is written down
+        will not come later."""
         error = self.assertRaises(PortInUse, refuse_used_ports, self.config('peer: "192.0.2.77:7400"'), 0)
         self.assertIn('listen: "0.0.0.0:7400" beside peer', str(error))
         refuse_used_ports(self.config(f'peer: "192.0.2.77:7400", listen: "0.0.0.0:{free_port()}"'), 0)
 
     def test_own_name_that_is_not_there_yet_is_not_refused(self) -> None:
-        """The server looks it up until it has an address of this machine."""
+        """A server whose own name has no address of this machine yet is not refused: it looks the name up until there
+        is one."""
         config = self.config('peer: "db0:7400"')
         self.name_is()
         refuse_used_ports(config, 0)
@@ -66,17 +69,19 @@ class PreflightTests(SynchronousTestCase):
         refuse_used_ports(config, 0)
 
     def test_name_server_that_does_not_answer_delays_the_start_a_little(self) -> None:
-        """A machine may boot before its name server does."""
+        """A name server that does not answer delays the start a little, since a machine may boot before its name server
+        does."""
         go_on = Event()
         self.addCleanup(go_on.set)
         self.patch(preflight, "LOOK_UP_SECONDS", 0.05)
         self.patch(preflight.socket, "getaddrinfo", lambda *args, **kwargs: go_on.wait(30))
         config = self.config('peer: "db0:7400"')
-        error = self.assertRaises(PortInUse, refuse_used_ports, config, 0)  # the client port cannot be found either
+        # The name of the client port is not found, either.
+        error = self.assertRaises(PortInUse, refuse_used_ports, config, 0)
         self.assertIn("servers.0.client: 127.0.0.1 cannot be found: no answer for 0.05 s", str(error))
 
     def test_ipv6_addresses_are_tried_like_others(self) -> None:
-        """A port that is taken there is refused, and shown with brackets."""
+        """A port at an IPv6 address that is taken is refused, and shown with brackets."""
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
             taken.bind(("::1", 0))
             port = taken.getsockname()[1]

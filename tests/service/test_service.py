@@ -16,7 +16,8 @@ from pfsb.service.service import steady_seconds
 
 class SteadySecondsTests(SynchronousTestCase):
     def test_wall_clock_that_is_set_back_stops_no_timer(self) -> None:
-        """Twisted's timers would all wait until the wall clock has caught up."""
+        """When the wall clock is set back, no timer stops; with the wall clock, Twisted's timers would all wait until
+        it has caught up."""
         seconds = steady_seconds()
         before = seconds()
         self.assertLess(abs(before - time.time()), 5.0)
@@ -25,7 +26,7 @@ class SteadySecondsTests(SynchronousTestCase):
 
 
 class StoppingReactor:
-    """A reactor that is stopping."""
+    """A reactor that is about to stop."""
 
     def stop(self) -> None:
         raise ReactorNotRunning
@@ -36,14 +37,14 @@ class StoppingReactor:
 
 class StopTests(SynchronousTestCase):
     def test_second_sigterm_changes_nothing(self) -> None:
-        """The reactor is stopping already, while the server waits for its disk."""
+        """A second SIGTERM changes nothing: the reactor is stopping already, while the server waits for its disk."""
         self.patch(service, "reactor", StoppingReactor())
         service.stop_reactor()
 
 
 class StartTests(SynchronousTestCase):
     def test_what_no_server_needs_at_once_is_not_loaded_at_its_start(self) -> None:
-        """Imports delay a server that restarts, and start-up time counts towards fail-over."""
+        """Modules that no server needs at once are not loaded at its start, whose time counts towards fail-over."""
         look = (
             "import sys, pfsb.service.service; "
             "late = ('pfsb.frontends.http.', 'pfsb.frontends.resp.protocol.', 'pfsb.storage.memory.', 'twisted.web.', "

@@ -43,7 +43,7 @@ class TextLogTests(SynchronousTestCase):
         self.addCleanup(self.file.open.set)
 
     def hang(self) -> None:
-        """Begin a write that does not end."""
+        """Begin a write of the log that does not end."""
         self.log.begin()
         self.file.open.clear()
         self.log.write("first\n")
@@ -55,7 +55,8 @@ class TextLogTests(SynchronousTestCase):
         return self.file.texts
 
     def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
-        """The lines are written in their order when the disk answers."""
+        """A disk that hangs makes no caller of the log wait; the lines are written in their order when the disk
+        answers."""
         self.hang()
         self.log.write("second\n")
         self.log.write("third\n")
@@ -63,12 +64,14 @@ class TextLogTests(SynchronousTestCase):
         self.assertEqual(self.go_on(), ["first\n", "second\n", "third\n"])
 
     def test_before_the_beginning_lines_are_written_at_once(self) -> None:
-        """A thread would not live through the fork by which twistd goes into the background."""
+        """Before the thread of the log begins, lines are written at once: a thread would not live through the fork by
+        which twistd goes into the background."""
         self.log.write("first\n")
         self.assertEqual(self.file.texts, ["first\n"])
 
     def test_memory_is_bounded_and_what_is_left_out_is_counted(self) -> None:
-        """A disk may hang for days."""
+        """The lines that wait for a disk that hangs, for days perhaps, are bounded in memory, and those that are left
+        out are counted."""
         self.hang()
         self.log.write("x" * CHARACTERS_WAITING_MAX)
         self.log.write("lost\n")
@@ -82,12 +85,12 @@ class TextLogTests(SynchronousTestCase):
         self.assertNotIn("lost", "".join(texts))
 
     def test_end_does_not_wait_for_a_disk_that_hangs(self) -> None:
-        """The caller is told, and ends the process without the interpreter's end."""
+        """The end of the log does not wait for a disk that hangs: the caller is told, and ends the process at once."""
         self.hang()
         self.assertFalse(self.log.finish(0.05))
 
     def test_disk_that_is_full_stops_nothing(self) -> None:
-        """The line is counted among those that are left out."""
+        """A full disk stops nothing: the line is counted among those that are left out."""
         self.log.begin()
         self.file.error = OSError("no space left")
         self.log.write("first\n")
@@ -112,7 +115,7 @@ class OpenTests(SynchronousTestCase):
         return log, told
 
     def test_rotation_keeps_the_order(self) -> None:
-        """Earlier text belongs into the old file, also when a thread writes."""
+        """Text from before a rotation is written into the old file, also by the thread."""
         path = Path(self.mktemp())
         log = self.open(logfile=str(path))
         assert log is not None
@@ -124,7 +127,7 @@ class OpenTests(SynchronousTestCase):
         self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("first\n", "second\n"))
 
     def test_signals_begin_a_new_file_when_the_log_was_moved(self) -> None:
-        """Programs that rotate logs move them, and send SIGHUP or SIGUSR1."""
+        """SIGHUP and SIGUSR1, which programs that rotate logs send, begin a new file when the log was moved."""
         for number in (signal.SIGHUP, signal.SIGUSR1):
             path = Path(self.mktemp())
             log, told = self.process_log(logfile=str(path))
@@ -136,7 +139,8 @@ class OpenTests(SynchronousTestCase):
             self.assertEqual((moved.read_text(), path.read_text(), told), ("old\n", "new\n", []))
 
     def test_sigusr1_alone_renames_the_file(self) -> None:
-        """As with the log that twistd opens itself; after SIGHUP the log goes on in the same file."""
+        """SIGUSR1 renames the file of the log, as with the log that twistd opens itself; after SIGHUP the log goes on
+        in the same file."""
         path = Path(self.mktemp())
         log, _ = self.process_log(logfile=str(path))
         assert log.log is not None
@@ -148,7 +152,7 @@ class OpenTests(SynchronousTestCase):
         self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("old\nsame\n", "new\n"))
 
     def test_log_goes_on_where_no_file_can_be_made(self) -> None:
-        """The directory of the log was moved, too."""
+        """If no file can be made, since the directory of the log was moved, too, the log goes on in the old file."""
         directory = Path(self.mktemp())
         directory.mkdir()
         log, _ = self.process_log(logfile=str(directory / "log"))
@@ -159,14 +163,14 @@ class OpenTests(SynchronousTestCase):
         self.assertEqual((moved / "log").read_text(), "line\n")
 
     def test_signals_end_no_process_whose_log_is_no_file(self) -> None:
-        """In the foreground the log goes to the terminal, and there is nothing to reopen."""
+        """Where the log goes to the terminal, SIGHUP and SIGUSR1 do not end the process, and nothing is reopened."""
         _, told = self.process_log(nodaemon=1)
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGUSR1)
         self.assertEqual(told, [])
 
     def test_logs_of_other_kinds_are_left_to_twistd(self) -> None:
-        """syslog, and a daemon's standard output, which twistd refuses."""
+        """Logs of other kinds are left to twistd: syslog, and a daemon's standard output, which twistd refuses."""
         self.assertIsNone(self.open(syslog=1))
         self.assertIsNone(self.open(syslog=1, nodaemon=1))
         self.assertIsNone(self.open(logfile="-"))

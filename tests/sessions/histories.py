@@ -93,7 +93,7 @@ class Whole(BareApplication):
 
 
 def odd_result(kind: int, number: int) -> Any:
-    """Results that an application may give, and that no application of this repository gives."""
+    """A result that an application may give, and that no application of this repository gives."""
     row = (("name", "x" * (number % 7)), ("word", Word("yes")))
     return (
         Done((("index", number), ("revision", number))),
@@ -147,7 +147,7 @@ class Executor:
         return outcomes, results, told.completions, told.completed_epochs, told.ends, told.asked, told.grown
 
     def answers(self) -> list[Any]:
-        """The answer of each session to each number that may be repeated."""
+        """The answer of each session to each command number that may be repeated."""
         machine = self.machine
         return [
             (session.client_id, number, _shown(machine.answer_of(session, number)))

@@ -49,13 +49,13 @@ DIGESTS_KEPT = 20
 
 
 class BareApplication:
-    """The parts of an application without questions, sessions and time limits."""
+    """An application without questions, sessions and time limits, as a base of others."""
 
     def query(self, command: Command) -> Result:
         raise AssertionError("there are no questions")
 
     def session_ended(self, client_id: str, context: IContext) -> None:
-        """All that the application keeps stays when a session ends."""
+        """Do nothing: all that the application keeps stays when a session ends."""
 
     def time_passed(self, context: IContext) -> None:
         raise AssertionError("nothing falls due")
@@ -181,7 +181,7 @@ class Driver:
         self.time_ms = 1_000
         self._updates = count(1)
         self.outcomes = b""
-        """The outcomes of the last slot, as the digest of the history gets them."""
+        """The outcomes of the last slot, as they go into the digest of the history."""
 
     def execute(self, *updates: ClientUpdate) -> list[Sequence[Any]]:
         """Executes one slot. Returns the results that the observer was told, a list for each bundle of this server."""
@@ -356,7 +356,8 @@ class Client:
         return told
 
     def ask_all(self, *commands: tuple[int | None, Command]) -> list[Told] | None:
-        """Submits commands together. Returns None if the connection wants each to be submitted by itself."""
+        """Submits commands together. Returns what was told of each; None if the connection wants each to be submitted
+        by itself."""
         told = [Told(self, number) for number, _ in commands]
 
         def answer_all(results: Sequence[Result]) -> None:
@@ -367,7 +368,7 @@ class Client:
         return told if self.connection.submit_all(numbers, checked, lambda: answer_all) else None
 
     def look(self, *words: str) -> Told:
-        """Asks a question to this server's own state."""
+        """Asks a question of this server's own state."""
         told = Told(self, None)
         self.connection.query_local(self.server.catalogue.check(words), told)
         return told
@@ -420,7 +421,7 @@ class ClusterTestCase(SynchronousTestCase):
         return client
 
     def answer(self, told: Told, seconds: float = 10.0) -> Result:
-        """Lets time pass until the answer has come."""
+        """Lets time pass until the answer of this request has come. Returns the answer."""
         self.cluster.run_until(lambda: told.answered, seconds)
         return told.result
 
@@ -433,7 +434,8 @@ class ClusterTestCase(SynchronousTestCase):
     def bundles(self, prefix: str, server_id: int | None = None) -> list[list[int]]:
         """The numbers in each ordered bundle of the client ids with this prefix, in order, from the disk of server 0.
 
-        `server_id` restricts them to the bundles that this server has introduced."""
+        `server_id` restricts them to the bundles that this server has introduced.
+        """
         return [
             [number for number, _ in each.entries]
             for update in self.updates()
@@ -451,7 +453,7 @@ class ClusterTestCase(SynchronousTestCase):
         return {**self.client.connection.submitted, **self.client.connection.pending}
 
     def assertNothingLeft(self, server_id: int = 0) -> None:
-        """All tables of the server's clients are as they were before the first client connected."""
+        """Asserts that all tables of the server's clients are as they were before the first client connected."""
         local_clients = self.server(server_id).local_clients
         submission = local_clients.submission
         self.assertEqual(local_clients.connections, 0)
@@ -462,7 +464,7 @@ class ClusterTestCase(SynchronousTestCase):
         self.assertTrue(local_clients.idle)
 
     def assertEqualServers(self) -> None:
-        """After some time without clients all servers have the same state."""
+        """Asserts that all servers have the same state, after some time without clients."""
         self.cluster.run_until(lambda: len({self.cluster.aru(i) for i in self.cluster.running_ids}) == 1)
         dumps = [dump(self.server(i).machine) for i in self.cluster.running_ids]
         for other in dumps[1:]:

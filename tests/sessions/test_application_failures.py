@@ -244,14 +244,15 @@ class FailingObserver(NoObserver):
 
 class CommandTests(CounterTestCase):
     def test_fault_of_the_machine_is_no_result(self) -> None:
-        """The turn ends with the exception, so the server stops and tells no client."""
+        """After a fault of the machine the turn ends with the exception, so the server stops and tells no client."""
         for error in (*OF_THE_MACHINE, SystemExit()):
             self.counter.raises = error
             self.assertRaises(type(error), self.run_one, "COUNT")
             self.assertEqual(self.driver.observer.results, [])
 
     def test_fault_of_the_program_does_not_claim_that_nothing_has_changed(self) -> None:
-        """The command has counted before it raised. Its fate is unknown, and the server goes on."""
+        """After a fault of the program the command may have changed something, so its fate is unknown, and the server
+        goes on."""
         for error in OF_THE_PROGRAM:
             self.counter.raises = error
             result = self.run_one("COUNT")
@@ -265,7 +266,8 @@ class CommandTests(CounterTestCase):
         self.assertEqual(self.run_one("COUNT"), Refused("CONFLICT", "the counter is full"))
 
     def test_what_is_no_result_is_a_fault_of_the_program(self) -> None:
-        """A value of another type could not be kept for repetitions, nor be told to the client."""
+        """If an application returns a value that is no result, that counts as a fault of its program: it could not be
+        kept for repetitions, nor be told to the client."""
         for wrong in (None, "OK", PENDING, Done(fields=("revision",)), Done(fields=7), *NOT_PRINTABLE):  # type: ignore[arg-type]
             self.counter.result = wrong
             result = self.run_one("COUNT")
@@ -275,7 +277,7 @@ class CommandTests(CounterTestCase):
         self.flushLoggedErrors(TypeError, ValueError, AttributeError)
 
     def test_names_that_break_no_line_are_right(self) -> None:
-        """Any word is one; users' texts are printed in quotes, whatever is in them."""
+        """Any word may be the name of a field; texts of users are printed in quotes, whatever is in them."""
         for right in (
             Done((("größe", 1), ("a.b-c", "two words\n"), ("state", Word("free")), ("flag", True))),
             Done((), ((("key", b"\xff"), ("value", "")),)),
@@ -285,7 +287,8 @@ class CommandTests(CounterTestCase):
             self.assertEqual(self.run_one("COUNT"), right)
 
     def test_refusal_that_cannot_be_made_is_a_fault_of_the_program(self) -> None:
-        """A class of the application may have no code, or fail to tell its text; all servers meet that alike."""
+        """A refusal that has no code, or cannot tell its text, counts as a fault of the application's program, which
+        all servers meet alike."""
         for wrong in (Full("full", "two words"), Full("full", "LINE\nOK"), NoCode(), NoText()):
             self.counter.raises = wrong
             result = self.run_one("COUNT")
@@ -293,7 +296,8 @@ class CommandTests(CounterTestCase):
             self.assertTrue(self.flushLoggedErrors(ValueError, AttributeError, KeyError))
 
     def test_waiting_command_gets_no_answer_that_cannot_be_told(self) -> None:
-        """The command is answered with INTERNAL, and the slot is executed: else it would wait for ever."""
+        """A waiting command whose result cannot be told is answered with INTERNAL, and the slot is executed; otherwise
+        it would wait for ever."""
         for wrong in ("OK", None, 7, *NOT_PRINTABLE):
             held = next(self.numbers)
             self.driver.run("alice", self.epoch, (held, ("HOLD",)))
@@ -305,7 +309,8 @@ class CommandTests(CounterTestCase):
             self.assertTrue(self.flushLoggedErrors(TypeError, ValueError))
 
     def test_fault_after_completing_another_command(self) -> None:
-        """A command that was completed before the fault has its result, which is part of the state of every server."""
+        """If a command completes another one and then fails, the other one has its result, which is part of the state
+        of every server."""
         held = next(self.numbers)
         self.driver.run("alice", self.epoch, (held, ("HOLD",)))
         self.counter.completes, self.counter.raises = (("alice", held), Done()), KeyError()
@@ -314,7 +319,8 @@ class CommandTests(CounterTestCase):
         self.flushLoggedErrors(KeyError)
 
     def test_fault_of_the_observer_is_none_of_the_application(self) -> None:
-        """Only the server of the client that waits has it, so it must stop that server, and be no result anywhere."""
+        """An exception of the observer does not count as a fault of the application: only the server of the waiting
+        client meets it, so it stops that server."""
         held = next(self.numbers)
         self.driver.run("alice", self.epoch, (held, ("HOLD",)))
         self.counter.completes = (("alice", held), Done())
@@ -331,7 +337,8 @@ class OtherCallTests(CounterTestCase):
         self.assertEqual(self.driver.machine.question(("SHOW",)), Refused("BADREQUEST", "not today"))
 
     def test_question_whose_answer_cannot_be_told(self) -> None:
-        """The client of this server would take it for another line; other servers do not answer it."""
+        """A question whose answer cannot be told is answered with INTERNAL: the client would take the answer for
+        another line. Other servers do not answer it."""
         for wrong in (None, "OK", *NOT_PRINTABLE):
             self.patch(self.counter, "query", lambda command, wrong=wrong: wrong)
             self.assertEqual(code(self.driver.machine.question(("SHOW",))), ("INTERNAL", "none"), wrong)
@@ -353,7 +360,7 @@ class OtherCallTests(CounterTestCase):
         self.assertRaises(OSError, self.driver.machine.next_deadline)
 
     def test_application_may_set_its_next_deadline_when_it_is_made(self) -> None:
-        """A method of the instance counts like one of the class."""
+        """A `next_deadline` that an application sets when it is made counts like a method of its class."""
         own = DeadlineOfItsOwn()
         driver = Driver(catalogue=Catalogue([own]))
         self.assertEqual(driver.machine.next_deadline(), 3_000)
@@ -362,7 +369,8 @@ class OtherCallTests(CounterTestCase):
         self.assertEqual(own.told, [3_000])
 
     def test_deadline_that_is_no_number(self) -> None:
-        """A fault of the program like any other: the server goes on, and would meet it again at every start."""
+        """A deadline that is no number is a fault of the program: the server goes on, since it would meet the fault
+        again at every start."""
         for wrong in ("soon", 1.5, True, b"1"):
             self.counter.deadline = cast(Any, wrong)
             self.driver.execute()
@@ -370,7 +378,8 @@ class OtherCallTests(CounterTestCase):
             self.assertTrue(self.flushLoggedErrors(TypeError))
 
     def test_deadline_that_is_never_dealt_with_is_not_waited_for(self) -> None:
-        """The leader would order the time for it every tenth of a second, for ever."""
+        """A deadline that an application never deals with is not waited for: the leader would order the time for it
+        every tenth of a second, for ever."""
         self.counter.raises, self.counter.deadline = ZeroDivisionError(), 900
         self.driver.execute()
         self.assertIsNone(self.driver.machine.next_deadline())
@@ -380,7 +389,7 @@ class OtherCallTests(CounterTestCase):
         self.assertEqual(self.driver.machine.next_deadline(), 2_000)
 
     def test_call_whose_name_is_not_known(self) -> None:
-        """A method may be any object that can be called; the log names it as well as it can."""
+        """If a failing method is an object without a name, the log names it as well as it can."""
 
         def fail(*_: object) -> None:
             raise KeyError("x")
@@ -391,7 +400,7 @@ class OtherCallTests(CounterTestCase):
 
 
 class LogAndQuotaTests(SynchronousTestCase):
-    """The methods of the optional interfaces, which are called again and again."""
+    """The methods of the optional interfaces for event logs and quotas, which are called again and again."""
 
     def setUp(self) -> None:
         self.chat = FailingChat()
@@ -405,7 +414,8 @@ class LogAndQuotaTests(SynchronousTestCase):
         return result
 
     def test_length_that_cannot_be_told(self) -> None:
-        """Every server meets it in every slot: commands run, and no client is told of events until it can be told."""
+        """If the length of an event log cannot be told, at every server in every slot, commands run all the same, and
+        clients are told no events until it can be told."""
         for wrong in (KeyError("x"), BadRequest("no"), "seven", None, -1, 1.0, True):
             with self.subTest(wrong):
                 self.chat.fails["length"] = wrong
@@ -425,7 +435,7 @@ class LogAndQuotaTests(SynchronousTestCase):
         self.assertRaises(MemoryError, self.say)
 
     def test_use_of_a_quota_that_cannot_be_told(self) -> None:
-        """Quotas of others are told."""
+        """If the use of one quota cannot be told, those of others are told."""
         for wrong in (KeyError("x"), BadRequest("no"), "much", 1.5):
             with self.subTest(wrong):
                 self.chat.fails["used"] = wrong
@@ -472,8 +482,8 @@ class WholeServerTests(ClusterTestCase):
         return next(app for app in self.server(self.at).catalogue.applications if app.name == name)
 
     def test_server_stops_that_runs_out_of_memory_outside_of_execution(self) -> None:
-        """The use of a quota and the events of a log are asked for by STATUS, by timers and by clients that read on: no
-        turn is under way that could end with the exception."""
+        """A server stops that runs out of memory outside of execution, when STATUS, timers or clients that read on ask
+        for the use of a quota or the events of a log: no turn is under way that could end with the exception."""
         self.application("chat").used = raising(MemoryError())
         self.assertRaises(MemoryError, self.server(self.at).status)
         self.cluster.run(0.01)
@@ -485,7 +495,7 @@ class WholeServerTests(ClusterTestCase):
         self.assertFalse(self.cluster.is_running(self.at))
 
     def test_sessions_expire_although_the_use_of_a_quota_cannot_be_told(self) -> None:
-        """One timer looks at both."""
+        """Sessions expire although the use of a quota cannot be told: one timer looks at both."""
         for i in self.cluster.ids:
             app: Any = next(app for app in self.server(i).catalogue.applications if app.name == "chat")
             app.used = raising(KeyError("x"))
@@ -509,7 +519,8 @@ class WholeServerTests(ClusterTestCase):
         self.assertEqual([*map(type, failures)], [MemoryError])
 
     def test_server_stops_that_runs_out_of_memory_in_a_question_while_the_disk_hangs(self) -> None:
-        """The question is answered at once then, and in no turn."""
+        """A server whose disk hangs stops if it runs out of memory in a question, which is answered at once then, and
+        in no turn."""
         client = self.open("alice", self.at)
         self.application("kv").query = raising(MemoryError())
         server = self.server(self.at)

@@ -18,7 +18,8 @@ from tests.sessions.support import encoded
 
 class EncodingTests(SynchronousTestCase):
     def test_decoded_bundles_are_what_was_encoded(self) -> None:
-        """Entries are encoded when they are submitted, and only joined afterwards."""
+        """Bundles are decoded as they were encoded, though entries are encoded when they are submitted, and only joined
+        afterwards."""
         bundles = [
             Bundle("alice of Bonn", 41, False, ((7, ("PUT", "colour", "bleu é")), (0, ("GET", b"\xff")))),
             Bundle("~2.1.1", 0, True, ((1, ("GET", "colour")),)),
@@ -27,20 +28,22 @@ class EncodingTests(SynchronousTestCase):
         self.assertEqual(bundle.decode(encoded(*bundles)), bundles)
 
     def test_large_epochs_numbers_and_many_entries_survive(self) -> None:
-        """Numbers and epochs have 64 bits; a bundle may hold more entries than a short array header can count."""
+        """Epochs and numbers of 64 bits, and more entries than a short array header can count, are decoded as they were
+        encoded."""
         entries = tuple((2**63 - 5_000 + i, ("INCR", "n", -(2**63))) for i in range(70_000 // 16))
         one = Bundle("alice", 2**62, False, entries)
         self.assertEqual(bundle.decode(encoded(one)), [one])
 
     @long
     def test_update_holds_any_number_of_bundles(self) -> None:
-        """An array header has one of three lengths: for up to 15 bundles, for up to 65,535, and for more."""
+        """An update holds any number of bundles: up to 15, up to 65,535, and more, for which the array header has three
+        lengths."""
         for count in (1, 15, 16, 65_536):
             bundles = [Bundle(f"~0.1.{i}", 0, True, ((1, ("SAY", "hi")),)) for i in range(count)]
             self.assertEqual(bundle.decode(encoded(*bundles)), bundles)
 
     def test_entries_that_are_encoded_together_are_those_that_are_joined(self) -> None:
-        """Encoding a pipelining client's commands in one call gives the same payload as encoding each by itself."""
+        """Entries that are encoded in one call give the same payload as entries that are each encoded by itself."""
         head = bundle.encode_head("alice", 5, False)
         for count in (1, 15, 16, 70_000):
             entries = tuple((number, ("INCR", "n", number)) for number in range(1, count + 1))
@@ -48,11 +51,13 @@ class EncodingTests(SynchronousTestCase):
             self.assertEqual(together, encoded(Bundle("alice", 5, False, entries)))
 
     def test_what_is_no_utf8_is_refused_when_it_is_encoded(self) -> None:
-        """Half a surrogate pair cannot be sent: encoding raises before the command has any effect."""
+        """Half a surrogate pair, which cannot be sent in UTF-8, is refused when it is encoded, before the command has
+        any effect."""
         self.assertRaises(UnicodeEncodeError, bundle.encode_entries, [(1, ("SAY", "\ud800"))])
 
     def test_what_other_servers_would_refuse_is_refused_when_it_is_encoded(self) -> None:
-        """A mistake of an application: its `check` has returned something that is no command."""
+        """A command that other servers would refuse, since an application's `check` has returned something wrong, is
+        refused when it is encoded."""
         for word in (2**63, True, 1.5, None, ("a",), ["a"], {"a": 1}):
             with self.assertRaises(BadRequest, msg=repr(word)):
                 bundle.encode_checked([(1, ("PUT", "key", word))])
@@ -70,7 +75,8 @@ class EncodingTests(SynchronousTestCase):
         self.assertEqual(bundle.encode_checked(entries), bundle.encode_entries(entries))
 
     def test_entries_that_no_update_has_room_for_are_refused_when_they_are_encoded(self) -> None:
-        """The largest ones make a valid update, with the longest name of a session."""
+        """Entries for which no update has room are refused when they are encoded; the largest ones make a valid update,
+        with the longest client id."""
         value = "x" * (bundle.ENTRIES_BYTES_MAX - 20)
         head = bundle.encode_head("\U0001f600" * 300, 2**62, False)
         payload = bundle.encode([bundle.encode_bundle(head, 1, [bundle.encode_checked([(2**62, ("SAY", value))])])])
@@ -81,7 +87,8 @@ class EncodingTests(SynchronousTestCase):
 
 class ClientIdTests(SynchronousTestCase):
     def test_anonymous_session_has_an_id_of_its_own(self) -> None:
-        """Server, storage, incarnation, mark and connection together make an id that is never used again."""
+        """The id of an anonymous session is made of server, storage, incarnation, mark and connection, so it is never
+        used again."""
         servers = [
             ServerData(s, incarnation=i, start_mark=mark, storage_identity=d)
             for s in (1, 11)
@@ -108,14 +115,15 @@ class ValidityTests(SynchronousTestCase):
     """Departure 37: whether a payload has the shape of bundles decides whether its update may be ordered."""
 
     def accepted(self, *bundles: Any) -> bool:
-        """Whether the bundles are valid, each by itself and after a valid one: two ways through the check."""
+        """Whether these bundles are valid, each by itself and after a valid one: the check has two ways."""
         alone = bundle.decode(payload(*bundles)) is not None
         followed = bundle.decode(payload(("alice", 1, False, (PUT, LOCK)), *bundles)) is not None
         self.assertEqual(alone, followed, bundles)
         return alone
 
     def test_payload_that_is_not_one_array_of_bundles_is_invalid(self) -> None:
-        """The update of 44 bytes that killed a cluster had no bundle for its payload."""
+        """A payload that is not one array of bundles is invalid; an update of 44 bytes with such a payload once killed
+        a cluster."""
         for wrong in (
             b"",
             b"\xc1",
@@ -131,7 +139,8 @@ class ValidityTests(SynchronousTestCase):
         self.assertIsNone(bundle.decode(payload(("alice", 1, False, (PUT,))) + b"\x00"))
 
     def test_bundle_with_a_field_of_another_type_or_range_is_invalid(self) -> None:
-        """A field that execution would stumble over, or that another language would read as another value."""
+        """A bundle is invalid if it has a field of another type or range, which execution would stumble over, or
+        another language would read as another value."""
         for wrong in (
             ("alice", 1, False),
             ("alice", 1, False, (PUT,), 0),
@@ -157,7 +166,8 @@ class ValidityTests(SynchronousTestCase):
         self.assertTrue(self.accepted(("a" * 300, 2**63 - 1, True, (PUT,))))
 
     def test_entry_with_another_shape_is_invalid(self) -> None:
-        """An entry is a number and a command: a verb, then texts and integers of 64 bits."""
+        """An entry of another shape is invalid: it must be a number and a command, which is a verb, then texts and
+        integers of 64 bits."""
         for wrong in (
             (),
             (1,),
@@ -187,13 +197,14 @@ class ValidityTests(SynchronousTestCase):
             self.assertTrue(self.accepted(("alice", 1, False, (right,))), right)
 
     def test_text_with_half_a_surrogate_pair_is_invalid(self) -> None:
-        """A text must be UTF-8, or no answer with it could be sent to a client."""
+        """A bundle with half a surrogate pair is invalid: a text must be UTF-8, or no answer with it could be sent to a
+        client."""
         right = payload(("alice", 1, False, ((1, ("SAY", "x\u00e9y")),)))
         self.assertIsNotNone(bundle.decode(right))
         self.assertIsNone(bundle.decode(right.replace("\u00e9".encode(), b"\xed\xa0")))
 
     def test_missing_memory_is_not_taken_for_an_invalid_payload(self) -> None:
-        """A server without memory stops: it must not refuse what other servers execute."""
+        """A server without memory stops, and does not take a payload for invalid that other servers execute."""
 
         def without_memory(*_: object, **__: object) -> None:
             raise MemoryError

@@ -38,7 +38,8 @@ def numbers(sent: Bundle) -> list[int]:
 
 class BundlerTests(BundlerTestCase):
     def test_next_bundle_waits_for_the_outstanding_one(self) -> None:
-        """Figure 12's rule for clients: one bundle is outstanding; commands that come meanwhile make the next one."""
+        """Figure 12's rule for clients: one bundle is outstanding, and the commands that come meanwhile make the next
+        one."""
         self.add(1)
         first = self.send()
         for number in (2, 3, 4):
@@ -48,18 +49,20 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(numbers(self.send()), [2, 3, 4])
 
     def test_bundle_says_whose_it_is(self) -> None:
-        """A bundle carries its epoch: one that comes after another connection has opened the session is fenced off."""
+        """A bundle carries the epoch of its session, so that it is fenced off after another connection has opened the
+        session."""
         self.add(1)
         self.assertEqual(self.send()[:3], ("alice", 7, False))
 
     def test_nothing_to_send_makes_no_bundle(self) -> None:
-        """An idle client costs nothing."""
+        """Without waiting parts no bundle is made."""
         self.assertIsNone(self.bundler.next_bundle())
         self.assertFalse(self.bundler.introduced)
         self.assertTrue(self.bundler.idle)
 
     def test_bundle_ends_before_it_is_too_large(self) -> None:
-        """An update fits one proposal, and a proposal one frame; the rest goes into the next bundle, in order."""
+        """A bundle ends before it is too large, since an update fits one proposal, and a proposal one frame; the rest
+        goes into the next bundle, in order."""
         for number in range(1, 6):
             self.add(number, text="x" * (BUNDLE_BYTES_MAX // 2 - 100))
         sent = []
@@ -70,13 +73,14 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(sent, [[1, 2], [3, 4], [5]])
 
     def test_command_larger_than_a_bundle_goes_alone(self) -> None:
-        """`command_bytes` may be more than a bundle's limit: such a command is sent nevertheless."""
+        """A command that is larger than a bundle's limit, as `command_bytes` may allow, is sent in a bundle of its
+        own."""
         self.add(1, text="x" * (BUNDLE_BYTES_MAX + 1))
         self.add(2)
         self.assertEqual(numbers(self.send()), [1])
 
     def test_only_the_first_bundle_opens_until_it_has_run(self) -> None:
-        """An anonymous session is opened by the first of its bundles that runs, and by no other."""
+        """The first bundle of an anonymous session that runs opens it, and later ones do not."""
         self.bundler = Bundler("~2.1.1", 0, opens=True)
         self.add(1)
         first = self.send()
@@ -89,7 +93,7 @@ class BundlerTests(BundlerTestCase):
         self.assertEqual(opens, [True, True, False])
 
     def test_results_go_to_their_parts_in_order(self) -> None:
-        """Each entry has a result, and each part gets the results of its own entries."""
+        """Each part gets the results of its own entries, in order."""
         for number in (1, 2, 3):
             self.add(number)
         results = [Done((("index", i),)) for i in range(3)]
@@ -99,7 +103,8 @@ class BundlerTests(BundlerTestCase):
         self.assertTrue(self.bundler.idle)
 
     def test_bundle_that_is_too_old_takes_along_what_waits(self) -> None:
-        """A bundle beyond its horizon has not run, and parts that wait were not sent: all numbers can be used again."""
+        """If the outstanding bundle is too old, its commands have not run, and parts that wait were not sent: all
+        numbers can be used again."""
         self.add(1)
         self.send()
         self.add(2)
@@ -108,7 +113,8 @@ class BundlerTests(BundlerTestCase):
         self.assertTrue(self.bundler.idle)
 
     def test_displaced_bundle_is_refused_with_its_own_reason(self) -> None:
-        """Another update used up the timestamp of the bundle's update (Departure 37)."""
+        """A bundle is refused with a reason of its own if another update has used up the timestamp of its update
+        (Departure 37)."""
         self.add(1)
         self.send()
         self.add(2)
@@ -121,7 +127,8 @@ class TooLateTests(BundlerTestCase):
     """UNAVAILABLE (docs/protocol.rst): a client is answered within `request_seconds`."""
 
     def test_sent_is_unknown_and_waiting_did_not_happen(self) -> None:
-        """Promise 4: a command that was sent may still be ordered; one that was not sent will certainly never be."""
+        """When commands are not answered in time, those that were sent have an unknown fate, and those that wait
+        certainly have not run (promise 4)."""
         self.add(1)
         self.send()
         self.add(2, now=1.0)
@@ -130,7 +137,8 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual((UNKNOWN.fate, NOT_SENT.fate), ("unknown", "none"))
 
     def test_those_behind_one_that_is_too_late_are_refused_with_it(self) -> None:
-        """If the later number ran alone, the refused one could never be repeated, since numbers only grow."""
+        """Parts behind one that is too late are refused with it: if a later number ran alone, the refused one could
+        never be repeated."""
         self.add(1)
         self.send()
         self.add(2, now=1.0)
@@ -139,7 +147,8 @@ class TooLateTests(BundlerTestCase):
         self.assertIn((3, NOT_SENT), self.told)
 
     def test_no_part_is_refused_too_early(self) -> None:
-        """A part that was submitted exactly at `oldest` still waits."""
+        """Parts that were submitted before the time `oldest` are refused; one that was submitted exactly then still
+        waits."""
         self.add(1, now=2.0)
         self.send()
         self.add(2, now=2.0)
@@ -147,7 +156,8 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [])
 
     def test_unknown_is_told_once_and_the_result_after_it(self) -> None:
-        """A counted command gets its result after UNKNOWN, for a client that has repeated its number meanwhile."""
+        """After UNKNOWN a command with a number gets its result, once, for a client that has repeated the number
+        meanwhile."""
         self.add(1)
         sent = self.send()
         self.bundler.refuse_submitted_before(2.0)
@@ -156,7 +166,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(1, UNKNOWN), (1, Done())])
 
     def test_question_is_told_nothing_after_unknown(self) -> None:
-        """A question has no number that the client could repeat, so UNKNOWN is its only answer."""
+        """A question gets nothing after UNKNOWN, since it has no number that the client could repeat."""
         self.add(0)
         sent = self.send()
         self.bundler.refuse_submitted_before(2.0)
@@ -164,7 +174,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(0, UNKNOWN)])
 
     def test_repeated_number_is_told_unknown_again_in_its_own_time(self) -> None:
-        """A client that repeats a number waits `request_seconds` from then on."""
+        """A client that repeats a number is told UNKNOWN again `request_seconds` later."""
         self.add(1)
         self.send()
         refuse = self.bundler.refuse_submitted_before
@@ -176,7 +186,7 @@ class TooLateTests(BundlerTestCase):
         self.assertEqual(self.told, [(1, UNKNOWN)] * 2)
 
     def test_joining_does_not_keep_the_first_asker_waiting(self) -> None:
-        """A client that repeats a number every second must be told UNKNOWN at the first deadline all the same."""
+        """A client that repeats a number every second is told UNKNOWN at the first deadline all the same."""
         self.add(1)
         self.send()
         self.bundler.note_repeated(1, 5.0)

@@ -37,16 +37,17 @@ ALL = Abilities.of({"kv": [1], "lock": [1]})
 
 class EncodingTests(SynchronousTestCase):
     def test_settings_come_back_from_their_bytes(self) -> None:
-        """Every server decodes what the first leader has encoded."""
+        """Settings are decoded as the first leader has encoded them."""
         self.assertEqual(ClusterSettings.decode(VALUES.encode()), VALUES)
 
     def test_settings_with_an_unknown_name_are_refused(self) -> None:
-        """A server that does not know a setting would execute otherwise than those that do."""
+        """Settings with an unknown name are refused: a server that does not know a setting would execute otherwise than
+        those that do."""
         rows = [*msgpack.unpackb(VALUES.encode()), ("speed", 9)]
         self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb(rows))
 
     def test_settings_from_before_a_setting_was_added_have_its_default(self) -> None:
-        """The new setting is that of a cluster that has never changed it, and a change is kept."""
+        """Settings from before a setting was added are decoded with its default, and a change of it is kept."""
         rows = dict(msgpack.unpackb(VALUES.encode()))
         self.assertNotIn("instance_bytes", rows)
         self.assertEqual(ClusterSettings.decode(VALUES.encode()).instance_bytes, 2**30)
@@ -56,7 +57,7 @@ class EncodingTests(SynchronousTestCase):
         self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb([*rows.items()]))
 
     def test_settings_outside_their_range_are_refused(self) -> None:
-        """No number is believed because it was ordered."""
+        """Settings outside of their ranges are refused when they are decoded, even if they were ordered."""
         for name in RANGES:
             for value in (0, 2**50 + 1):
                 wrong = evolve(VALUES, **{name: value})
@@ -65,14 +66,15 @@ class EncodingTests(SynchronousTestCase):
     @examples(100)
     @given(st.binary(max_size=200))
     def test_other_bytes_raise_wrong_setting_and_nothing_else(self, data: bytes) -> None:
-        """Decoding is total: what is ordered must never stop a server."""
+        """Bytes that are no settings raise `WrongSetting`, and nothing else: ordered bytes must never stop a server."""
         with contextlib.suppress(WrongSetting):
             ClusterSettings.decode(data)
 
     @examples(100)
     @given(st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists, max_leaves=12))
     def test_other_values_raise_wrong_setting_and_nothing_else(self, value: object) -> None:
-        """Well-formed msgpack of another shape is refused, too, for settings and for abilities."""
+        """Well-formed msgpack of another shape raises `WrongSetting`, and nothing else, for settings and for
+        abilities."""
         try:
             data = msgpack.packb(value)
         except (OverflowError, ValueError):
@@ -82,7 +84,7 @@ class EncodingTests(SynchronousTestCase):
                 decode(data)
 
     def test_abilities_come_back_from_their_bytes(self) -> None:
-        """The order in which plugins are found does not matter."""
+        """Abilities are decoded as they were encoded, in whatever order plugins were found."""
         self.assertEqual(Abilities.decode(ALL.encode()), ALL)
         self.assertEqual(Abilities.of({"lock": [1], "kv": [1]}).encode(), ALL.encode())
 
@@ -102,13 +104,14 @@ class ChangeTests(SynchronousTestCase):
         return result
 
     def test_value_that_was_set_is_in_force(self) -> None:
-        """The answer has the revision of the change, and the rest of the server is told."""
+        """A changed value is in force: the answer has the revision of the change, and the rest of the server is
+        told."""
         self.assertEqual(self.set("session_window=9", "horizon=20000"), Done((("revision", 5),)))
         self.assertEqual((self.settings.values.session_window, self.settings.values.horizon), (9, 20_000))
         self.assertEqual(self.told, [self.settings.values])
 
     def test_all_values_are_changed_or_none(self) -> None:
-        """One wrong value refuses the whole command, and the text says so."""
+        """A command changes all values that it names, or none if one is wrong, and its refusal names that one."""
         result = self.set("session_window=9", "window=0")
         assert isinstance(result, Refused)
         self.assertEqual(result.code, "BADREQUEST")
@@ -116,43 +119,44 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual((self.settings.values, self.told), (VALUES, []))
 
     def test_horizon_that_would_stop_a_busy_cluster_is_refused(self) -> None:
-        """With so few slots hardly any update would run, not even the one that raises the horizon again."""
+        """A horizon that is too short for a busy cluster is refused: hardly any update would run, not even the one that
+        raises it again."""
         result = self.set("horizon=9999")
         assert isinstance(result, Refused)
         self.assertIn("horizon must be from 10000 to 1000000000, not 9999", result.text)
         self.assertEqual(self.settings.values, VALUES)
 
     def test_simulated_cluster_may_have_a_short_horizon(self) -> None:
-        """The minimum is an attribute, so that runs of the simulator reach the end of the horizon."""
+        """In a simulated cluster the minimum of the horizon is lower, so that runs reach the end of the horizon."""
         self.settings.horizon_min = 20
         self.assertIsInstance(self.set("horizon=19"), Refused)
         self.assertIsInstance(self.set("horizon=20"), Done)
 
     def test_short_horizon_of_an_earlier_order_is_read(self) -> None:
-        """Ordered settings stay readable, whatever users may choose now."""
+        """Ordered settings with a shorter horizon than users may choose now can be decoded."""
         short = evolve(VALUES, horizon=2)
         self.assertEqual(ClusterSettings.decode(short.encode()), short)
 
     def test_unknown_setting_names_the_nearest(self) -> None:
-        """A typing mistake is pointed out."""
+        """The refusal of an unknown setting names the one that is most like it."""
         result = self.set("session_windo=9")
         assert isinstance(result, Refused)
         self.assertIn('did you mean "session_window"?', result.text)
 
     def test_identity_and_members_are_not_changed_by_hand(self) -> None:
-        """Both tell clusters apart, and are no settings for a person."""
+        """The identity and the members, which tell clusters apart, cannot be changed by a command."""
         for word in ("cluster_identity=0000000000000000", "members=0,1"):
             self.assertIsInstance(self.set(word), Refused)
 
     def test_application_that_a_member_lacks_is_refused(self) -> None:
-        """The refusal names the server and what it lacks."""
+        """A change to an application that a member lacks is refused, with the server and what it lacks."""
         self.settings.announce(0, Abilities.of({"kv": [1], "lock": [1], "chat": [1]}).encode())
         result = self.set("apps=kv,chat")
         assert isinstance(result, Refused)
         self.assertIn("server 1 cannot run chat version 1", result.text)
 
     def test_application_that_all_members_have_is_run(self) -> None:
-        """A version behind a colon asks for that version."""
+        """A change to an application that all members have is made; a version is named behind a colon."""
         for server_id in VALUES.members:
             self.settings.announce(server_id, Abilities.of({"kv": [1, 2], "lock": [1]}).encode())
         self.assertIsInstance(self.set("apps=kv:2"), Done)
@@ -168,7 +172,7 @@ class ChangeTests(SynchronousTestCase):
         self.assertEqual(settings.values, VALUES)
 
     def test_rules_that_a_member_cannot_follow_are_refused(self) -> None:
-        """New rules begin when every member has announced them."""
+        """A change to rules that some member cannot follow is refused."""
         later = Abilities({"kv": (1,), "lock": (1,)}, rules=2)
         for server_id in (0, 1):
             self.settings.announce(server_id, later.encode())
@@ -177,24 +181,26 @@ class ChangeTests(SynchronousTestCase):
         self.assertIsInstance(self.set("rules=2"), Done)
 
     def test_installed_applications_may_tell_which_rules_a_server_follows(self) -> None:
-        """A test has servers of a later version; a real server follows the rules that its code knows."""
+        """Installed applications of a test may tell which rules a server follows, like a server of a later version; a
+        real server follows those that its code knows."""
         installed = SimulatedApplications((), tallies=(2,), rules=3)
         self.assertEqual(Abilities.of_server(installed), Abilities({"tally": (2,)}, 3))
         self.assertEqual(abilities_of(installed), Abilities({"tally": (2,)}, 3))
         self.assertEqual(Abilities.of_server(PluginApplications()).rules, RULES_KNOWN)
 
     def test_announcement_of_a_stranger_does_not_count(self) -> None:
-        """Only members announce."""
+        """An announcement of a server that is no member does not count."""
         self.assertIsInstance(self.settings.announce(9, ALL.encode()), Refused)
         self.assertNotIn(9, self.settings.announced)
 
     def test_wrong_lines_are_refused_before_they_are_ordered(self) -> None:
-        """The refusal says how the command is written."""
+        """A wrong line of SETTINGS SET is refused before it is ordered, and the refusal says how the command is
+        written."""
         for words in (("SET",), ("GET", "x"), ("SET", "window"), ("SET", "window=1", "window=2")):
             self.assertRaises(BadRequest, self.settings.check, ("SETTINGS", *words))
 
     def test_snapshot_holds_everything(self) -> None:
-        """Settings and announcements come back."""
+        """A snapshot brings back the settings and the announcements."""
         other = OrderedSettings()
         other.restore(self.settings.snapshot())
         self.assertEqual((other.values, other.announced), (self.settings.values, self.settings.announced))
@@ -273,18 +279,18 @@ class ExecutionTests(SynchronousTestCase):
             self.execute(ClientUpdate(f"{server_id}.1.1", server_id, 1, 0, encoded(own)))
 
     def test_nothing_runs_before_the_birth(self) -> None:
-        """A command that stands in front of the settings has no effect, on any server."""
+        """A command that is ordered before the settings has no effect, on any server."""
         self.run_command("PUT", "k", "v", -1, -1)
         self.assertEqual((self.machine.revision, self.machine.sessions), (0, {}))
 
     def test_birth_happens_once(self) -> None:
-        """A second birth changes nothing."""
+        """A second BIRTH changes nothing."""
         self.execute(birth(0, VALUES))
         self.execute(birth(1, evolve(VALUES, session_window=3)))
         self.assertEqual((self.machine.settings.values, self.machine.revision), (VALUES, 0))
 
     def test_session_window_of_the_settings_counts(self) -> None:
-        """The window of a session is that of the settings, for sessions that are open, too."""
+        """The session window of the settings holds, for sessions that are open, too."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("INCR", b"n", 1)
@@ -292,7 +298,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.sessions["~1.1.1"].answers.answers_max, 2)
 
     def test_application_that_is_added_starts_empty_and_one_removed_is_gone(self) -> None:
-        """The verbs follow, and an application that comes back has forgotten everything."""
+        """An application that is added starts empty, and one that is removed is gone with its verbs; if it comes back,
+        it has forgotten everything."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("INCR", b"n", 1)
@@ -305,7 +312,7 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.applications[1].snapshot(), KeyValue().snapshot())
 
     def test_application_under_a_new_version_goes_on_with_its_state(self) -> None:
-        """The state goes over by a snapshot."""
+        """An application under a new version goes on with its state, by way of a snapshot."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("INCR", b"n", 1)
@@ -315,8 +322,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.applications[0].snapshot(), state)
 
     def test_version_that_cannot_take_over_the_state_is_refused(self) -> None:
-        """Every server refuses alike, and would at each start again: the former version goes on, and the refusal is
-        equal to the byte. A refusal that the application raises is no reason to stop, either."""
+        """A version that cannot take over the state is refused, by the same bytes at every server, and the former
+        version goes on. A refusal that the application raises stops no server, either."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("INCR", b"n", 1)
@@ -336,20 +343,22 @@ class ExecutionTests(SynchronousTestCase):
         self.assertIsInstance(self.run_command("SETTINGS SET", "apps=kv:2,lock"), Done)
 
     def test_server_whose_machine_cannot_take_over_the_state_stops(self) -> None:
-        """Another server may well have done it."""
+        """If a server's machine cannot take over the state, as for want of memory, that server stops, since others may
+        have done it."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.installed.cannot_restore = MemoryError()
         self.assertRaises(MemoryError, self.run_command, "SETTINGS SET", "apps=kv:2,lock")
 
     def test_server_that_lacks_an_application_stops_with_one_line(self) -> None:
-        """The cluster runs something that this server does not have."""
+        """A server that lacks an application of the settings stops with one line."""
         wanted = evolve(VALUES, apps=(("kv", 1), ("counter", 1)))
         error = self.assertRaises(CannotRun, self.execute, birth(1, wanted))
         self.assertIn("counter version 1, which this server does not have", str(error))
 
     def test_ended_session_stays_forgotten_when_the_horizon_grows(self) -> None:
-        """The oldest valid slot never goes back (Departure 34)."""
+        """An ended session stays forgotten when the horizon grows, since the oldest valid slot never goes back
+        (Departure 34)."""
         self.execute(birth(0, evolve(VALUES, horizon=2)))
         self.announce_all()
         self.assertEqual(self.machine.oldest_kept, self.seq - 2)
@@ -359,7 +368,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.oldest_kept, self.seq - 4)
 
     def test_server_that_lost_an_application_stops_when_a_change_asks_for_it(self) -> None:
-        """The server had announced the application, and was started without it since: going on, it would differ."""
+        """A server that had announced an application, and was started without it since, stops when a change asks for
+        it: going on, it would differ."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.without = ("lock",)
@@ -369,7 +379,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.settings.values, before)
 
     def test_server_that_cannot_load_an_application_stops(self) -> None:
-        """The import of a plugin depends on the machine, and so its failure is no result of a command."""
+        """A server that cannot load an application stops: the import depends on the machine, so its failure is no
+        result of a command."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.broken = ImportError("no module named locks")
@@ -377,7 +388,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertIn("lock, which cannot be loaded here: no module named locks", str(error))
 
     def test_applications_that_cannot_run_together_are_refused(self) -> None:
-        """Every server refuses the change, and goes on with what ran before."""
+        """A change to applications that cannot run together is refused by every server, and the former applications go
+        on."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.rival = True
@@ -390,7 +402,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual((self.machine.settings.values, set(self.catalogue.verbs)), (before, verbs))
 
     def test_application_that_breaks_lines_is_refused(self) -> None:
-        """Every server refuses the change, in one line that says which name is wrong."""
+        """A change to an application with a name that would break lines is refused by every server, in one line that
+        says which name is wrong."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.announce_all()
         self.installed.help = "Take it.\nOK"
@@ -405,7 +418,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertIsInstance(self.run_command("SETTINGS SET", "apps=kv,lock"), Done)
 
     def test_application_that_is_not_right_here_is_not_announced(self) -> None:
-        """The change is refused. Otherwise it would stop this server at its slot, at each start again."""
+        """An application that is not right at this server is not announced, so a change to it is refused; otherwise it
+        would stop this server at its slot, at each start."""
         self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
         self.installed.unfit = ("kv", 2), ("lock", 1)
         logged: list[Any] = []
@@ -426,7 +440,8 @@ class ExecutionTests(SynchronousTestCase):
             self.assertIn("server 0 cannot run", result.text)
 
     def test_wait_for_an_application_that_is_removed_ends(self) -> None:
-        """Otherwise it would never be answered: neither the lock nor its time limit is there any more."""
+        """A command that is PENDING in an application that is removed gets an answer; otherwise it would wait for
+        ever."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("LOCK", "printer", -1)
@@ -441,7 +456,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertIn("does not run lock any more", result.text)
 
     def test_wait_goes_on_under_a_new_version_and_beside_other_changes(self) -> None:
-        """Only what ceases to run ends its waits."""
+        """A command that is PENDING waits on under a new version of its application, and while other applications are
+        changed."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("LOCK", "printer", -1)
@@ -451,7 +467,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.sessions["~2.1.1"].waiting, {1: "lock"})
 
     def test_command_of_an_application_that_was_removed_is_refused(self) -> None:
-        """A server may check and submit a command before it has executed the removal."""
+        """A command of an application that was removed is refused; a server may have checked it before it has executed
+        the removal."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("SETTINGS SET", "apps=lock")
@@ -487,7 +504,8 @@ class EventFeedTests(SynchronousTestCase):
         self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]), self.fail)
 
     def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
-        """A line that was said in a turn that is not on disk is not told, also if the log began in that turn."""
+        """Events of a new log wait at the gate: a line that was said in a turn that is not on disk is not told, also if
+        the log began in that turn."""
         self.catalogue.switch([KeyValue()])
         self.catalogue.switch([Chat()])
         self.say()
@@ -497,7 +515,8 @@ class EventFeedTests(SynchronousTestCase):
         self.assertEqual(self.heard, [1])
 
     def test_release_of_a_log_that_has_ended_does_not_concern_its_successor(self) -> None:
-        """Three lines wait at the gate while the chat is removed and begins anew: the new one has no line yet."""
+        """If three lines wait at the gate while the chat is removed and begins anew, their release does not concern the
+        new chat, which has no line yet."""
         for _ in range(3):
             self.say()
         self.catalogue.switch([KeyValue()])
@@ -510,7 +529,8 @@ class EventFeedTests(SynchronousTestCase):
         self.assertEqual(self.heard, [1])
 
     def test_subscriptions_of_an_application_that_is_removed_end(self) -> None:
-        """The client does not wait for events any more, and hears nothing of a later chat unless it listens again."""
+        """The subscriptions of an application that is removed end: their clients hear nothing of a later chat unless
+        they listen again."""
         self.listen(1)
         self.assertTrue(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([KeyValue()])
@@ -522,7 +542,7 @@ class EventFeedTests(SynchronousTestCase):
         self.assertEqual(self.heard, [])
 
     def test_subscriptions_go_on_under_a_new_version(self) -> None:
-        """No line is missing or told twice."""
+        """Subscriptions go on under a new version of the application, and no line is missing or told twice."""
         self.listen(1)
         before = self.say()
         after = Chat()
@@ -537,7 +557,8 @@ class EventFeedTests(SynchronousTestCase):
 
 class AnnouncementTests(ClusterTestCase):
     def test_server_announces_only_what_it_can_make(self) -> None:
-        """All servers go on after a change of settings to an application that is installed, and wrong."""
+        """A server announces only applications that it can make, so that all servers go on after a change to one that
+        is installed, and wrong."""
         installed = TwoVersions()
         installed.unfit = (("kv", 2),)
         self.patch(support, "applications", lambda: Catalogue([KeyValue(), Lock()], installed))
@@ -555,7 +576,8 @@ class AnnouncementTests(ClusterTestCase):
 
 class IdentityTests(ClusterTestCase):
     def test_every_server_learns_the_identity_and_refuses_another_cluster(self) -> None:
-        """A random identity is drawn at birth; all frames carry it from then on, after a restart, too."""
+        """Every server learns the random identity that is drawn at the birth of the cluster, and refuses frames of
+        another one; so after a restart."""
         self.begin(3)
         identity = self.server(0).machine.settings.values.cluster_identity
         self.assertNotEqual(identity, bytes(8))

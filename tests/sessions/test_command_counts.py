@@ -10,7 +10,7 @@ from pfsb.sessions.command_counts import CommandCounts
 
 class CommandCountsTests(SynchronousTestCase):
     def test_bundles_with_and_without_refusals(self) -> None:
-        """Bundles whose results are all Done are counted as a whole, others result by result; the counts add up."""
+        """Bundles whose results are all Done are counted as a whole, others result by result, and the counts add up."""
         counts = CommandCounts()
         counts.note(["PUT", "PUT", "GET"], [Done(), Done(), Done()])
         counts.note(["PUT", "GET", "LOCK"], [Done(), Refused("NOTFOUND", "there is none"), PENDING])

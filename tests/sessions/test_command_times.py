@@ -41,7 +41,8 @@ class CountTests(SynchronousTestCase):
     @examples(100)
     @given(groups)
     def test_histograms_are_those_of_counting_each_command(self, noted: Sequence[tuple[float, Any]]) -> None:
-        """Groups are counted together where their commands are alike; that shows in nothing but the cost."""
+        """Groups of commands that are counted together give the same histograms as if each command were counted by
+        itself."""
         clock = Clock()
         clock.advance(100.0)
         times = CommandTimes(clock.seconds)
@@ -60,7 +61,7 @@ class CountTests(SynchronousTestCase):
         self.assertEqual(shown(times), wanted)
 
     def test_results_are_not_held_for_long(self) -> None:
-        """A result may be large; it is let go as soon as it is counted."""
+        """Results are released as soon as their group is counted, since they may be large."""
         times = CommandTimes(Clock().seconds)
         for _ in range(10 * NOTED_MAX):
             times.note(0.0, [("GET", "key")], [Done()])
@@ -71,7 +72,7 @@ class CountTests(SynchronousTestCase):
 
 
 class WaitTests(ClusterTestCase):
-    """Times from a command's arrival to its answer, at whichever way it is answered."""
+    """Times from a command's arrival to its answer, in whatever way it is answered."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -83,7 +84,8 @@ class WaitTests(ClusterTestCase):
         return 0 if found is None else found.count
 
     def test_every_way_to_an_answer_is_counted_once(self) -> None:
-        """Commands, questions, commands that came together, questions to this server's state, HELLO and BYE."""
+        """Each way to an answer is counted once: of commands, questions, commands that came together, questions of this
+        server's state, HELLO and BYE."""
         user = self.open("user")
         self.do(user, "PUT", "key", "value")
         self.do(user, "GET", "key")
@@ -96,7 +98,7 @@ class WaitTests(ClusterTestCase):
         self.assertEqual(found, {"PUT": 3, "GET": 2, "HELLO": 1, "BYE": 1})
 
     def test_wait_for_a_lock_is_counted_with_its_end(self) -> None:
-        """LOCK is answered when the lock is free, and the time until then is its time."""
+        """The time of a LOCK ends when the lock is granted, and the LOCK is answered."""
         holder = self.connect()
         self.do(holder, "LOCK", "door")
         told = self.user.ask("LOCK", "door")
@@ -108,7 +110,8 @@ class WaitTests(ClusterTestCase):
         self.assertGreater(self.times.histograms()["LOCK", "OK"].sum, 0.7)
 
     def test_refusals_are_counted_by_code(self) -> None:
-        """A refusal of the server itself, too: without a majority the command waits in vain."""
+        """Refusals are counted by code, also those that the server itself gives to a command that waits in vain without
+        a majority."""
         self.cluster.isolate(0)
         told = self.user.ask("PUT", "key", "value")
         self.assertEqual(code(self.answer(told)), ("UNAVAILABLE", "unknown"))
@@ -116,7 +119,7 @@ class WaitTests(ClusterTestCase):
         self.assertGreater(self.times.histograms()["PUT", "UNAVAILABLE"].sum, 1.0)
 
     def test_client_that_is_gone_waits_for_nothing(self) -> None:
-        """A client that has hung up gets no answer, so there is no time to count."""
+        """For a client that has hung up, and gets no answer, no time is counted."""
         self.user.ask("PUT", "key", "value")
         self.user.disconnect()
         self.cluster.run(2.0)

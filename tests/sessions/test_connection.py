@@ -17,7 +17,8 @@ class CommandTests(ClusterTestCase):
         self.begin()
 
     def test_server_short_of_memory_takes_commands_by_which_the_state_does_not_grow(self) -> None:
-        """Among them are those that make room: DEL, also inside of IF, and the change of a quota."""
+        """A server that is short of memory takes commands by which the state does not grow, such as DEL, also inside of
+        IF, and the change of a quota."""
         client = self.connect()
         self.do(client, "PUT", "k", "1")
         self.server().memory_is_short(True)
@@ -30,8 +31,8 @@ class CommandTests(ClusterTestCase):
         self.assertIsInstance(self.do(client, "PUT", "k", "2"), Done)
 
     def test_server_short_of_memory_opens_a_few_sessions(self) -> None:
-        """Clients that open a session first must be able to make room, as `pfsb client` and clerks do. But sessions
-        take memory, too, so only some are opened; the refusal tells what can be done without one."""
+        """A server that is short of memory opens a few sessions, so that clients such as clerks can make room; more
+        would take memory. The refusal tells what can be done without a session."""
         self.patch(submission, "SHORT_SESSIONS_MAX", 2)
         self.do(self.open("before"), "PUT", "k", "1")
         self.server().memory_is_short(True)
@@ -51,8 +52,8 @@ class CommandTests(ClusterTestCase):
         self.assertIsInstance(self.answer(self.connect().hello("third")), Done)
 
     def test_front_end_hears_of_its_call_backs_that_fail(self) -> None:
-        """Answers and the end of the session: the client waits for them in vain, so its connection must be ended. The
-        other clients of the turn have their answers."""
+        """If a call-back for an answer or the end of the session fails, the front end is told, since its client waits
+        in vain. The other clients of the turn get their answers."""
         failures: list[Exception] = []
 
         def fail(*_: object) -> None:
@@ -75,7 +76,8 @@ class CommandTests(ClusterTestCase):
         self.assertEqual((len(failures), connection.unanswered), (5, 0))
 
     def test_pipelined_commands_make_few_bundles(self) -> None:
-        """Commands that come while an update is under way go into the next bundle."""
+        """Commands that come while an update is under way go into the next bundle, so that pipelined commands make few
+        bundles."""
         client = self.open("alice")
         asked = [client.ask("INCR", "n", number=1)]
         self.cluster.step()
@@ -85,13 +87,14 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(self.bundles("alice"), [[1], [2, 3, 4, 5, 6, 7]])
 
     def test_commands_of_one_iteration_leave_together(self) -> None:
-        """A client that writes several lines at once pays for one update."""
+        """Commands that come in one iteration of the reactor leave in one update."""
         client = self.connect()
         self.answer([client.ask("INCR", "n") for _ in range(5)][-1])
         self.assertEqual(self.bundles("~"), [[1, 2, 3, 4, 5]])
 
     def test_next_bundle_of_a_session_is_introduced_when_the_last_has_run(self) -> None:
-        """Figure 12's rule for clients: one outstanding update for each session, and one for each Paxos client."""
+        """Figure 12's rule for clients: the next bundle of a session is introduced when the last has run: each session,
+        and each Paxos client, has one outstanding update."""
         replica = self.server().replica
         last_executed = replica.data.clients.last_executed
         latest: dict[str, ClientUpdate] = {}
@@ -115,7 +118,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(sorted(latest), ["!", "alice", "bob", clients[0].connection.client_id])
 
     def test_answers_come_once_each_in_the_order_of_the_commands(self) -> None:
-        """Questions between commands are answered in their order, too."""
+        """Answers come once each, in the order of the commands and of the questions between them."""
         client = self.connect()
         asked = [client.ask(*words) for words in [("INCR", "n"), ("GET", "n")] * 10]
         self.answer(asked[-1])
@@ -125,7 +128,8 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_no_answer_before_the_sync_completes(self) -> None:
-        """Promise 2: an answered command is on disk. Answers leave through the durability gate, like messages."""
+        """Promise 2: no answer is given before its command is on disk; answers leave through the durability gate, like
+        messages."""
         client = self.connect()
         storage = self.cluster.storage(0)
         told = client.ask("PUT", "colour", "blue")
@@ -138,7 +142,8 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(self.bundles("~"), [[1]])
 
     def test_look_is_answered_from_this_server(self) -> None:
-        """A question with read=sequential or read=stale needs no update, and is answered behind the durability gate."""
+        """A question with read=sequential or read=stale needs no update, and is answered by this server behind the
+        durability gate."""
         client = self.connect()
         self.do(client, "PUT", "colour", "blue")
         aru = self.cluster.aru(0)
@@ -146,7 +151,7 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(self.cluster.aru(0), aru)
 
     def test_look_behind_a_write_is_not_answered_before_it_is_on_disk(self) -> None:
-        """The answer to a local question may show a write that is not on disk yet, so it waits at the gate."""
+        """The answer to a local question that may show a write which is not on disk yet waits at the gate."""
         client = self.connect()
         client.ask("PUT", "colour", "blue")
         while self.server().machine.revision == 0:
@@ -156,7 +161,8 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told)), "blue")
 
     def test_command_that_cannot_be_encoded_has_no_effect(self) -> None:
-        """Submitting the command raises, and the next command gets its number."""
+        """For a command that cannot be encoded, `submit` raises without any effect, and the next command gets its
+        number."""
         client = self.connect()
         self.assertRaises(UnicodeEncodeError, client.connection.submit, None, ("PUT", "k", "\ud800"), lambda r: None)
         self.assertEqual(client.connection.unanswered, 0)
@@ -170,20 +176,20 @@ class NumberTests(ClusterTestCase):
         self.client = self.open("alice")
 
     def test_repeated_number_joins_what_is_under_way(self) -> None:
-        """All repetitions of a number are answered with the one result."""
+        """A repeated number whose command is under way gets the result of that command."""
         asked = [self.client.ask("INCR", "n", number=1) for _ in range(3)]
         self.assertEqual([value(self.answer(told)) for told in asked], ["1", "1", "1"])
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_repeated_number_is_answered_from_the_cache(self) -> None:
-        """A repeated number is answered without another update."""
+        """A repeated number whose command has run is answered from the reply cache, without another update."""
         first = self.do(self.client, "INCR", "n", number=1)
         aru = self.cluster.aru(0)
         self.assertEqual(self.do(self.client, "INCR", "n", number=1), first)
         self.assertEqual(self.cluster.aru(0), aru)
 
     def test_number_that_goes_back_is_refused(self) -> None:
-        """A number that was skipped has not run, and never will, since numbers only grow."""
+        """A number that was skipped is refused: it has not run, and never will, since numbers only grow."""
         self.do(self.client, "INCR", "n", number=5)
         self.assertEqual(code(self.do(self.client, "INCR", "n", number=3)), ("BADREQUEST", "none"))
 
@@ -194,13 +200,14 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_server_numbers_after_the_clients_numbers(self) -> None:
-        """A person may number some commands and not the next ones."""
+        """If a client numbers some commands and not the next ones, the server goes on from the client's numbers."""
         self.do(self.client, "INCR", "n", number=5)
         self.do(self.client, "INCR", "n")
         self.assertEqual(self.server().machine.sessions["alice"].last_number, 6)
 
     def test_forgotten_number_is_unknown(self) -> None:
-        """A session keeps 8 answers here, and two more at most."""
+        """A number whose result was dropped is refused with an unknown fate; here a session keeps 8 answers, and two
+        more at most."""
         for number in range(1, 12):
             told = self.client.ask("INCR", "n", number=number)
         self.answer(told)
@@ -208,7 +215,8 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, "INCR", "n", number=3)), "3")
 
     def test_lock_is_answered_when_it_is_granted(self) -> None:
-        """A LOCK is answered out of order: other commands overtake it, and a repetition of its number joins it."""
+        """A LOCK is answered when it is granted: other commands overtake it, and a repetition of its number waits for
+        the same answer."""
         holder = self.open("bob")
         self.do(holder, "LOCK", "x")
         waiting = [self.client.ask("LOCK", "x", number=1)]
@@ -220,7 +228,7 @@ class NumberTests(ClusterTestCase):
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_own_bundle_may_end_its_wait(self) -> None:
-        """A command that is PENDING and completed in one bundle gets one answer, and leaves nothing behind."""
+        """A command that is PENDING and is completed in its own bundle gets one answer, and leaves nothing behind."""
         waits, goes = self.client.ask("WAIT", number=1), self.client.ask("GO", number=2)
         self.assertEqual(value(self.answer(goes), "count"), 1)
         self.assertEqual(value(waits.result, "revision"), 3)
@@ -240,7 +248,8 @@ class TogetherTests(ClusterTestCase):
         return told
 
     def test_each_command_has_its_result(self) -> None:
-        """Commands are numbered by the client or by the server, with questions between them."""
+        """Commands that were submitted together each get their result, numbered by the client or by the server, with
+        questions between them."""
         told = self.ask_all((None, INCR), (5, INCR), (None, GET), (None, INCR))
         self.answer(told[-1])
         self.assertEqual([value(each.result) for each in told], ["1", "2", "2", "3"])
@@ -248,7 +257,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
 
     def test_number_that_is_not_new_wants_a_closer_look(self) -> None:
-        """If one number is not new, no command is submitted: each has to be submitted by itself."""
+        """If one number of several commands is not new, none is submitted: the caller must submit each by itself."""
         self.do(self.client, *INCR, number=3)
         for numbers in ((3, 4), (4, 3), (4, 4)):
             self.assertIsNone(self.client.ask_all(*((number, INCR) for number in numbers)))
@@ -256,7 +265,7 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, *INCR)), "2")
 
     def test_repeated_number_joins_those_it_was_asked_with(self) -> None:
-        """A repetition gets the result of its own number among the results of commands submitted together."""
+        """A repetition gets the result of its own number among those of commands that were submitted together."""
         told = self.ask_all((7, INCR), (8, INCR), (9, INCR))
         again = self.client.ask(*INCR, number=8)
         self.answer(again)
@@ -264,19 +273,20 @@ class TogetherTests(ClusterTestCase):
         self.assertEqual(self.in_use(), {})
 
     def test_repeated_number_is_answered_from_the_cache(self) -> None:
-        """A number that was submitted together with others is found in the cache by itself."""
+        """The result of a number that was submitted together with others is found in the reply cache."""
         told = self.ask_all((7, INCR), (8, INCR))
         self.answer(told[-1])
         self.assertEqual(self.do(self.client, *INCR, number=7), told[0].result)
 
     def test_session_that_is_over_wants_a_closer_look(self) -> None:
-        """Commands of a session that is over are refused one by one, each with its own fate."""
+        """Commands of a session that is over are not submitted together: each is refused by itself, with its own
+        fate."""
         self.open("alice")
         self.cluster.run(0.5)
         self.assertIsNone(self.client.ask_all((None, INCR), (None, INCR)))
 
     def test_what_cannot_be_encoded_changes_nothing(self) -> None:
-        """Submitting raises before any of the commands is accepted."""
+        """If one of several commands cannot be encoded, `submit_all` raises before any of them is accepted."""
         words = ("SAY", "\ud800")
         self.assertRaises(UnicodeEncodeError, self.client.connection.submit_all, (None,), (words,), self.fail)
         self.assertEqual((self.in_use(), self.client.connection.unanswered), ({}, 0))
@@ -284,7 +294,7 @@ class TogetherTests(ClusterTestCase):
 
 class TogetherWithoutMajorityTests(ClusterTestCase):
     def setUp(self) -> None:
-        """Isolates server 0: the first bundle is sent in vain, and the second one waits for it."""
+        """Cut server 0 off: the first bundle is sent in vain, and the second one waits for it."""
         self.begin(3)
         self.client = self.open("alice", 0, 60)
         self.cluster.isolate(0)
@@ -294,8 +304,8 @@ class TogetherWithoutMajorityTests(ClusterTestCase):
         self.cluster.run(2.5)
 
     def test_fates_are_told_of_each(self) -> None:
-        """UNAVAILABLE (docs/protocol.rst): the fate is unknown for commands that were sent, and none for others and
-        for questions, which change nothing."""
+        """UNAVAILABLE (docs/protocol.rst) tells each command its fate: unknown if it was sent, none for other commands
+        and for questions, which change nothing."""
         assert self.sent is not None and self.waiting is not None
         unknown, none = ("UNAVAILABLE", "unknown"), ("UNAVAILABLE", "none")
         self.assertEqual([code(told.result) for told in self.sent], [unknown, unknown, none])
@@ -333,13 +343,14 @@ class ReadTests(ClusterTestCase):
         self.assertEqual(self.sessions(), ["alice"])
 
     def test_read_sees_every_write_that_was_answered(self) -> None:
-        """A server that may not have executed a write yet shows it once it was answered elsewhere."""
+        """A read at a server that may not have executed a write yet shows the write once it was answered elsewhere."""
         for number in range(1, 20):
             self.do(self.writer, *INCR)
             self.assertEqual(value(self.do(self.reader, *GET)), str(number))
 
     def test_question_keeps_its_place_among_its_clients_commands(self) -> None:
-        """A question behind commands that are under way is ordered with them; commands behind it wait for it."""
+        """A question behind commands of its client that are under way is ordered with them, and commands behind a
+        question wait for it."""
         asked = [self.reader.ask(*words) for words in (GET, INCR, GET, INCR, GET)]
         self.answer(asked[-1])
         self.assertEqual(code(asked[0].result)[0], "NOTFOUND")
@@ -354,7 +365,7 @@ class ReadTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_read_of_a_client_that_goes_is_forgotten(self) -> None:
-        """A client may leave before or after its read is decided."""
+        """A read of a client that leaves, before or after it is decided, is forgotten."""
         self.cluster.isolate((self.leader + 1) % 3)
         self.reader.ask(*GET)
         self.cluster.run(0.1)
@@ -364,7 +375,7 @@ class ReadTests(ClusterTestCase):
         self.assertNothingLeft((self.leader + 1) % 3)
 
     def test_read_without_a_majority_is_refused_in_time(self) -> None:
-        """A read is refused after two seconds, including the time before it went to the log."""
+        """A read without a majority is refused after two seconds, including the time before it went to the log."""
         self.cluster.isolate((self.leader + 1) % 3)
         told = self.reader.ask(*GET)
         self.cluster.run(2.3)
@@ -376,7 +387,8 @@ class HelloTests(ClusterTestCase):
         self.begin()
 
     def test_hello_on_a_second_connection_takes_over(self) -> None:
-        """The first connection is told once that it was replaced; its later commands have not run."""
+        """A HELLO on a second connection takes the session over: the first connection is told so once, and its later
+        commands have not run."""
         first = self.open("alice")
         self.do(first, "INCR", "n", number=1)
         second = self.connect()
@@ -389,7 +401,7 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(value(self.do(second, "INCR", "n", number=2)), "2")
 
     def test_replaced_connection_does_not_deny_what_is_done(self) -> None:
-        """Promise 4: numbers 1 and 2 have run, so the replaced connection must not call them undone."""
+        """Promise 4: a replaced connection does not say that numbers 1 and 2 have not run, since they have."""
         first = self.open("alice")
         self.do(first, "INCR", "n", number=1)
         second = self.open("alice")
@@ -398,7 +410,8 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(fates, [("REPLACED", "unknown")] * 2 + [("REPLACED", "none")])
 
     def test_waiting_lock_moves_with_the_session(self) -> None:
-        """The old connection cannot know the fate of a LOCK that waits; the new one repeats it, and gets the lock."""
+        """When the session of a waiting LOCK moves, the old connection is told an unknown fate; the new one repeats the
+        number, and gets the lock."""
         holder = self.open("bob")
         self.do(holder, "LOCK", "x")
         first = self.open("alice")
@@ -412,7 +425,8 @@ class HelloTests(ClusterTestCase):
         self.assertEqual([c.connection.unanswered for c in (first, second)], [0, 0])
 
     def test_two_hellos_in_one_bundle(self) -> None:
-        """The later HELLO has the session; the earlier connection is told so right after its own answer."""
+        """If one bundle has two HELLOs, the later one has the session; the earlier connection is told so right after
+        its own answer."""
         first, second = self.connect(), self.connect()
         hellos = [first.hello("alice"), second.hello("alice")]
         self.assertEqual([value(self.answer(told), "resumed") for told in hellos], ["no", "yes"])
@@ -421,7 +435,8 @@ class HelloTests(ClusterTestCase):
         self.assertEqual(value(self.do(second, "INCR", "n")), "1")
 
     def test_client_gone_before_its_hello_ran(self) -> None:
-        """The session waits for its ttl, as if the client had been connected for a moment."""
+        """If a client is gone before its HELLO has run, the session lives for its ttl, as if the client had been
+        connected for a moment."""
         client = self.connect()
         client.hello("alice", 2)
         client.disconnect()
@@ -432,14 +447,16 @@ class HelloTests(ClusterTestCase):
         self.assertNothingLeft()
 
     def test_reserved_client_ids_are_refused(self) -> None:
-        """A client that took the id of an anonymous session could run commands in it."""
+        """A client id that is reserved is refused: a client that took the id of an anonymous session could run commands
+        in it."""
         client = self.connect()
         for client_id in ("", "~0.1.1", "!0.1"):
             self.assertRaises(ValueError, client.connection.hello, client_id, 10, lambda result: None)
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_hello_costs_one_round_however_many_come(self) -> None:
-        """All openings of one iteration travel in one bundle of the server's own session."""
+        """All HELLOs of one iteration of the reactor travel in one bundle of the server's own session, and cost one
+        round."""
         clients = [self.connect() for _ in range(20)]
         told = [client.hello(f"c{i}") for i, client in enumerate(clients)]
         self.answer(told[-1])
@@ -451,7 +468,7 @@ class ByeTests(ClusterTestCase):
         self.begin()
 
     def test_bye_closes_the_session(self) -> None:
-        """The session's locks are free at once, and the connection hears nothing but OK."""
+        """BYE closes the session: its locks are free at once, and the connection is told nothing but OK."""
         client = self.open("alice")
         self.do(client, "LOCK", "x")
         self.assertEqual(self.answer(client.bye()), Done())
@@ -461,7 +478,7 @@ class ByeTests(ClusterTestCase):
         client.disconnect()
 
     def test_bye_comes_after_what_was_asked_before(self) -> None:
-        """Commands before BYE are run and answered."""
+        """Commands before BYE run and are answered, and then BYE is."""
         client = self.open("alice")
         asked = [client.ask("INCR", "n") for _ in range(3)]
         self.answer(client.bye())
@@ -469,14 +486,15 @@ class ByeTests(ClusterTestCase):
         self.assertEqual(client.connection.unanswered, 0)
 
     def test_bye_of_an_anonymous_connection(self) -> None:
-        """BYE closes the anonymous session; without any command there is no session to close."""
+        """BYE of a connection without HELLO closes the anonymous session; without any command there is none to
+        close."""
         silent, client = self.connect(), self.connect()
         self.do(client, "INCR", "n")
         self.assertEqual([self.answer(c.bye()) for c in (silent, client)], [Done(), Done()])
         self.assertEqual(self.sessions(), [])
 
     def test_bye_ends_a_wait(self) -> None:
-        """A waiting LOCK is answered before the BYE."""
+        """BYE ends a wait: a LOCK that waits is answered before the BYE."""
         self.do(self.open("bob"), "LOCK", "x")
         client = self.open("alice")
         lock = client.ask("LOCK", "x")
@@ -486,7 +504,7 @@ class ByeTests(ClusterTestCase):
         self.assertEqual((code(lock.result), client.told[-2:]), (("NOSESSION", "none"), [lock, bye]))
 
     def test_disconnected_while_bye_waits(self) -> None:
-        """The BYE is not answered, since its client is gone; its anonymous session is closed all the same."""
+        """If the client hangs up while its BYE waits, its anonymous session is closed all the same."""
         client = self.connect()
         client.ask("LOCK", "x")
         bye = client.bye()
@@ -501,7 +519,8 @@ class DisconnectedTests(ClusterTestCase):
         self.begin()
 
     def test_anonymous_session_is_closed_after_its_last_bundle(self) -> None:
-        """The last bundle may be the one that opens the session. The session's locks are free after it."""
+        """The anonymous session of a connection that is gone is closed after its last bundle, which may be the one that
+        opens it. Its locks are free then."""
         client = self.connect()
         client.ask("LOCK", "x")
         self.cluster.step()
@@ -511,7 +530,7 @@ class DisconnectedTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.connect(), "TRYLOCK", "x"), "name"), "x")
 
     def test_what_was_not_sent_yet_is_dropped(self) -> None:
-        """Commands of a client that is gone are not sent, and their answers are dropped."""
+        """Commands of a client that is gone, and that were not sent yet, are dropped, and so are its answers."""
         client = self.connect()
         told = client.ask("INCR", "n")
         client.disconnect()
@@ -519,7 +538,8 @@ class DisconnectedTests(ClusterTestCase):
         self.assertEqual((told.results, self.server().machine.revision), ([], 0))
 
     def test_quit_of_an_anonymous_holder_grants_the_lock(self) -> None:
-        """QUIT closes the connection, and with it an anonymous session, to which no client could come back."""
+        """QUIT closes the connection and its anonymous session, so that a lock of the session goes to the next
+        client."""
         holder, waiting = self.connect(), self.connect()
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
@@ -528,7 +548,8 @@ class DisconnectedTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 1.0), "name"), "x")
 
     def test_quit_of_a_named_holder_keeps_the_lock_for_its_ttl(self) -> None:
-        """The client may come back; if it does not, the lock goes to the next one."""
+        """After QUIT of a client with a named session, its lock is kept for the ttl; if it does not come back, the lock
+        goes to the next client."""
         holder, waiting = self.open("alice", ttl_seconds=3), self.connect()
         self.do(holder, "LOCK", "x")
         told = waiting.ask("LOCK", "x")
@@ -538,7 +559,8 @@ class DisconnectedTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 3.0), "name"), "x")
 
     def test_client_that_comes_back_in_time_keeps_its_session(self) -> None:
-        """A client that comes back starts a new epoch: its former silence does not count."""
+        """A client that comes back in time keeps its session, under a new epoch, so that its former silence does not
+        count."""
         first = self.open("alice", ttl_seconds=3)
         self.do(first, "LOCK", "x")
         for _ in range(4):
@@ -550,7 +572,7 @@ class DisconnectedTests(ClusterTestCase):
         self.assertEqual(value(self.do(first, "LOCK", "x"), "name"), "x")
 
     def test_nothing_is_left_of_many_that_came_and_went(self) -> None:
-        """Tables of local clients, sessions and locks are empty, at whatever moment each client has left."""
+        """When many clients have come and gone, at any moment, the tables of clients, sessions and locks are empty."""
         rng = self.cluster.network.rng
         for i in range(60):
             client = self.open(f"c{i % 7}", ttl_seconds=1) if i % 3 else self.connect()
@@ -570,7 +592,8 @@ class DisconnectedTests(ClusterTestCase):
 
 
 class NoMajorityTests(ClusterTestCase):
-    """UNAVAILABLE (docs/protocol.rst): a refusal within `request_seconds`, which is 2 here, with the right fate."""
+    """Without a majority each request is refused with UNAVAILABLE within `request_seconds`, here 2, with the right fate
+    (docs/protocol.rst)."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -579,7 +602,7 @@ class NoMajorityTests(ClusterTestCase):
         self.cluster.isolate(self.at)
 
     def ask_in_vain(self) -> None:
-        """Sends number 1, submits number 2 behind it, and waits until both are refused."""
+        """Send number 1, submit number 2 behind it, and wait until both are refused."""
         sent = self.client.ask("INCR", "n", number=1)
         self.cluster.run(0.01)
         waiting = self.client.ask("INCR", "n", number=2)
@@ -589,7 +612,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_both_fates_are_settled_by_repeating(self) -> None:
-        """Promise 4: the same numbers are repeated while the majority is still away, and each runs once."""
+        """Promise 4: if both numbers are repeated while the majority is still away, each runs once."""
         self.ask_in_vain()
         again = [self.client.ask("INCR", "n", number=n) for n in (1, 2)]
         self.cluster.run(0.5)
@@ -598,7 +621,8 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual([value(self.answer(told)) for told in again], ["1", "2"])
 
     def test_both_fates_are_settled_by_repeating_afterwards(self) -> None:
-        """The update that was under way has run while the client was not waiting for it."""
+        """If both numbers are repeated after the majority is back, each has run once: the update under way has run
+        while its client did not wait for it."""
         self.ask_in_vain()
         self.cluster.heal()
         self.cluster.run(5.0)
@@ -606,7 +630,8 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual((results, self.in_use()), (["1", "2"], {}))
 
     def test_both_fates_are_settled_at_another_server(self) -> None:
-        """The update that was under way is fenced off by the new epoch, under which number 1 runs once."""
+        """If both numbers are repeated at another server, each runs once: the update under way is fenced off by the new
+        epoch."""
         self.ask_in_vain()
         other = self.open("alice", (self.at + 1) % 3)
         results = [value(self.do(other, "INCR", "n", number=n)) for n in (1, 2)]
@@ -617,14 +642,14 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqualServers()
 
     def test_refused_again_while_the_majority_is_away(self) -> None:
-        """Each repetition is answered UNKNOWN by itself, when its own time is over."""
+        """A number that is repeated while the majority is away is told UNKNOWN again, when its own time is over."""
         self.ask_in_vain()
         for _ in range(3):
             self.assertEqual(code(self.do(self.client, "INCR", "n", number=1)), ("UNAVAILABLE", "unknown"))
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_server_numbers_again_what_was_not_sent(self) -> None:
-        """No command without a number is lost, and none runs twice."""
+        """Commands without a number that were not sent get new numbers: none is lost, and none runs twice."""
         asked = [self.client.ask("INCR", "n")]
         self.cluster.run(0.01)
         asked += [self.client.ask("INCR", "n") for _ in range(3)]
@@ -634,7 +659,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, "INCR", "n")), "2")
 
     def test_question_is_refused(self) -> None:
-        """A linearizable read needs a majority like everything else; read=stale does not."""
+        """Without a majority a linearizable question is refused, and one with read=stale is answered."""
         self.assertEqual(code(self.do(self.client, "GET", "n"))[0], "UNAVAILABLE")
         self.assertEqual(code(self.answer(self.client.look("GET", "n"))), ("NOTFOUND", "none"))
         self.cluster.heal()
@@ -655,7 +680,7 @@ class NoMajorityTests(ClusterTestCase):
         self.assertEqual(self.sessions(self.at), ["bob"])
 
     def test_waiting_lock_is_not_refused(self) -> None:
-        """A LOCK that has run may wait for any time: `request_seconds` is over when it has run."""
+        """A LOCK that has run and waits is not refused after `request_seconds`."""
         self.cluster.heal()
         self.cluster.run(2.0)
         self.do(self.open("bob", self.at, 60), "LOCK", "x")
@@ -664,7 +689,8 @@ class NoMajorityTests(ClusterTestCase):
         self.assertFalse(told.answered)
 
     def test_connections_that_go_leave_nothing_when_the_majority_is_back(self) -> None:
-        """Sessions that are opened late, by updates of clients that are gone, are closed."""
+        """Sessions of clients that are gone, opened late by updates that were under way without a majority, are closed
+        when it is back."""
         for _ in range(20):
             client = self.connect(self.at)
             client.ask("INCR", "n")
@@ -680,7 +706,8 @@ class NoMajorityTests(ClusterTestCase):
 
 class BusyTests(ClusterTestCase):
     def test_new_commands_are_refused_while_too_many_of_the_gone_are_under_way(self) -> None:
-        """Without a majority, bundles of clients that are gone stay outstanding: their number must have a limit."""
+        """While too many bundles of clients that are gone are outstanding, as without a majority, new commands are
+        refused."""
         self.begin(3, small_limits(connections=5))
         at = self.cluster.leader() or 0
         self.cluster.isolate(at)
@@ -705,7 +732,7 @@ class TooOldTests(ClusterTestCase):
         self.client = self.connect(self.at)
 
     def make_too_old(self) -> list[Told]:
-        """Submits commands 1 to 3, of which 1 is sent, while others order more than a horizon of slots."""
+        """Submit commands 1 to 3, of which 1 is sent, while others order more than a horizon of slots."""
         self.cluster.isolate(self.at)
         asked = [self.client.ask("INCR", "n", number=1)]
         self.cluster.run(0.01)
@@ -717,21 +744,22 @@ class TooOldTests(ClusterTestCase):
         return asked
 
     def test_nothing_of_it_has_run(self) -> None:
-        """Neither the update nor the commands behind it have run: their fate is none."""
+        """Neither the update that is too old nor the commands behind it have run: their fate is none."""
         for told in self.make_too_old():
             self.assertEqual(code(self.answer(told)), ("UNAVAILABLE", "none"))
         self.assertEqual(code(self.do(self.client, "GET", "n")), ("NOTFOUND", "none"))
         self.assertEqual(self.client.connection.unanswered, 0)
 
     def test_its_numbers_can_be_used_again(self) -> None:
-        """The numbers run in their order, and the first bundle that runs opens the session."""
+        """The numbers of an update that is too old can be used again; they run in their order, and the first bundle
+        that runs opens the session."""
         self.answer(self.make_too_old()[-1])
         results = [value(self.do(self.client, "INCR", "n", number=n)) for n in (1, 2, 3)]
         self.assertEqual(results, ["1", "2", "3"])
         self.assertEqual(value(self.do(self.client, "INCR", "n")), "4")
 
     def test_second_time_it_is_ordered_changes_nothing(self) -> None:
-        """An update that is too old may be ordered once more, when the next one is under way already."""
+        """An update that is too old, and is ordered once more when the next one is under way, changes nothing."""
         executed_late = []
         local_clients = self.server(self.at).local_clients
         too_old = local_clients.too_old
@@ -749,7 +777,8 @@ class TooOldTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_anonymous_client_that_is_gone_leaves_nothing(self) -> None:
-        """There is no session to close."""
+        """If the client of an update that is too old is gone, nothing of its anonymous session is left: it was never
+        opened."""
         asked = self.make_too_old()
         self.client.disconnect()
         self.cluster.run(5.0)
@@ -764,20 +793,22 @@ class DrainingTests(ClusterTestCase):
         self.local_clients = self.server().local_clients
 
     def test_commands_under_way_are_finished_and_new_ones_refused(self) -> None:
-        """SHUTDOWN means that a command has certainly not run."""
+        """While a server drains, commands under way are finished, and new ones are refused with SHUTDOWN, which means
+        that they have not run."""
         told = self.client.ask("INCR", "n", number=1)
         self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=2).result), ("SHUTDOWN", "none"))
         self.assertEqual(value(self.answer(told)), "1")
 
     def test_repeated_number_is_not_called_undone(self) -> None:
-        """Promise 4: number 1 has run, and a draining server must not deny it."""
+        """Promise 4: a draining server does not say that number 1 has not run, since it has."""
         self.do(self.client, "INCR", "n", number=1)
         self.local_clients.draining = True
         self.assertEqual(code(self.client.ask("INCR", "n", number=1).result), ("SHUTDOWN", "unknown"))
 
     def test_waiting_lock_does_not_keep_the_server(self) -> None:
-        """A LOCK that has run is not under way: its client takes the session, and the wait, to another server."""
+        """A LOCK that has run and waits does not keep the server from stopping: its client takes the session, and the
+        wait, to another server."""
         self.do(self.open("bob"), "LOCK", "x")
         told = self.client.ask("LOCK", "x")
         self.cluster.run(0.2)
@@ -786,7 +817,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual((drained, told.results, self.local_clients.idle), ([self.cluster.now], [], True))
 
     def test_hello_and_bye_are_refused(self) -> None:
-        """The session stays open for the next server."""
+        """A draining server refuses HELLO and BYE, and the session stays open for the next server."""
         other = self.connect()
         self.local_clients.draining = True
         refused = [code(told.result) for told in (self.client.bye(), other.hello("bob"))]
@@ -795,7 +826,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual(self.sessions(), ["alice"])
 
     def test_bye_that_waited_is_still_said(self) -> None:
-        """A BYE that came before draining is carried out, in a turn, and answered behind the durability gate."""
+        """A BYE that waited before the drain is carried out in a turn, and answered behind the durability gate."""
         told = self.client.ask("INCR", "n")
         bye = self.client.bye()
         self.local_clients.draining = True
@@ -803,7 +834,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual((value(told.result), self.sessions()), ("1", []))
 
     def test_server_waits_for_what_is_under_way(self) -> None:
-        """Draining ends once the commands under way are answered, and is reported once."""
+        """The drain ends when the commands under way are answered, and is reported once."""
         told = self.client.ask("INCR", "n")
         drained: list[bool] = []
         self.server().drain(lambda: drained.append(told.answered))
@@ -812,7 +843,7 @@ class DrainingTests(ClusterTestCase):
         self.assertEqual(drained, [True])
 
     def test_sessions_of_clients_that_go_are_still_closed(self) -> None:
-        """An anonymous session is still closed when its connection goes."""
+        """While a server drains, the anonymous session of a connection that goes is closed."""
         other = self.connect()
         self.do(other, "INCR", "n")
         self.local_clients.draining = True

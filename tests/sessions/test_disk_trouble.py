@@ -11,7 +11,7 @@ from pfsb.sessions.revision_waiters import RevisionWaiters
 from tests.sessions.support import ClusterTestCase, code, small_limits, value
 
 NOTICED_SECONDS = 9.0
-"""When a server has noticed that its disk hangs: `disk_seconds` and some looks later."""
+"""How long, in seconds, after a write began to hang the server has noticed it: `disk_seconds` and some looks."""
 
 
 class HangingDiskTests(ClusterTestCase):
@@ -28,7 +28,8 @@ class HangingDiskTests(ClusterTestCase):
         self.cluster.run(3.0)
 
     def test_command_under_way_is_answered_with_an_unknown_fate(self) -> None:
-        """The PROPOSAL may have left. Nothing has waited for the disk, and nothing is told twice when it answers."""
+        """A command that was under way when the disk began to hang is answered with an unknown fate, since its PROPOSAL
+        may have left; it is not answered again when the disk works."""
         client = self.connect(self.leader)
         self.hang()
         told = client.ask("PUT", "k", "2")
@@ -39,7 +40,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.connect(self.leader), "GET", "k")), "2")
 
     def test_repetition_at_another_server_tells_the_result(self) -> None:
-        """The text of the refusal advises that."""
+        """A repetition at another server, which the text of the refusal advises, gets the result."""
         client = self.open("alice", self.leader)
         self.hang()
         client.ask("INCR", "n", number=1)
@@ -48,7 +49,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(value(self.do(other, "INCR", "n", number=1)), "1")
 
     def test_refusals_are_given_at_once(self) -> None:
-        """A command was not taken, so it has not happened; a number that was used may have."""
+        """While the disk hangs, refusals are given at once: a new command has not run, and one whose number was used
+        may have."""
         client = self.open("alice", self.leader)
         self.do(client, "INCR", "n", number=1)
         waiting = self.connect(self.leader)
@@ -63,7 +65,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(hello[0]), ("UNAVAILABLE", "none"))
 
     def test_commands_behind_the_one_under_way_have_not_happened(self) -> None:
-        """Commands that have waited were not sent."""
+        """Commands behind the one that was under way have not run, since they were not sent."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
         self.hang(follower)
@@ -78,7 +80,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertIn("disk", str(behind.result))
 
     def test_client_that_waits_for_a_lock_is_told(self) -> None:
-        """The server may not learn for days that the lock was granted. The number can be repeated at another one."""
+        """A client that waits for a lock is answered when the disk hangs, since the server may not learn for days that
+        the lock was granted. Its number can be repeated at another server."""
         self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
         client = self.open("alice", self.leader)
         waiting = client.ask("LOCK", "door", number=1)
@@ -95,7 +98,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertIsInstance(again.result, Done)
 
     def test_lock_that_was_waited_for_is_told_to_a_repetition_when_the_disk_works(self) -> None:
-        """The first call was answered, and is not answered twice."""
+        """A lock that was waited for is told to a repetition of the number when the disk works; the first call, which
+        was answered, is not answered again."""
         self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
         client = self.open("alice", self.leader)
         waiting = client.ask("LOCK", "door", number=1)
@@ -112,7 +116,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(waiting.result), ("UNAVAILABLE", "unknown"))
 
     def test_stale_read_shows_only_what_rests_on_nothing_that_waits(self) -> None:
-        """Slot by slot: the value before the hanging write is shown, until a later one was executed."""
+        """While the disk hangs, a stale read is answered as long as all executed slots are on disk, and refused once a
+        later slot was executed."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
         self.hang(follower)
@@ -121,7 +126,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(client.look("GET", "k").result), ("UNAVAILABLE", "none"))
 
     def test_stale_read_is_answered_if_nothing_was_executed_since(self) -> None:
-        """A view whose record hangs has changed nothing that clients see."""
+        """A stale read is answered if no slot was executed since the write that hangs, such as that of a view, which
+        changes nothing that clients see."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
         turn = self.server(follower).replica.turn
@@ -132,7 +138,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(value(client.look("GET", "k").result), "1")
 
     def test_another_server_leads_and_the_old_leader_follows_later(self) -> None:
-        """Two servers do not wait for the disk, and the server needs no restart."""
+        """If a leader's disk hangs, two servers elect another one without waiting for the disk, and the old leader
+        follows later without a restart."""
         self.hang()
         self.connect(self.leader).ask("PUT", "k", "2")
         self.cluster.run(NOTICED_SECONDS + 2)
@@ -145,7 +152,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqualServers()
 
     def test_status_and_readiness_tell(self) -> None:
-        """Load balancers and people learn of it."""
+        """STATUS and readiness tell that the disk hangs, for people and load balancers."""
         self.hang()
         self.connect(self.leader).ask("PUT", "k", "2")
         self.cluster.run(NOTICED_SECONDS)
@@ -158,7 +165,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(server.status()["disk"], {"trouble": None, "seconds": 0.0, "begun": {"hangs": 1, "full": 0}})
 
     def test_digest_is_refused(self) -> None:
-        """The question waits for nothing, and the answer rests on what waits."""
+        """While the disk hangs, DIGEST is refused: the answer would rest on slots that are not on disk."""
         answers: list[Any] = []
         self.hang()
         self.connect(self.leader).ask("PUT", "k", "2")
@@ -168,7 +175,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(answers[0]), ("UNAVAILABLE", "none"))
 
     def test_drain_does_not_wait_for_the_disk(self) -> None:
-        """The clients have been refused, so nothing is left to wait for."""
+        """A drain does not wait for a disk that hangs: all clients were refused."""
         drained: list[float] = []
         self.hang()
         self.connect(self.leader).ask("PUT", "k", "2")
@@ -177,7 +184,8 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(len(drained), 1)
 
     def test_revision_is_told_only_when_it_is_on_disk(self) -> None:
-        """`Pfsb-Revision` would let a client wait elsewhere for what a crash may undo."""
+        """A revision is told only when it is on disk: otherwise `Pfsb-Revision` would let a client wait elsewhere for a
+        revision that a crash may undo."""
         revisions: RevisionWaiters = self.server(self.leader).revisions
         before = revisions.told
         self.hang()
@@ -206,7 +214,8 @@ class FullDiskTests(ClusterTestCase):
         self.cluster.run(0.5)
 
     def test_changes_are_refused_and_questions_answered_while_all_disks_are_full(self) -> None:
-        """At every server, and linearizably: the leader goes on to lead."""
+        """While all disks are full, changes are refused, and questions answered at every server, also linearizable
+        ones, since the leader goes on to lead."""
         self.fill()
         for server_id in self.cluster.ids:
             client = self.connect(server_id)
@@ -219,7 +228,8 @@ class FullDiskTests(ClusterTestCase):
             self.assertIsNone(unready(self.server(server_id)))
 
     def test_nothing_is_written_while_the_disks_are_full(self) -> None:
-        """The reserve is for what is under way when the server notices."""
+        """While the disks are full, nothing is written: the reserve is for writes that are under way when the server
+        notices."""
         self.fill()
         before = [self.cluster.disk(i).free_records for i in self.cluster.ids]
         client = self.connect(self.leader)
@@ -229,7 +239,7 @@ class FullDiskTests(ClusterTestCase):
         self.assertEqual([self.cluster.disk(i).free_records for i in self.cluster.ids], before)
 
     def test_stale_read_does_not_wait_for_a_write_that_has_no_room(self) -> None:
-        """A write that was refused for want of room is under way until there is room."""
+        """A stale read does not wait for a write that has no room, and that is under way until there is room."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
         self.cluster.run(0.5)  # votes to a server without clients may be delayed
@@ -241,7 +251,7 @@ class FullDiskTests(ClusterTestCase):
         self.assertEqual(value(client.look("GET", "k").result), "1")
 
     def test_drain_does_not_wait_for_room(self) -> None:
-        """The client of the command under way was refused, so nothing is left to wait for."""
+        """A drain does not wait for room on a full disk: the client of the command under way was refused."""
         follower = (self.leader + 1) % 3
         self.cluster.isolate(follower)
         self.connect(follower).ask("PUT", "k", "2")
@@ -252,7 +262,7 @@ class FullDiskTests(ClusterTestCase):
         self.assertEqual(len(drained), 1)
 
     def test_leader_with_a_full_disk_is_replaced_when_a_command_waits(self) -> None:
-        """The two others are a majority that can write."""
+        """A leader with a full disk is replaced when a command waits: the two others are a majority that can write."""
         self.fill(self.leader)
         client = self.connect((self.leader + 1) % 3)
         told = client.ask("PUT", "k", "2")
@@ -261,7 +271,8 @@ class FullDiskTests(ClusterTestCase):
         self.assertNotEqual(self.cluster.leader(), self.leader)
 
     def test_server_that_falls_behind_refuses_linearizable_questions_too(self) -> None:
-        """A server with a full disk cannot store what the others order, so it does not know the latest state."""
+        """A server with a full disk that falls behind refuses linearizable questions, too, since it does not know the
+        latest state."""
         follower = (self.leader + 1) % 3
         self.fill(follower)
         self.do(self.connect(self.leader), "PUT", "k", "2")
@@ -275,7 +286,8 @@ class FullDiskTests(ClusterTestCase):
         self.assertEqual(value(self.do(client, "GET", "k")), "2")
 
     def test_command_under_way_is_refused_with_an_unknown_fate(self) -> None:
-        """A server with a full disk does not learn any more whether the others order the command."""
+        """A command that was under way when the disk became full has an unknown fate: the server may not learn whether
+        the others order it."""
         follower = (self.leader + 1) % 3
         self.cluster.isolate(follower)
         client = self.connect(follower)

@@ -11,7 +11,7 @@ from tests.sessions.support import ClusterTestCase, code, value
 
 
 class DivergenceTests(ClusterTestCase):
-    """Three servers whose INCR may be executed otherwise than by the others."""
+    """Three servers, at each of which INCR can be made to give other results than at the others."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -36,7 +36,7 @@ class DivergenceTests(ClusterTestCase):
         self.cluster.run(2.0)
 
     def test_equal_servers_agree(self) -> None:
-        """Nothing is noticed where nothing differs, and the points of comparison go on."""
+        """While servers are equal, nothing is noticed, and the points of comparison go on."""
         self.increment()
         for server_id in self.cluster.ids:
             status: Any = self.server(server_id).status()
@@ -45,7 +45,8 @@ class DivergenceTests(ClusterTestCase):
                 self.assertEqual((peer["agrees_up_to"], peer["differs_at"]), (status["aru"], None))
 
     def test_application_that_throws_dice_is_refused_by_all(self) -> None:
-        """No two servers agree: changes are refused, have not happened, and questions are answered."""
+        """If INCR gives other results at every server, no two agree: changes are refused with fate=none, and questions
+        are answered."""
         for server_id in self.cluster.ids:
             self.throw_dice(server_id)
         before = {server_id: self.connect(server_id) for server_id in self.cluster.ids}
@@ -64,7 +65,8 @@ class DivergenceTests(ClusterTestCase):
             self.assertEqual(server.machine.revision, revision)
 
     def test_command_that_was_answered_is_answered_again(self) -> None:
-        """A repetition changes nothing, and its fate is known."""
+        """While changes are refused, a repeated command that was answered is answered again, since it changes
+        nothing."""
         client = self.open("alice")
         first = self.do(client, "INCR", "m", number=1)
         for server_id in self.cluster.ids:
@@ -74,7 +76,8 @@ class DivergenceTests(ClusterTestCase):
         self.assertEqual(code(self.do(client, "INCR", "m", number=2)), ("DIVERGED", "none"))
 
     def test_server_that_differs_from_a_majority_stops_and_heals_at_its_next_start(self) -> None:
-        """A fault of memory: the two others go on, and the history on disk is executed again."""
+        """A server that differs from a majority, as after a fault of its memory, stops; at its next start it executes
+        the history on disk again, and is healed."""
         self.throw_dice(1)
         self.increment()
         self.assertEqual(list(self.cluster.failures), [1])
@@ -89,7 +92,7 @@ class DivergenceTests(ClusterTestCase):
             self.assertEqual(self.server(server_id).facts.differing, [])
 
     def test_server_that_differs_again_stops_again(self) -> None:
-        """An application is at fault there, so executing anew heals nothing."""
+        """A server whose application is at fault differs again after its next start, and stops again."""
         self.throw_dice(1)
         self.increment()
         self.cluster.restart(1)
@@ -99,7 +102,8 @@ class DivergenceTests(ClusterTestCase):
         self.assertEqual(list(self.cluster.failures), [1])
 
     def test_two_servers_of_three_that_differ_wait_for_the_third(self) -> None:
-        """A server is down: until it is back no majority agrees, and then the server that is wrong stops."""
+        """If two of three servers differ and the third is down, no majority agrees until it is back; then the server
+        that is wrong stops."""
         self.cluster.crash(2)
         self.cluster.run_until(self.cluster.has_leader)
         self.throw_dice(1)

@@ -10,7 +10,7 @@ class OwnServerTests(ClusterTestCase):
         self.begin()
 
     def test_lost_session_is_expired_after_its_ttl(self) -> None:
-        """A session ends neither before its own ttl nor much later."""
+        """A session whose connection was lost expires neither before its ttl nor much later."""
         for client_id, ttl in (("short", 2), ("long", 5)):
             self.open(client_id, ttl_seconds=ttl).disconnect()
         self.cluster.run(1.8)
@@ -23,13 +23,14 @@ class OwnServerTests(ClusterTestCase):
         self.assertEqual(self.sessions(), [])
 
     def test_connected_session_is_not_expired(self) -> None:
-        """A connected client may be silent for any time."""
+        """A session whose client is connected does not expire, however long the client is silent."""
         client = self.open("alice", ttl_seconds=1)
         self.cluster.run(20.0)
         self.assertEqual((self.sessions(), client.ends), (["alice"], []))
 
     def test_sessions_of_the_former_incarnation_are_expired(self) -> None:
-        """After a restart no client is connected: sessions whose clients do not come back end, anonymous or not."""
+        """After a restart, sessions of the former incarnation whose clients do not come back expire, anonymous or
+        not."""
         self.open("alice", ttl_seconds=3)
         self.do(self.connect(), "LOCK", "x")
         self.cluster.run(0.5)
@@ -52,7 +53,8 @@ class OwnServerTests(ClusterTestCase):
 
 class WaitTests(ClusterTestCase):
     def test_wait_ends_on_an_idle_cluster(self) -> None:
-        """If nothing else is ordered, the leader orders the time, at whatever server the client is."""
+        """A wait ends at its deadline on an idle cluster, too: the leader orders the time, at whatever server the
+        client is."""
         self.begin(3)
         self.do(self.connect(0), "LOCK", "x")
         for server_id in (1, 2):
@@ -62,7 +64,7 @@ class WaitTests(ClusterTestCase):
             self.assertEqual(code(self.answer(told, 0.5)), ("TIMEOUT", "none"))
 
     def test_one_slot_ends_a_wait(self) -> None:
-        """The time is ordered once, and not at every look."""
+        """For one deadline the time is ordered once, and not at every look."""
         self.begin()
         self.do(self.connect(), "LOCK", "x")
         told = self.connect().ask("LOCK", "x", "wait=1.5")
@@ -88,7 +90,7 @@ class LeaderTests(ClusterTestCase):
         self.cluster.run(0.2)
 
     def test_sessions_of_a_dead_server_are_expired(self) -> None:
-        """Locks of the ended sessions go to the next clients."""
+        """The sessions of a dead server are expired, and their locks go to the next clients."""
         self.cluster.crash(self.at)
         self.cluster.run(2.5)
         self.assertFalse(self.waiting[0].answered)
@@ -96,7 +98,7 @@ class LeaderTests(ClusterTestCase):
         self.assertNotIn("alice", self.sessions(self.leader))
 
     def test_only_the_leader_expires_them(self) -> None:
-        """One server is enough: all others hear as little of the dead server as the leader does."""
+        """Only the leader expires the sessions of a dead server, though all others hear as little of it."""
         expiries = len(self.bundles("!", self.leader))
         others = len(self.bundles("!", self.other))
         self.cluster.crash(self.at)
@@ -105,7 +107,8 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(len(self.bundles("!", self.other)), others)
 
     def test_sessions_of_a_dead_leader_are_expired_by_the_next(self) -> None:
-        """The next leader counts the silence from the beginning of its own view."""
+        """The sessions of a dead leader are expired by the next leader, which counts the silence from the beginning of
+        its own view."""
         client = self.open("bob", self.leader, 2)
         self.do(client, "LOCK", "z")
         told = self.connect(self.other).ask("LOCK", "z")
@@ -114,7 +117,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.answer(told, 20.0), "name"), "z")
 
     def test_client_that_has_moved_is_not_expired(self) -> None:
-        """A session belongs to the server where it was last opened."""
+        """The session of a client that has moved to another server is not expired when the first one is dead."""
         moved = self.open("alice", self.other, 3)
         self.cluster.crash(self.at)
         self.cluster.run(8.0)
@@ -122,7 +125,8 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.do(moved, "LOCK", "x"), "name"), "x")
 
     def test_connected_client_is_told_that_its_session_is_over(self) -> None:
-        """A server that was cut off for too long learns of the expiry when it is back, and tells its client."""
+        """A server that was cut off for too long learns, when it is back, that a session of its client has expired, and
+        tells the client."""
         self.cluster.isolate(self.at)
         self.cluster.run(12.0)
         self.cluster.heal()
@@ -133,7 +137,7 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.do(again, "INCR", "n")), "1")
 
     def test_short_silence_expires_no_session(self) -> None:
-        """The silence must last for the whole ttl."""
+        """A silence that is shorter than the ttl expires no session."""
         for _ in range(4):
             self.cluster.isolate(self.at)
             self.cluster.run(2.0)
@@ -143,7 +147,8 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.client, "LOCK", "x"), "name"), "x")
 
     def test_sessions_of_a_server_that_is_heard_and_hears_nothing_are_expired(self) -> None:
-        """Links of the server carry one way: its updates are ordered, and it never learns of that."""
+        """The sessions of a server that is heard and hears nothing, over links that carry one way, are expired: its
+        updates are ordered, and it never learns of that."""
         for other in (self.leader, self.other):
             self.cluster.cut(other, self.at, one_way=True)
         for number in range(10):
@@ -152,7 +157,8 @@ class LeaderTests(ClusterTestCase):
         self.assertEqual([value(self.answer(told, 15.0), "name") for told in self.waiting], ["x", "y"])
 
     def test_server_that_has_nothing_to_learn_is_not_deaf(self) -> None:
-        """Nothing is ordered for a long time."""
+        """A server with nothing to learn, since nothing is ordered for a long time, does not count as one that hears
+        nothing."""
         self.cluster.run(60.0)
         self.assertEqual((self.client.ends, self.anonymous.ends), ([], []))
 
@@ -178,14 +184,16 @@ class ServedServerTests(ClusterTestCase):
         self.assertEqual(code(self.do(self.connect(self.other), "TRYLOCK", "x")), ("HELD", "none"))
 
     def test_client_that_is_connected_and_silent_keeps_its_session(self) -> None:
-        """The leader asks its server through the log, and has an answer each time."""
+        """A client that is connected and silent keeps its session: the leader asks its server through the log, and gets
+        an answer each time."""
         self.cluster.cut(self.at, self.leader)
         self.cluster.run(20.0)
         self.assertEqual((self.client.ends, self.cluster.leader()), ([], self.leader))
         self.assertEqual(code(self.do(self.connect(self.other), "TRYLOCK", "x")), ("HELD", "none"))
 
     def test_leader_asks_a_dead_server_once(self) -> None:
-        """The leader orders no more than that until the sessions have expired, and nothing afterwards."""
+        """The leader asks a dead server once, and orders nothing more until the sessions have expired, and nothing
+        afterwards."""
         self.cluster.run(1.0)
         aru = self.cluster.aru(self.leader)
         self.cluster.crash(self.at)
@@ -201,7 +209,8 @@ class ServedServerTests(ClusterTestCase):
         self.assertEqual(self.server(self.leader).machine.revision, revision)
 
     def test_update_that_overtakes_the_expiry_keeps_the_session(self) -> None:
-        """The expiry names the last slot in which the leader has seen an update of the session's server."""
+        """An update of the session's server that is ordered before the expiry keeps the session, since the expiry names
+        the last slot with an update of that server that the leader has seen."""
         machine = self.server(self.leader).machine
         epoch, heard = machine.sessions["alice"].epoch, machine.heard_in[self.at]
         self.do(self.client, "PUT", "k", "v")
@@ -215,7 +224,7 @@ class ServedServerTests(ClusterTestCase):
 
 
 class ForgottenTests(ClusterTestCase):
-    """Departure 33: HELLO tells when it knows nothing of the numbers of sessions that ended long ago."""
+    """Departure 33: HELLO tells when the servers know nothing of the numbers of sessions that ended long ago."""
 
     def setUp(self) -> None:
         self.begin()

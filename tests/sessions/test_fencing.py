@@ -11,7 +11,7 @@ LOCK = ("LOCK", "door", -1)
 
 
 class MachineTests(ClusterTestCase):
-    """The state machine by itself."""
+    """The state machine by itself, without servers around it."""
 
     def setUp(self) -> None:
         self.driver = Driver()
@@ -35,7 +35,8 @@ class MachineTests(ClusterTestCase):
         self.assertEqual(self.driver.observer.completed_epochs, [svc])
 
     def test_wait_of_a_session_that_has_ended_answers_no_later_session(self) -> None:
-        """The application completes a command of a former session; the present one has another of that number."""
+        """A waiting command of a session that has ended, and that the application completes later, answers no command
+        of a later session with the same number."""
         first = self.driver.open("svc")["epoch"]
         self.driver.run("svc", first, (1, ("WAIT",)))
         self.driver.close("svc", first)
@@ -46,7 +47,8 @@ class MachineTests(ClusterTestCase):
         self.assertEqual(self.driver.observer.completions, [])
 
     def test_end_under_a_former_epoch_is_refused(self) -> None:
-        """The holder of the former epoch must not believe that its locks are released."""
+        """A CLOSE under a former epoch is refused, so that the holder of that epoch does not believe that its locks are
+        released."""
         first = self.driver.open("svc")["epoch"]
         self.driver.open("svc")
         (results,) = self.driver.execute(self.driver.operation("CLOSE", "svc", first))
@@ -65,7 +67,8 @@ class ConnectionTests(ClusterTestCase):
         self.old = self.open("svc", self.first)
 
     def test_lock_of_the_new_connection_is_not_granted_to_the_old_one(self) -> None:
-        """Both have sent LOCK as number 1; that of the old one is overtaken by the HELLO of the new one."""
+        """A lock that the new connection of a session asked for as number 1 is not told to the old one, whose LOCK with
+        that number the HELLO has overtaken."""
         on_the_way = self.cluster.network.hold(lambda p: p.sender == self.first and isinstance(p.message, ClientUpdate))
         fenced_off = self.old.ask("LOCK", "door", number=1)
         self.cluster.run(0.05)
@@ -81,7 +84,7 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(code(fenced_off.result), ("REPLACED", "unknown"))
 
     def test_wait_of_the_old_connection_is_not_granted_to_it(self) -> None:
-        """The LOCK waits on for the new connection, and the old one is told that its fate is unknown."""
+        """A LOCK of the old connection waits on for the new one, and the old one is told that its fate is unknown."""
         fenced_off = self.old.ask("LOCK", "door", number=1)
         self.cluster.run(0.5)
         new = self.open("svc", self.second)
@@ -93,14 +96,14 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(len(self.old.told), 2, "HELLO and LOCK are answered once")
 
     def test_reads_of_the_old_connection_are_refused(self) -> None:
-        """The session may have seen later states at the other server, so an older one is no answer."""
+        """Reads of the old connection are refused: the session may have seen later states at the other server."""
         self.open("svc", self.second)
         self.cluster.run(0.5)
         self.assertEqual(code(self.answer(self.old.look("GET", "n"))), ("REPLACED", "none"))
         self.assertEqual(code(self.do(self.old, "GET", "n")), ("REPLACED", "none"))
 
     def test_read_that_is_decided_after_the_end_is_refused(self) -> None:
-        """The read began before the session was taken over, and the client hears of that before the answer."""
+        """A read that began before the session was taken over, and is decided afterwards, is refused."""
         self.cluster.cut(self.leader, self.first)
         told = self.old.ask("GET", "n")
         self.cluster.run(0.01)
@@ -110,7 +113,7 @@ class ConnectionTests(ClusterTestCase):
         self.assertEqual(code(self.answer(told)), ("REPLACED", "none"))
 
     def test_bye_of_the_old_connection_is_refused(self) -> None:
-        """An answer OK would say that the locks of the session are released."""
+        """A BYE of the old connection is refused: OK would say that the locks of the session are released."""
         new = self.open("svc", self.second)
         self.do(new, "LOCK", "window")
         self.cluster.run(0.5)

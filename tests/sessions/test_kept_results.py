@@ -51,7 +51,8 @@ class EntriesTests(SynchronousTestCase):
     def test_entries_do_not_depend_on_how_results_are_kept(
         self, parts: list[tuple[int, Sequence[Result] | Result]], lengths: list[int]
     ) -> None:
-        """One by one, in the runs that they came in, or in parts of those. Restored results are the same."""
+        """The entries of a snapshot do not depend on whether results are kept one by one, in the runs in which they
+        came, or in parts of those; and restored results are the same."""
         one_by_one, in_runs, in_parts = (ReplyCache(10_000) for _ in range(3))
         number = 1
         for gap, part in parts:
@@ -87,14 +88,14 @@ class EntriesTests(SynchronousTestCase):
         SOME_GROWING.kept = growing.kept = 0
 
     def test_results_that_came_later_are_left_out(self) -> None:
-        """A page goes on taking results after its state was frozen."""
+        """Results that a page has got after its state was frozen are left out."""
         cache = ReplyCache(100)
         for number in range(1, 9):
             cache.keep_revision(number, 3 * number)
         self.assertEqual([entry for entry, _ in entries_of(cache.page.results, 5, {})], [(0, 1, [3, 6, 9, 12, 15])])
 
     def test_few_runs_are_told_as_runs(self) -> None:
-        """Ten thousand results of a client that pipelines take a few bytes."""
+        """The results of a client that pipelines are told as few runs: ten thousand of them take a few bytes."""
         cache = ReplyCache(100_000)
         cache.keep_run(1, RunResults(range(5, 5_005)))
         cache.keep_run(5_001, RunResults(range(9_000, 14_000)))

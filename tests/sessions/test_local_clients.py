@@ -25,7 +25,8 @@ class MoveTests(ClusterTestCase):
         self.a, self.b = (i for i in self.cluster.ids if i != self.leader)
 
     def test_hello_at_another_server_takes_over(self) -> None:
-        """A repeated number gets the same answer at another server, and is not run again."""
+        """A HELLO at another server takes the session over: a repeated number gets the same answer there, and is not
+        run again."""
         first = self.open("alice", self.a)
         answer = self.do(first, "INCR", "n", number=1)
         second = self.connect(self.b)
@@ -37,7 +38,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(code(self.do(first, "INCR", "n", number=2)), ("REPLACED", "none"))
 
     def test_each_connection_is_told_once_that_it_was_replaced(self) -> None:
-        """A replaced connection hears nothing of what happens to the session afterwards."""
+        """A connection is told once that it was replaced, and nothing of what happens to the session afterwards."""
         first = self.open("alice", self.a)
         second = self.open("alice", self.b)
         third = self.open("alice", self.a)
@@ -46,7 +47,8 @@ class MoveTests(ClusterTestCase):
         self.assertEqual([c.ends for c in (first, second, third)], [["REPLACED"]] * 3)
 
     def test_unanswered_clients_are_told_in_the_order_in_which_they_came(self) -> None:
-        """Equal seeds give equal runs, whatever addresses objects have in memory."""
+        """Clients with unanswered commands are told in the order in which they came, so that equal seeds give equal
+        runs, whatever addresses objects have in memory."""
         self.cluster.isolate(self.a)
         told: list[int] = []
         for number in range(30):
@@ -56,7 +58,8 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(told, list(range(30)))
 
     def test_update_under_way_when_its_client_moves_is_fenced_off(self) -> None:
-        """The update is ordered after the HELLO elsewhere. It must not run: the client repeats its number there."""
+        """An update that is under way when its client moves, and that is ordered after the HELLO elsewhere, does not
+        run: the client repeats its number there."""
         first = self.open("alice", self.a)
         held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == self.a)
         late = first.ask("INCR", "n", number=1)
@@ -67,7 +70,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(value(self.do(second, "INCR", "n", number=1)), "1")
 
     def test_late_duplicates_of_an_update_change_nothing(self) -> None:
-        """Copies of an update may come after the session has moved, or is over."""
+        """Copies of an update that come after the session has moved, or is over, change nothing."""
         copies: list[Passage] = []
 
         def copy(passage: Passage) -> bool:
@@ -81,7 +84,7 @@ class MoveTests(ClusterTestCase):
         self.do(self.connect(self.a), "INCR", "n")
         self.cluster.network.filters.clear()
         self.answer(self.open("alice", self.b).bye())
-        self.cluster.run(0.1)  # so that the leader has executed it, too
+        self.cluster.run(0.1)  # so that the leader has executed the command, too
         revision = self.server(self.leader).machine.revision
         self.assertEqual(len(copies), 3)
         for passage in copies * 2:
@@ -91,7 +94,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(self.server(self.leader).machine.revision, revision)
 
     def test_answer_for_a_client_that_has_moved_is_told_nowhere(self) -> None:
-        """The lock is granted to the session at its present server; the former server tells no client."""
+        """The answer for a client that has moved, such as a granted lock, is not told by the former server."""
         holder = self.open("bob", self.leader)
         self.do(holder, "LOCK", "x")
         first = self.open("alice", self.a)
@@ -105,7 +108,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(old.results, [])
 
     def test_server_that_comes_back_with_another_incarnation(self) -> None:
-        """The new incarnation has other client ids, so no late update is taken for one of its own."""
+        """The new incarnation of a server has other client ids, so no late update is taken for one of its own."""
         before = self.connect(self.a)
         self.do(before, "INCR", "n")
         self.cluster.crash(self.a)
@@ -115,7 +118,8 @@ class MoveTests(ClusterTestCase):
         self.assertEqual(value(self.do(after, "INCR", "n")), "2")
 
     def test_crash_of_the_clients_server(self) -> None:
-        """A command that was under way in a crash is repeated elsewhere, and has run once in the end."""
+        """A command that was under way when its client's server crashed is repeated at another server, and has run once
+        in the end."""
         for steps in (1, 3, 6, 12, 25, 50):
             client = self.open(f"c{steps}", self.a)
             client.ask("INCR", f"n{steps}", number=1)
@@ -130,7 +134,7 @@ class MoveTests(ClusterTestCase):
         self.assertEqualServers()
 
     def test_election_loses_and_repeats_nothing(self) -> None:
-        """Pipelined commands survive their leader."""
+        """An election loses and repeats none of the pipelined commands that are under way."""
         client = self.open("alice", self.a)
         asked = [client.ask("INCR", "n", number=n) for n in range(1, 9)]
         self.cluster.run(0.002)
@@ -157,7 +161,7 @@ class EventTests(ClusterTestCase):
         return self.server(server_id).event_feed.subscribe("LISTEN", first, deliver, self.failures.append)
 
     def test_subscribers_of_all_servers_are_told_the_same(self) -> None:
-        """Events come in order, without gaps or repeats."""
+        """Subscribers at all servers are told the same events, in order, without gaps or repeats."""
         for server_id in self.cluster.ids:
             self.subscribe(server_id)
         for i in range(6):
@@ -181,7 +185,7 @@ class EventTests(ClusterTestCase):
         self.assertEqual(numbers, [[2, 3, 4, 5, 6], [4, 5, 6], [5, 6]])
 
     def test_events_are_told_behind_the_gate(self) -> None:
-        """A delivered event is on disk, as an answered command is."""
+        """An event is delivered when it is on disk, as an answer is."""
         self.begin(1)
         self.cluster.servers[0].sync_seconds = (0.01, 0.02)
         self.subscribe(0)
@@ -197,7 +201,8 @@ class EventTests(ClusterTestCase):
         self.assertEqual(self.told[0], [(1, "hello")])
 
     def test_subscriber_that_fails_does_not_keep_others_from_being_told(self) -> None:
-        """A subscriber may fail because, for example, the disk of its chat.log is full."""
+        """A subscriber that fails, for example because the disk of its chat.log is full, does not keep others from
+        being told."""
 
         def fail(event: Event) -> None:
             raise ZeroDivisionError
@@ -211,7 +216,7 @@ class EventTests(ClusterTestCase):
         self.assertEqual([*map(type, self.failures)], [ZeroDivisionError] * 3)
 
     def test_subscription_that_stopped_is_forgotten(self) -> None:
-        """Many subscriptions begin and end."""
+        """A subscription that has stopped is forgotten."""
         for subscription in [self.subscribe(0) for _ in range(5)]:
             subscription.stop()
         self.do(self.connect(), "SAY", "hello")
@@ -219,7 +224,8 @@ class EventTests(ClusterTestCase):
         self.assertEqual((self.told[0], self.server(0).local_clients.event_feed.subscriptions("LISTEN")), ([], 0))
 
     def test_votes_are_not_late_where_a_client_listens(self) -> None:
-        """Departure 25: other servers hear that a client listens, and hear it when no client listens any more."""
+        """Departure 25: votes to a server with a client that listens are not delayed, and are again when no client
+        listens any more."""
         told_to = self.cluster.replica(1).peers.by_id
         self.cluster.run(3.0)
         self.assertFalse(told_to[0].has_clients)
@@ -231,14 +237,16 @@ class EventTests(ClusterTestCase):
         self.assertFalse(told_to[0].has_clients)
 
     def test_patient_subscription_makes_no_votes_come_sooner(self) -> None:
-        """A patient subscription, as that of the server's own chat.log, does not count as a client that waits."""
+        """A patient subscription, as that of the server's own chat.log, does not make other servers send votes without
+        delay."""
         told_to = self.cluster.replica(1).peers.by_id
         self.server(0).event_feed.subscribe("LISTEN", 1, lambda event: None, self.failures.append, is_patient=True)
         self.cluster.run(3.0)
         self.assertFalse(told_to[0].has_clients)
 
     def test_votes_are_not_late_where_a_lock_is_waited_for(self) -> None:
-        """Departure 25: a client waits for a LOCK however long ago it has sent it."""
+        """Departure 25: votes to a server with a client that waits for a LOCK are not delayed, however long ago it was
+        sent."""
         self.do(self.open("alice", 1), "LOCK", "l", number=1)
         self.open("bob", 0).ask("LOCK", "l", number=1)
         self.cluster.run(5.0)
@@ -246,7 +254,7 @@ class EventTests(ClusterTestCase):
         self.assertFalse(self.cluster.replica(2).peers.by_id[1].has_clients)
 
     def test_recovered_events_may_be_told_at_once(self) -> None:
-        """Recovered events are on disk."""
+        """Recovered events may be told at once, since they are on disk."""
         self.do(self.connect(1), "SAY", "hello")
         self.cluster.run(1.0)
         self.cluster.crash(1)
@@ -258,13 +266,14 @@ class EventTests(ClusterTestCase):
 
 @define(eq=False)
 class Counting:
-    """A client that increments a counter of its own: it repeats commands, moves, and checks all answers."""
+    """A client that increments a counter of its own: it repeats commands, moves to other servers, and checks all
+    answers."""
 
     case: ClusterTestCase
     client_id: str
     rng: Random
     number: int = 0
-    """The number of the last command."""
+    """The number of the client's last command."""
     answered: dict[int, str] = field(factory=dict)
     """Command number -> the value in its answer."""
     client: Client | None = None
@@ -273,7 +282,7 @@ class Counting:
     hello: Told | None = None
 
     def act(self) -> None:
-        """Does one thing that a client may do now."""
+        """Do one thing that a client may do now."""
         self._hear()
         if not self._is_connected:
             self._move()
@@ -290,7 +299,7 @@ class Counting:
             self._ask(self._next_number())
 
     def _next_number(self) -> int:
-        """The lowest number without an answer, or a new one."""
+        """The lowest number that has no answer, or a new one."""
         waiting = [n for n in range(1, self.number + 1) if n not in self.answered and n not in self.asked]
         if not waiting:
             self.number += 1
@@ -301,7 +310,7 @@ class Counting:
         return len(self.answered) == self.number
 
     def settle(self) -> None:
-        """Sends no new commands, and repeats those without an answer."""
+        """Send no new commands, and repeat those without an answer."""
         self._hear()
         if not self._is_connected:
             self._move()
@@ -373,7 +382,7 @@ class ExactlyOnceTests(ClusterTestCase):
         self.assertEqualServers()
 
     def upset(self, rng: Random, servers: int) -> None:
-        """Now and then a server crashes, comes back, or is cut off."""
+        """Now and then crash a server, start one again, or cut one off."""
         dice = rng.random()
         if dice < 0.03 and len(self.cluster.running_ids) > servers // 2:
             self.cluster.crash(rng.choice(self.cluster.running_ids), groups_kept=rng.randrange(2))

@@ -140,7 +140,7 @@ IN_ORDER: Final = frozenset(
     ]
 )
 BLIND: Final = frozenset(["all", "any", "bool", "frozenset", "len", "set", "sorted", "sum"])
-"""Functions whose result does not depend on the order of what they are given."""
+"""Functions whose result does not depend on the order of the elements that they are given."""
 
 
 @define
@@ -153,7 +153,7 @@ class Finder:
     sets: set[str] = field(init=False, factory=set)
     """Names of variables and attributes that hold sets."""
     holders: set[str] = field(init=False, factory=set)
-    """Names of those that hold collections of sets."""
+    """Names of variables and attributes that hold collections of sets."""
 
     def __attrs_post_init__(self) -> None:
         self.tree = ast.parse(self.source)
@@ -209,7 +209,7 @@ class Finder:
                 return False
 
     def uses(self) -> Iterator[str]:
-        """A text for each use, as a person would look for it in the source."""
+        """A text for each use of a local value, as a person would look for it in the source."""
         for node in ast.walk(self.tree):
             match node:
                 case ast.Import(names=names):
@@ -226,7 +226,8 @@ class Finder:
                 yield ast.unparse(node)
 
     def _is_local(self, node: ast.Attribute) -> bool:
-        """Whether this is the whole of an expression such as `self._settings.digests_kept`."""
+        """Whether this node is the whole of an expression such as `self._settings.digests_kept`, which reads a local
+        value."""
         above = self.parents.get(node)
         if isinstance(above, ast.Attribute) or isinstance(node.ctx, ast.Store):
             return False
@@ -234,7 +235,7 @@ class Finder:
         if names[:2] == ["self", "settings"]:
             return len(names) > 2 and names[2] not in ORDERED
         if names[:1] != ["self"] and names[-1] == "server_id":
-            return False  # of an update, a session or a call: it is in the log
+            return False  # a value of an update, a session or a call, which is in the log
         return bool(LOCAL_NAMES.intersection(names[1:]))
 
     def _goes_through_a_set(self, node: ast.AST) -> bool:
@@ -281,7 +282,8 @@ def _is_local_module(module: str) -> bool:
 
 class ExecutionTests(SynchronousTestCase):
     def test_modules_that_execute_read_no_local_value(self) -> None:
-        """Each use is either mended or has a reason in `ALLOWED`; no reason is left over."""
+        """Modules that execute read no local value, unless `ALLOWED` has a reason for the use; and no reason is left
+        over."""
         found = {
             (module, use)
             for module in EXECUTING
@@ -290,7 +292,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(sorted(found), sorted(ALLOWED))
 
     def test_settings_that_count_at_execution_are_given_by_nobody_else(self) -> None:
-        """The state machine is made without a configuration: it could not read one."""
+        """The settings that count at execution come from the log alone: the state machine is made without a
+        configuration."""
         source = (PACKAGE / "sessions/state_machine.py").read_text(encoding="utf-8")
         made = next(
             node
@@ -302,10 +305,10 @@ class ExecutionTests(SynchronousTestCase):
 
 
 class FinderTests(SynchronousTestCase):
-    """The search finds what it is for, so that a use that is added would be found."""
+    """The search for local values finds them, so that a use that is added would be found."""
 
     def test_uses_of_local_values_are_found(self) -> None:
-        """One example of each kind."""
+        """One use of each kind of local value is found."""
         for source in (
             "import time",
             "import os.path",
@@ -337,7 +340,8 @@ class FinderTests(SynchronousTestCase):
             self.assertTrue(list(Finder(source).uses()), source)
 
     def test_what_is_equal_on_every_server_is_not_found(self) -> None:
-        """The search would be of no use if it had to be taught every line."""
+        """Uses of values that are equal on every server are not found: otherwise each such line would need an
+        exception."""
         for source in (
             "from collections import deque",
             "def f(self): return self.settings.values.session_window",

@@ -23,11 +23,11 @@ def outcomes_of(*results: Any, revision: int = 7) -> bytes:
 
 class OutcomesTests(SynchronousTestCase):
     def test_slot_without_results_has_its_revision(self) -> None:
-        """Results that are a revision and nothing else are told by how far the revision has come."""
+        """The outcomes of a slot whose results are revisions and nothing else are its last revision."""
         self.assertEqual(outcomes_of(revision=258), bytes((0, 0, 0, 0, 0, 0, 1, 2)))
 
     def test_each_value_code_and_order_makes_a_difference(self) -> None:
-        """Two slots that differ in one of them have different outcomes."""
+        """Slots that differ in one value, code or order have different outcomes."""
         one, two = Done((("value", 1),)), Done((("value", 2),))
         slots = (
             (),
@@ -45,11 +45,12 @@ class OutcomesTests(SynchronousTestCase):
         self.assertEqual(len({outcomes_of(*results) for results in slots}), len(slots))
 
     def test_text_of_a_refusal_makes_no_difference(self) -> None:
-        """The next version may word it differently."""
+        """The text of a refusal makes no difference, since another version may word it otherwise."""
         self.assertEqual(outcomes_of(Refused("HELD", "by alice")), outcomes_of(Refused("HELD", "alice has it")))
 
     def test_values_that_cannot_be_encoded_raise_nothing(self) -> None:
-        """A plugin may answer with values that the wire does not carry; objects must not bring in their address."""
+        """Values that cannot be encoded raise nothing, and their outcomes are equal on every server: no address of an
+        object is in them."""
         for value in (10**5000, "\ud800", b"\xff", object(), {"a": 1}, Word("yes"), 1.5, [object()]):
             with self.subTest(value=type(value)):
                 alike = [outcomes_of(Done((("value", each),))) for each in (value, value)]  # type: ignore[arg-type]
@@ -57,7 +58,8 @@ class OutcomesTests(SynchronousTestCase):
         self.assertEqual(*(outcomes_of(Done((("value", object()),))) for _ in range(2)))  # type: ignore[arg-type]
 
     def test_run_has_the_outcomes_of_its_commands(self) -> None:
-        """Servers that execute runs agree with those that do not."""
+        """A run has the same outcomes as its commands one by one, so that servers that execute runs agree with those
+        that do not."""
         run = RunResults.of(range(5, 8), (("index", 2),))
         other = Done((("value", b"v"),))
         single = [(result, revision) for result, revision in zip(run, run.revisions, strict=True)]
@@ -68,10 +70,10 @@ class OutcomesTests(SynchronousTestCase):
 
 
 class MachineTests(SynchronousTestCase):
-    """Equal updates at servers in different situations."""
+    """Outcomes of equal updates at servers in different situations."""
 
     def slots(self, driver: Driver) -> list[bytes]:
-        """Some of everything: the outcomes of each slot."""
+        """The outcomes of each of several slots, which have some of every kind of command."""
         found = []
 
         def run(*updates: Any) -> None:
@@ -88,7 +90,7 @@ class MachineTests(SynchronousTestCase):
         return found
 
     def test_outcomes_do_not_depend_on_who_asks_or_listens(self) -> None:
-        """Questions are skipped at other servers, and in recovery there is no observer: the outcomes are the same."""
+        """The outcomes do not depend on which server answers questions or has an observer, as in recovery."""
         here, there, recovering = Driver(server_id=0), Driver(server_id=1), Driver(server_id=0)
         recovering.machine.observer = NoObserver()
         recovering.observer.results = [()]
@@ -98,14 +100,14 @@ class MachineTests(SynchronousTestCase):
         self.assertEqual(len(set(slots)), len(slots))
 
     def test_outcomes_of_one_slot_are_not_in_the_next(self) -> None:
-        """Each slot begins empty."""
+        """The outcomes of one slot are not in those of the next."""
         driver = Driver()
         driver.open("alice")
         driver.execute()
         self.assertEqual(driver.outcomes, encode_outcomes(1, []))
 
     def test_command_that_comes_to_something_else_is_seen(self) -> None:
-        """A value, a refusal, a wait: whatever differs at one server, its outcomes differ."""
+        """If a command has another value, refusal or wait at one server, the outcomes of that server differ."""
         whole = self.slots(Driver())
         for result in (Done((("value", 3), ("revision", 3))), Refused("OVERFLOW", ""), PENDING):
             driver = Driver()
@@ -119,7 +121,8 @@ class MachineTests(SynchronousTestCase):
         self.assertTrue(self.flushLoggedErrors(TypeError), "PENDING is no result of a verb that does not wait")
 
     def test_revision_that_is_not_the_commands_own_is_seen(self) -> None:
-        """A result that is a revision and nothing else is left out only if it is the right one."""
+        """A result that is a revision and nothing else is left out only if it is the command's own revision; any other
+        one is in the outcomes."""
         right, wrong = Driver(), Driver()
         for driver, more in ((right, 0), (wrong, 1)):
             driver.open("alice")
@@ -130,7 +133,7 @@ class MachineTests(SynchronousTestCase):
         self.assertNotEqual(right.outcomes, wrong.outcomes)
 
     def test_other_texts_make_no_difference(self) -> None:
-        """Two versions that word a refusal differently agree."""
+        """Refusals that differ in their texts alone, as of two versions, have equal outcomes."""
         whole = self.slots(Driver())
         self.patch(state_machine, "replaced", lambda client_id: Refused("REPLACED", "taken over"))
         self.assertEqual(self.slots(Driver()), whole)

@@ -43,7 +43,8 @@ class PaxosClientsTestCase(SynchronousTestCase):
 
 class PaxosClientsTests(PaxosClientsTestCase):
     def test_those_that_are_ready_together_share_an_update(self) -> None:
-        """Bundles keep their order; a session that has nothing to send, or a bundle outstanding, is skipped."""
+        """Bundles that are ready together share an update, in order; a session with nothing to send, or with a bundle
+        outstanding, is skipped."""
         self.ask(self.carol)
         self.one(self.carol)
         self.ask(self.bob, self.alice, self.carol)
@@ -52,11 +53,12 @@ class PaxosClientsTests(PaxosClientsTestCase):
         self.assertEqual(list(self.paxos_clients.end_update(update)), [self.bob, self.alice])
 
     def test_no_bundle_makes_no_update(self) -> None:
-        """An idle server costs nothing."""
+        """Without a bundle no update is made."""
         self.assertEqual(self.updates(self.alice, self.bob), [])
 
     def test_each_paxos_client_has_one_update_under_way_and_counts_its_own(self) -> None:
-        """Figure 12's rule for clients, and Figure 3 A: (client_id, timestamp) names one update for ever."""
+        """Figure 12's rule for clients, and Figure 3 A: each Paxos client has one update under way and counts its own
+        timestamps; (client_id, timestamp) names one update for ever."""
         self.ask(self.alice, self.bob, self.carol)
         first, second = self.one(self.alice), self.one(self.bob)
         self.paxos_clients.end_update(first)
@@ -73,7 +75,7 @@ class PaxosClientsTests(PaxosClientsTestCase):
         self.assertEqual(update.made_at, 105)
 
     def test_update_that_is_not_outstanding_has_no_bundlers(self) -> None:
-        """Updates of a former incarnation, and updates that were too old once already, have no bundlers."""
+        """An update that is not outstanding, of a former incarnation or found too old before, has no bundlers."""
         self.ask(self.alice)
         update = self.one(self.alice)
         self.assertEqual(self.paxos_clients.end_update(ClientUpdate("2.6.1", 2, 1, 0, b"")), ())
@@ -85,7 +87,8 @@ class PaxosClientsTests(PaxosClientsTestCase):
         self.assertEqual(list(self.paxos_clients.bundlers_of(later)), [self.bob])
 
     def test_update_ends_before_it_is_too_large(self) -> None:
-        """An update fits one proposal, and a proposal one frame; other bundles go into the next update."""
+        """An update ends before it is too large, since it fits one proposal, and a proposal one frame; other bundles go
+        into the next update."""
         self.ask(self.alice, self.bob, self.carol, text="x" * (BUNDLE_BYTES_MAX // 2 - 100))
         updates = self.updates(self.alice, self.bob, self.carol)
         self.assertEqual([self.sessions_in(update) for update in updates], [["alice", "bob"], ["carol"]])
@@ -110,10 +113,10 @@ class TogetherTestCase(ClusterTestCase):
 
 
 class TogetherTests(TogetherTestCase):
-    """Sessions that share nothing but an update."""
+    """Bundles of several sessions travel in one update."""
 
     def test_each_client_gets_its_own_answers(self) -> None:
-        """The protocol sees one update, and each session gets the results of its own bundle."""
+        """Each session in an update gets the results of its own bundle."""
         clients = [self.connect() for _ in range(5)]
         asked = [client.ask("APPEND", f"key{number}", str(number)) for number, client in enumerate(clients)]
         self.answer(asked[-1])
@@ -123,7 +126,8 @@ class TogetherTests(TogetherTestCase):
             self.assertEqual(value(self.do(client, "GET", f"key{number}")), str(number))
 
     def test_what_waited_for_several_updates_goes_on_together(self) -> None:
-        """A busy session that was once introduced alone must not travel alone for ever."""
+        """Sessions whose bundles waited for several updates share the next update: a busy one that was once introduced
+        alone does not travel alone for ever."""
         clients = [self.connect() for _ in range(8)]
         for client in clients:
             client.ask("INCR", "n")
@@ -133,7 +137,7 @@ class TogetherTests(TogetherTestCase):
         self.assertEqual(self.sizes(), [1] * 8 + [8])
 
     def test_lock_that_is_waited_for_when_its_session_is_taken_over(self) -> None:
-        """A bundle of the same update takes the session over: the waiting LOCK is answered, once."""
+        """If a bundle of the same update takes a session over, its LOCK that waits is answered, once."""
         holder, first = self.open("bob"), self.open("alice")
         self.do(holder, "LOCK", "x")
         waiting = first.ask("LOCK", "x", number=1)
@@ -161,7 +165,8 @@ class TogetherTests(TogetherTestCase):
         self.assertEqual((self.sizes()[-1], value(told[0]), told[1:]), (2, "1", ["REPLACED"]))
 
     def test_client_that_leaves_does_not_keep_others_from_being_answered(self) -> None:
-        """The session of a client that leaves ends after the update; other clients of the update do not notice."""
+        """A client that leaves does not keep other clients of its update from being answered; its session ends after
+        the update."""
         for server in self.cluster.servers.values():
             server.sync_seconds = (0.01, 0.02)  # the update is not ordered before the second client leaves
         clients = [self.connect() for _ in range(3)]
@@ -180,7 +185,8 @@ class TogetherTests(TogetherTestCase):
         self.assertNothingLeft()
 
     def test_update_that_comes_too_late_is_told_to_all_of_them(self) -> None:
-        """Departure 7: none of the bundles has run, and each client may use its number again."""
+        """Departure 7: if an update is too old, none of its bundles has run, and each client may use its numbers
+        again."""
         self.begin(3)
         away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         clients = [self.connect(away) for _ in range(3)]
@@ -196,7 +202,8 @@ class TogetherTests(TogetherTestCase):
         self.assertEqual(sorted(value(told.result) for told in again), ["1", "2", "3"])
 
     def test_update_of_a_former_incarnation_answers_no_client(self) -> None:
-        """An update of a former incarnation is executed, and its numbers are not run again when clients repeat them."""
+        """An update of a former incarnation is executed, and answers no client; its numbers are not run again when
+        clients repeat them."""
         self.begin(3)
         away = next(i for i in self.cluster.ids if i != self.cluster.leader())
         names = ("alice", "bob")
@@ -214,8 +221,9 @@ class TogetherTests(TogetherTestCase):
             self.assertEqual(value(self.do(self.open(name, away), "INCR", "n", number=1)), expected)
 
     def test_update_that_its_server_has_not_made_holds_up_no_client(self) -> None:
-        """Departure 37: it uses up the timestamps of a Paxos client: the commands under way have not run, and may be
-        repeated, and later bundles travel in the updates of another Paxos client."""
+        """Departure 37: an update in this server's name that it has not made uses up the timestamps of a Paxos client:
+        the commands under way have not run, and may be repeated, and later bundles travel in the updates of another
+        Paxos client."""
         self.begin(3)
         leader = self.cluster.leader() or 0
         away = next(i for i in self.cluster.ids if i != leader)
@@ -240,7 +248,7 @@ class TogetherTests(TogetherTestCase):
 
 
 class LookOnceMoreTests(TogetherTestCase):
-    """A command that has arrived, and was not read when the first one came, travels with it."""
+    """A command that has arrived, but was not read when the first one came, shares its update."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -251,7 +259,8 @@ class LookOnceMoreTests(TogetherTestCase):
         self.cluster.clock.callLater(0, function)
 
     def test_command_that_is_read_one_iteration_later_shares_the_update(self) -> None:
-        """Clients that were answered together ask again together, but the reactor reads the first of them alone."""
+        """A command that is read one iteration later shares the update: clients that were answered together ask again
+        together, but the reactor reads the first of them alone."""
         other = self.connect()
         self.client.ask("INCR", "n")
         self.in_the_next_iteration(lambda: other.ask("INCR", "n"))
@@ -259,7 +268,7 @@ class LookOnceMoreTests(TogetherTestCase):
         self.assertEqual(self.sizes(), [2])
 
     def test_later_command_does_not_hold_up_an_earlier_one(self) -> None:
-        """There is one more look and no further one, so busy clients delay no other client."""
+        """There is one more look and no further one, so that busy clients do not delay an earlier command."""
         others = [self.connect() for _ in range(5)]
         first = self.client.ask("INCR", "n")
 
@@ -275,7 +284,7 @@ class LookOnceMoreTests(TogetherTestCase):
         self.assertEqual(sum(self.sizes()), 6)
 
     def test_client_that_is_alone_waits_for_no_look(self) -> None:
-        """Nothing can be gained by a look while no other client is connected, or the others have left."""
+        """While no other client is connected, no update waits for a look."""
         self.connect().disconnect()
         self.client.ask("INCR", "n")
         self.in_the_next_iteration(lambda: self.client.ask("INCR", "n"))
@@ -283,7 +292,8 @@ class LookOnceMoreTests(TogetherTestCase):
         self.assertEqual(self.bundles(bundle.ANONYMOUS), [[1], [2]])
 
     def test_server_that_stops_meanwhile_introduces_nothing(self) -> None:
-        """The look is a delayed call like the introduction, and ends with the server."""
+        """A server that stops before the look introduces nothing: the look is a delayed call, which ends with the
+        server."""
         other = self.connect()
         asked = [client.ask("INCR", "n") for client in (self.client, other)]
         self.in_the_next_iteration(self.server().local_clients.close)
@@ -294,7 +304,7 @@ class LookOnceMoreTests(TogetherTestCase):
 
 @implementer(IReadDescriptor)
 class _Reader:
-    """Notes when the reactor finds bytes in a socket."""
+    """A reader that notes when the reactor finds bytes in its socket."""
 
     def __init__(self, end: socket.socket, found: Callable[[], None]) -> None:
         self._end = end
@@ -311,14 +321,14 @@ class _Reader:
         return "reader"
 
     def connectionLost(self, reason: Failure) -> None:
-        """Called when the reactor ends; nothing is left to do."""
+        """Called when the reactor ends: does nothing."""
 
 
 class ReactorTests(TestCase):
     """The property of a reactor on which the look rests."""
 
     async def test_reactor_reads_its_sockets_before_a_call_of_a_call(self) -> None:
-        """A delayed call without delay that a delayed call asks for runs after the sockets were looked at again.
+        """If a delayed call asks for another one without delay, the reactor reads its sockets before that one.
 
         The interface of the reactor does not promise that, so each reactor that servers run on has to show it.
         """

@@ -24,7 +24,7 @@ class QuotaTestCase(SynchronousTestCase):
         self.machine = self.driver.machine
 
     def change(self, **quotas: int) -> None:
-        """Have other quotas, as SETTINGS SET has it."""
+        """Change quotas, as SETTINGS SET does."""
         self.machine.settings.adopt(evolve(self.machine.settings.values, apps=self.running(), **quotas))
 
     def running(self) -> tuple[tuple[str, int], ...]:
@@ -36,12 +36,12 @@ class QuotaTestCase(SynchronousTestCase):
 
 class SettingTests(QuotaTestCase):
     def test_every_quota_is_a_setting_and_in_no_file(self) -> None:
-        """A configuration file cannot differ in what it cannot say."""
+        """Every quota is a setting, and no configuration file has it, so that files cannot differ in quotas."""
         self.assertTrue(set(QUOTAS) < set(RANGES))
         self.assertEqual(IN_FILES, ("apps", "rules", "session_window", "window", "horizon"))
 
     def test_use_is_shown_with_its_limit(self) -> None:
-        """A quota of each value or session has no one use."""
+        """The use of a quota is shown with its limit; a quota of each value or session has no single use."""
         self.begin(kv_bytes=50, sessions=7)
         self.driver.run_anonymous(ANON, (1, ("PUT", "k", "\u00e9")), (2, ("SAY", "hello")), opens=True)
         shown = self.machine.quotas()
@@ -62,21 +62,22 @@ class SessionTests(QuotaTestCase):
         return self.driver.execute(self.driver.operation("OPEN", name, 1_000))[0][0]
 
     def test_one_session_more_is_refused(self) -> None:
-        """HELLO is answered BUSY, and nothing has happened."""
+        """HELLO for one session more than the quota allows is answered BUSY, with fate=none."""
         self.assertEqual(code(self.open("carol")), ("BUSY", "none"))
         self.assertEqual(list(self.machine.sessions), ["alice", "bob"])
 
     def test_open_session_is_taken_over_all_the_same(self) -> None:
-        """Taking over a session makes no session more."""
+        """An open session can be taken over although as many are open as the quota allows."""
         self.assertEqual(value(self.open("bob"), "resumed"), "yes")
 
     def test_session_that_ends_makes_room(self) -> None:
-        """Closed or expired."""
+        """A session that is closed, or has expired, makes room for another."""
         self.driver.close("alice", self.epochs["alice"])
         self.assertEqual(value(self.open("carol"), "resumed"), "no")
 
     def test_session_that_ended_keeps_its_last_number_when_it_is_refused(self) -> None:
-        """Otherwise a command could run a second time when there is room again."""
+        """A session that has ended keeps its last number when it is refused to open again: otherwise a command could
+        run a second time when there is room."""
         self.driver.run("bob", self.epochs["bob"], (5, INCR))
         self.driver.close("bob", self.epochs["bob"])
         self.open("carol")
@@ -86,14 +87,15 @@ class SessionTests(QuotaTestCase):
         self.assertEqual(value(self.open("bob"), "last"), 5)
 
     def test_anonymous_session_is_refused_with_all_its_commands(self) -> None:
-        """None of them ran. When there is room, the next bundle opens the session."""
+        """If an anonymous session is refused, so are all its commands, none of which has run. When there is room, the
+        next bundle opens it."""
         results = self.driver.run_anonymous(ANON, (1, INCR), (0, ("GET", "n")), (2, INCR), opens=True)
         self.assertEqual([code(result) for result in results], [("BUSY", "none")] * 3)
         self.driver.close("alice", self.epochs["alice"])
         self.assertEqual(value(self.driver.run_anonymous(ANON, (1, INCR), opens=True)[0]), "1")
 
     def test_lowered_limit_ends_no_session(self) -> None:
-        """A lower limit refuses further sessions only."""
+        """A lowered limit ends no session, and refuses further ones only."""
         self.change(sessions=1)
         self.assertEqual((len(self.machine.sessions), self.used("sessions")), (2, 2))
         self.assertEqual(value(self.driver.run("alice", self.epochs["alice"], (1, INCR))[0]), "1")
@@ -103,7 +105,7 @@ class SessionTests(QuotaTestCase):
 
 class WaitTests(QuotaTestCase):
     def test_so_many_commands_of_a_session_wait(self) -> None:
-        """The window of the session is the limit if that is lower."""
+        """As many commands of a session may wait as the quota says, or the window of the session, if that is lower."""
         for quotas, waits in (({"session_waits": 2}, 2), ({"session_waits": 9}, 4)):
             self.begin(**quotas)
             epoch = self.driver.open("alice")["epoch"]
@@ -116,7 +118,8 @@ class KeptAnswerTests(QuotaTestCase):
     """The answers that are kept for clients that repeat a number."""
 
     def test_answers_of_append_are_kept_once_for_all(self) -> None:
-        """40 sessions that append 40 bytes each 20 times to a value of 100,000 bytes would keep 80 MB otherwise."""
+        """The answers to APPENDs share the bytes of the value: 40 sessions that append 40 bytes each 20 times to a
+        value of 100,000 bytes would otherwise keep 80 MB."""
         self.driver = Driver(window=128)
         machine = self.machine = self.driver.machine
         text = "x" * 100_000
@@ -137,7 +140,8 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual(machine.kept_replies.size, 0)
 
     def test_results_of_commands_that_waited_when_their_session_ended_count_no_more(self) -> None:
-        """The application gives them in the moment of the end."""
+        """The results that an application gives to waiting commands at the end of their session count no more once it
+        has ended."""
         self.begin()
         alice, bob = (self.driver.open(name)["epoch"] for name in ("alice", "bob"))
         self.driver.run("alice", alice, (1, ("LOCK", "x", -1)))
@@ -147,7 +151,7 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual(self.used("replies_bytes"), 0)
 
     def test_value_that_is_written_anew_begins_a_text_of_its_own(self) -> None:
-        """An answer before the PUT is none after it."""
+        """After a PUT, which writes the value anew, later answers share no bytes with those before."""
         self.begin()
         epoch = self.driver.open("alice")["epoch"]
         put, append = ("PUT", "k", "z" * 300), ("APPEND", "k", "x" * 300)
@@ -157,7 +161,7 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual(value(again[3]), "z" * 300 + "x" * 300)
 
     def test_limit_of_a_session(self) -> None:
-        """The oldest answers go, and their commands have an unknown fate."""
+        """Beyond the limit of a session the oldest answers are dropped, and their commands have an unknown fate."""
         self.begin(reply_cache_bytes=1_000)
         epoch = self.driver.open("alice")["epoch"]
         for number in range(1, 4):
@@ -167,7 +171,8 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual((code(first), value(last)), (("BADREQUEST", "unknown"), "x" * 400))
 
     def test_limit_of_all_sessions(self) -> None:
-        """The answers of the session that has been silent for longest go first."""
+        """Beyond the limit of all sessions, the answers of the session are dropped first that has been silent for
+        longest."""
         self.begin(replies_bytes=1_000)
         epochs = {name: self.driver.open(name)["epoch"] for name in ("alice", "bob", "carol")}
         for number, name in enumerate(("alice", "bob", "carol"), start=1):
@@ -178,7 +183,7 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertLessEqual(self.used("replies_bytes") or 0, 1_000)
 
     def test_lowered_limit_holds_at_the_end_of_the_slot(self) -> None:
-        """Answers are no state of an application, so they go."""
+        """When the limit is lowered, answers are dropped at the end of the slot."""
         self.begin()
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("APPEND", "k", "x" * 400)))
@@ -187,7 +192,7 @@ class KeptAnswerTests(QuotaTestCase):
         self.assertEqual((self.used("replies_bytes"), len(self.machine.sessions["alice"].answers)), (0, 0))
 
     def test_servers_drop_the_same_answers(self) -> None:
-        """Servers that execute the same commands have equal states, whichever of them serve the clients."""
+        """Servers that execute the same commands drop the same answers, whichever of them serve the clients."""
         drivers = [Driver(server_id, replies_bytes=2_000, reply_cache_bytes=900) for server_id in (0, 1)]
         for driver in drivers:
             epochs = [driver.open(f"client-{i}", server_id=2)["epoch"] for i in range(6)]
@@ -203,7 +208,8 @@ class KeptAnswerTests(QuotaTestCase):
 
 class ApplicationTests(QuotaTestCase):
     def test_lowered_limit_refuses_growth_only(self) -> None:
-        """Values that are there stay, can be changed as long as they do not grow, and deleted."""
+        """After the quota of an application was lowered, values stay, and can be deleted and changed as long as they do
+        not grow."""
         self.begin()
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("PUT", "k", "12345")), (2, ("PUT", "l", "12345")))
@@ -214,7 +220,8 @@ class ApplicationTests(QuotaTestCase):
         self.assertEqual((code(results[1]), self.used("kv_bytes")), (("TOOLARGE", "none"), 2))
 
     def test_new_version_of_an_application_counts_what_it_takes_over(self) -> None:
-        """The sum is no part of a snapshot: it is made anew."""
+        """A new version of an application computes anew how much of the quota it uses, since that is not in the
+        snapshot."""
         kv = KeyValue()
         self.begin()
         epoch = self.driver.open("alice")["epoch"]
@@ -249,21 +256,22 @@ class WatchTests(QuotaTestCase):
         return len(self.lines)
 
     def test_line_comes_once_until_the_use_has_fallen(self) -> None:
-        """From 80 per cent on, and again only after it was below 70."""
+        """The line comes once at 80 per cent of a quota, and again only after the use was below 70."""
         found = [self.look_with(used) for used in (79, 80, 100, 70, 90, 69, 80, 81)]
         self.assertEqual(found, [0, 1, 0, 0, 0, 0, 1, 0])
 
     def test_line_names_the_quota_and_its_use(self) -> None:
-        """A person reads which setting it is."""
+        """The refusal of a command by a quota names the quota and its use."""
         self.look_with(85)
         self.assertEqual([self.lines[0][key] for key in ("name", "used", "limit")], ["kv_bytes", 85, 100])
 
 
 class ClusterTests(ClusterTestCase):
-    """Clients of whole servers."""
+    """Quotas, as clients of whole servers meet them."""
 
     def test_anonymous_client_is_served_when_there_is_room_again(self) -> None:
-        """Commands that were sent, and those that waited, are refused; their numbers can be used again."""
+        """An anonymous client whose session was refused, with all its commands, is served when there is room again,
+        under the same numbers."""
         self.begin(3)
         alice = self.open("alice")
         self.assertIsInstance(self.do(alice, "SETTINGS", "SET", "sessions=1"), Done)
@@ -278,7 +286,7 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(value(self.do(client, "INCR", "n", number=2)), "2")
 
     def test_setting_can_be_raised_when_no_session_is_free(self) -> None:
-        """A client that keeps its session open does not keep an operator from raising the limit."""
+        """An operator can raise the limit of sessions although clients keep all of them open."""
         self.begin(3)
         alice = self.open("alice")
         self.assertIsInstance(self.do(alice, "SETTINGS", "SET", "sessions=1"), Done)
@@ -289,7 +297,8 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(code(self.do(self.connect(), "PUT", "k", "v")), ("BUSY", "none"))
 
     def test_connection_opens_so_many_sessions(self) -> None:
-        """A client that says HELLO with ever new ids is told to connect anew; ids that it has used still work."""
+        """A connection opens only so many sessions: a client that says HELLO with ever new ids is then told to connect
+        anew. Ids that the connection has used still work."""
         self.begin(1, small_limits(opened_sessions=2))
         client = self.connect()
         for name in ("alice", "bob", "alice"):
@@ -299,7 +308,7 @@ class ClusterTests(ClusterTestCase):
         self.assertIsInstance(self.answer(self.connect().hello("carol")), Done)
 
     def test_status_shows_use_and_limit(self) -> None:
-        """The field `quotas` has an object for each."""
+        """The field `quotas` of STATUS has an object with use and limit for each quota."""
         self.begin(1)
         self.do(self.open("alice"), "PUT", "k", "v")
         quotas: Any = self.server().status()["quotas"]

@@ -13,7 +13,8 @@ from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, Beginning, KeptRep
 
 class KeptAnswersTests(SynchronousTestCase):
     def test_as_many_as_promised_are_kept_and_a_quarter_more_at_most(self) -> None:
-        """The limits hold for any number of commands."""
+        """The reply cache keeps as many results as promised, and a quarter more at most, after any number of
+        commands."""
         for answers_max in (1, 2, 3, 4, 7, 128):
             kept = ReplyCache(answers_max)
             for number in range(1, 4 * answers_max + 10):
@@ -51,21 +52,23 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual([number for number, result in page.items() if not gc.is_tracked(result)], [1])
 
     def test_what_no_client_can_be_told_is_not_kept(self) -> None:
-        """1.0 equals 1, and is no value; a line end in a name would end the line of the reply."""
+        """A result with the float 1.0, or with a line end in the name of a field, cannot be printed as a line of a
+        reply; the cache refuses it."""
         kept = ReplyCache(128)
         for wrong in (Done((("revision", 7.0),)), Done((("a\n", 7),)), Done((), ((("a\n", 7),),))):  # type: ignore[arg-type]
             self.assertRaises(ValueError, kept.keep, 1, wrong, 7)
         self.assertEqual(len(kept), 0)
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
-        """Results come out of order, so a lower number may be forgotten after a higher one."""
+        """Results come out of order, so a lower number may be dropped after a higher one; `forgotten` stays at the
+        higher."""
         kept = ReplyCache(1)
         for number in (9, 2, 3):
             kept.keep(number, Done())
         self.assertEqual((kept.forgotten, kept.numbers), (9, [3]))
 
     def test_large_answers_push_out_earlier_ones(self) -> None:
-        """Results are counted in bytes; the newest is kept whatever its size, and forgotten ones count no more."""
+        """Results are counted in bytes; the newest result is kept whatever its size, and dropped ones count no more."""
         kept = ReplyCache(8)
         for number in range(1, 60):
             kept.keep(number, Done((("value", "\u00e9" * (number * 10_000)),), ((("key", "k"),),)))
@@ -75,7 +78,7 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual(kept.forgotten, 58)
 
     def test_limits_that_change_hold_from_the_next_result_on(self) -> None:
-        """The page to which results are being added follows, too."""
+        """Changed limits hold from the next result on, also for the page to which results are being added."""
         kept = ReplyCache(100)
         for number in range(1, 20):
             kept.keep(number, Done())
@@ -113,14 +116,16 @@ class GrowingBytesTests(SynchronousTestCase):
         return result
 
     def test_each_result_is_given_back_as_it_was(self) -> None:
-        """The value has grown in the meantime; it may be anything, also half of a character in UTF-8."""
+        """A result stays as it was when the value has grown in the meantime, whatever its bytes, also half of a
+        character in UTF-8."""
         cache = self.cache(100)
         results = [self.append(cache, number, data) for number, data in enumerate((b"ab", b"\xc3\xff", b"", b"z"), 1)]
         self.assertEqual([cache.get(number) for number in (1, 2, 3, 4)], results)
         self.assertEqual(cache.get(2), DoneGrowing((("value", b"ab\xc3\xff"), ("revision", 2))))
 
     def test_value_counts_once_for_all_sessions(self) -> None:
-        """Many results take no more than the longest of them, and what belongs to each full page."""
+        """Many results that are beginnings of one value take no more memory than the longest of them, and the overhead
+        of each full page."""
         caches = [self.cache(1_000) for _ in range(50)]
         for number in range(1, 11):
             for cache in caches:
@@ -139,7 +144,7 @@ class GrowingBytesTests(SynchronousTestCase):
         self.assertEqual((self.kept.size, self.growing.kept, self.growing.counted), (0, 0, 0))
 
     def test_value_that_is_kept_anew_counts_whole(self) -> None:
-        """All beginnings were dropped, and then the value grew on."""
+        """When all beginnings of a value were dropped, the next one counts with all its bytes."""
         first, second = self.cache(), self.cache(1_000)
         self.append(first, 1, b"x" * 100)
         first.drop_all()
@@ -158,7 +163,7 @@ class AllSessionsTests(SynchronousTestCase):
         self.caches[cache].keep(number, Done((("value", "x" * size),)))
 
     def test_nothing_is_dropped_within_the_limit(self) -> None:
-        """100 bytes are allowed."""
+        """Results whose sum is the limit, 100 bytes, are all kept."""
         for cache in range(3):
             self.keep(cache, 1, 33)
         self.keep(0, 2, 1)
@@ -166,7 +171,8 @@ class AllSessionsTests(SynchronousTestCase):
         self.assertEqual([cache.numbers for cache in self.caches], [[1, 2], [1], [1]])
 
     def test_session_without_new_results_loses_them_first(self) -> None:
-        """The first session has kept on, so the second one, which has not, loses what it had."""
+        """When the sum is above the limit, the session that has had no new results for longest loses its results
+        first."""
         for cache in range(3):
             self.keep(cache, 1, 30)
         self.keep(0, 2, 30)
@@ -175,7 +181,7 @@ class AllSessionsTests(SynchronousTestCase):
         self.assertEqual((self.kept.size, self.caches[1].forgotten), (90, 1))
 
     def test_session_whose_results_were_dropped_keeps_new_ones(self) -> None:
-        """A number that was dropped stays forgotten."""
+        """A session whose results were dropped keeps its new ones, and a number that was dropped stays forgotten."""
         self.keep(0, 5, 101)
         self.kept.make_room()
         self.keep(0, 6, 10)
@@ -183,7 +189,7 @@ class AllSessionsTests(SynchronousTestCase):
         self.assertEqual((self.caches[0].numbers, self.caches[0].forgotten, self.kept.size), ([6], 5, 10))
 
     def test_full_pages_are_dropped_one_by_one(self) -> None:
-        """Only as much goes as must."""
+        """Full pages of a session are dropped one by one, no more of them than the limit demands."""
         self.kept.bytes_max = 4 * 500
         cache = ReplyCache(100, kept=self.kept, bytes_max=1_600)
         for number in range(1, 5):
@@ -192,7 +198,8 @@ class AllSessionsTests(SynchronousTestCase):
         self.assertEqual(cache.numbers, [2, 3, 4])
 
     def test_sum_is_that_of_what_is_kept(self) -> None:
-        """Results are kept, pages dropped, and sessions ended, in any order."""
+        """Results are kept, pages dropped and sessions ended in any order: the sum in the cache is always that of the
+        kept results."""
         dice = Random(7)
         values = [GrowingBytes() for _ in range(4)]
         self.kept.bytes_max = 3_000
@@ -236,7 +243,7 @@ def counted(caches: list[ReplyCache]) -> int:
 
 class SizeTests(SynchronousTestCase):
     def test_value_counts_and_numbers_do_not(self) -> None:
-        """The measure is bytes of text, which are equal on every server."""
+        """A result counts by its bytes of text, which are equal on every server; numbers do not count."""
         rows = ((("key", "ab"),), (("key", "c"), ("revision", 7)))
         self.assertEqual(size_of(Done((("value", "x\u00e9z"), ("revision", 123456)))), 4)
         self.assertEqual(size_of(Done((), rows)), 3)

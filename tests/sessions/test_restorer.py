@@ -69,7 +69,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(self.target.observer.restored_states, 1)
 
     def test_nothing_changes_before_it_is_adopted(self) -> None:
-        """The applications are others, too."""
+        """A state is built in new applications; those that run keep their state until the new ones are adopted."""
         before = [*self.machine.freeze()]
         restorer = self.machine.restorer()
         for piece in self.pieces:
@@ -80,7 +80,8 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual([*self.machine.freeze()], self.pieces)
 
     def test_log_grows_once(self) -> None:
-        """The observer hears of the lines that are new here, and not again with the next slot."""
+        """When a state is adopted, the observer hears of the events that are new on this server, and not of them again
+        with the next slot."""
         restore(self.machine, self.pieces)
         self.assertEqual(self.target.observer.grown, ["LISTEN"])
         self.target.seq = self.source.seq
@@ -94,7 +95,8 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(told, [self.source.machine.settings.values])
 
     def test_state_goes_on_in_applications_of_a_caller_that_has_made_them(self) -> None:
-        """The running applications take the state, since no others can be made: the pieces wait until it is adopted."""
+        """If the caller has made the applications, no others can be made: the running ones take the state from the
+        pieces when it is adopted."""
         given = Driver(0, Catalogue([Chat(), KeyValue(), Lock(), Later()]), apps=APPS)
         epoch = given.open("dave")["epoch"]
         given.run("dave", epoch, (1, ("PUT", "other", "1")), (2, ("SAY", "other")), (3, ("WAIT",)))
@@ -108,8 +110,8 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual([*given.machine.freeze()], self.pieces)
 
     def test_state_that_is_given_up_leaves_nothing_in_applications_of_a_caller(self) -> None:
-        """Neither in those that run from the beginning, nor in one that the settings do not ask for yet: each has its
-        first state when the cluster is born without the snapshot."""
+        """A state that is given up leaves nothing in applications that the caller has made, neither in those that run
+        from the beginning, nor in one that the settings do not ask for yet."""
         for ends in (True, False):
             applications = [Chat(), KeyValue(), Lock(), Later()]
             first = [application.snapshot() for application in applications]
@@ -134,7 +136,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual([application.snapshot() for application in applications], before)
 
     def test_state_before_the_birth_has_no_settings(self) -> None:
-        """Slot 1 may have been passed."""
+        """Slot 1 may have been executed without settings: a state of before the birth of the cluster has none."""
         unborn = [SessionStateMachine(0, Catalogue([Chat()])) for _ in range(2)]
         unborn[0].execute(1, 7, [])
         pieces = [*unborn[0].freeze()]
@@ -143,7 +145,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual((unborn[1].time_ms, unborn[1].settings.is_born), (7, False))
 
     def test_result_that_is_larger_than_a_piece_is_cut(self) -> None:
-        """An application may give a result of any size."""
+        """An application may give a result of any size: a result that is larger than a piece is cut into several."""
         session = self.source.machine.sessions["alice"]
         session.answers.keep(7, Done((("value", bytes(PIECE_BYTES_MAX + 5)),)))
         pieces = [*self.source.machine.freeze()]
@@ -153,7 +155,7 @@ class RestoreTests(SynchronousTestCase):
 
 
 class WrongPiecesTests(SynchronousTestCase):
-    """Each of them is noticed before anything is changed."""
+    """Pieces that make up no state are refused before anything is changed."""
 
     def setUp(self) -> None:
         self.pieces = [*busy_driver().machine.freeze()]
@@ -199,7 +201,7 @@ class WrongPiecesTests(SynchronousTestCase):
             self.assertRefused(*[wrong] * (section == STATE), state, wrong, *rest)
 
     def test_numbers_of_the_state_that_are_none(self) -> None:
-        """The row of the state is adopted as it is, so it is looked at before."""
+        """The row with the numbers of the state is checked before it is adopted: wrong numbers are refused."""
         state, *rest = self.pieces
         row = list(msgpack.unpackb(state.data, use_list=False))
         for place, value in ((0, "7"), (1, None), (5, ((1,),)), (5, (("a", 1),)), (6, ((),)), (9, 1.0)):
@@ -210,13 +212,15 @@ class WrongPiecesTests(SynchronousTestCase):
         self.assertRefused(*self.pieces, Piece("app nonsense 1", b""))
 
     def test_pieces_for_an_application_that_takes_none(self) -> None:
-        """Another version of the program made the snapshot."""
+        """A snapshot made by another version of the program may have pieces for an application that takes none: it is
+        refused."""
         self.target = driver(Fresh({**INSTALLED.makers, "kv": lambda: _Renamed("kv")}))
         self.before = [*self.target.machine.freeze()]
         self.assertRefused(*self.pieces)
 
     def test_application_that_is_not_installed(self) -> None:
-        """As with settings: the server stops, in one line for the operator."""
+        """A snapshot with an application that is not installed stops the server, with one line for the operator, as
+        settings with such an application do."""
         self.target = driver(Fresh({"chat": Chat}))
         self.before = [*self.target.machine.freeze()]
         error = self.assertRaises(CannotRun, restore, self.target.machine, self.pieces)
@@ -243,7 +247,7 @@ class FreezeTests(SynchronousTestCase):
         self.machine = self.driver.machine
         self.kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
         self.frozen: list[Iterator[bytes]] = []
-        """The iterators over the pieces of `kv`."""
+        """The iterators that the application `kv` has given out over its pieces."""
         freeze = self.kv.freeze
 
         def note() -> Iterator[bytes]:
@@ -253,7 +257,8 @@ class FreezeTests(SynchronousTestCase):
         self.patch(self.kv, "freeze", note)
 
     def test_application_that_raises_costs_the_snapshot_and_nothing_else(self) -> None:
-        """All servers would meet its fault at the same slot, and stop."""
+        """An application that raises while its state is frozen costs the snapshot only: as a fault of the server it
+        would stop all servers at the same slot."""
         (later,) = [each for each in self.machine.applications if each.name == "later"]
         self.patch(later, "snapshot", lambda: {}["no key"])
         pieces = self.machine.freeze()
@@ -263,7 +268,8 @@ class FreezeTests(SynchronousTestCase):
         self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
 
     def test_state_that_is_no_bytes_costs_the_snapshot_too(self) -> None:
-        """Whether it comes in one go or in pieces."""
+        """An application whose state is not bytes costs the snapshot too, whether the state comes in one go or in
+        pieces."""
         (later,) = [each for each in self.machine.applications if each.name == "later"]
         for application, method, wrong in (
             (later, "snapshot", lambda: "text"),
@@ -301,7 +307,8 @@ class FreezeTests(SynchronousTestCase):
         self.assertEqual([*pieces], expected)
 
     def test_state_that_is_replaced_while_it_is_frozen(self) -> None:
-        """The server goes on with another snapshot; no changes are noted then."""
+        """A state that is replaced while it is frozen goes on without its snapshot: the freeze ends, and no more
+        changes are noted for it."""
         others = [*busy_driver().machine.freeze()]
         pieces = self.machine.freeze()
         next(pieces)
@@ -310,7 +317,7 @@ class FreezeTests(SynchronousTestCase):
         self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
 
     def test_memory_of_images_is_small(self) -> None:
-        """A session that changes keeps aside some numbers, and no copy of its results."""
+        """A session that changes during a freeze has a few numbers set aside, and no copy of its results."""
         pieces = self.machine.freeze()
         self.driver.run_anonymous("~0.1", (2, ("PUT", "b", "1")))
         session = self.machine.sessions["~0.1"]

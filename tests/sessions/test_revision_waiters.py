@@ -41,11 +41,12 @@ class RevisionsTests(SynchronousTestCase):
         self.reached: list[bool] = []
 
     def test_what_was_recovered_may_be_told(self) -> None:
-        """A recovered revision is on disk."""
+        """A revision that was recovered is on disk, so a client may be told it."""
         self.assertEqual(self.revisions.told, 7)
 
     def test_told_only_behind_the_gate(self) -> None:
-        """An executed revision may be lost with this server until the records of its turn are on disk."""
+        """An executed revision is told only when the records of its turn are on disk: until then it may be lost with
+        this server."""
         self.revisions.wait(8, 10, self.reached.append)
         self.machine.revision = 8
         self.revisions.note()
@@ -56,12 +57,12 @@ class RevisionsTests(SynchronousTestCase):
         self.assertEqual(self.reached, [True])
 
     def test_turns_that_execute_nothing_say_nothing(self) -> None:
-        """The outbox of an idle server stays empty."""
+        """Turns that execute nothing put nothing into the outbox of the server."""
         self.revisions.note()
         self.assertEqual(self.turn.calls, [])
 
     def test_reached_already(self) -> None:
-        """A revision that is told already is not waited for."""
+        """A request for a revision that was told already is called back at once."""
         self.revisions.wait(7, 10, self.reached.append)
         self.assertEqual(self.reached, [True])
 

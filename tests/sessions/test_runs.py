@@ -1,4 +1,4 @@
-"""Runs: commands that are executed together come to what they come to one by one."""
+"""Runs: commands that are executed together have the same results as commands that are executed one by one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPTIONS = examples(200, database=None)
 NAMED = ("alice", "bob")
 ANONYMOUS = ("~0.1", "~0.2")
 NUMBERS = 60
-"""No session of a test comes to so many commands that a number is above this."""
+"""No session of a test has as many commands as this, so that each number is below it."""
 
 
 class CountingKeyValue(KeyValue):
@@ -180,7 +180,7 @@ commands = st.one_of(
         max_size=4,
     ).map(lambda pieces: [command for piece in pieces for command in piece]),
 )
-"""The last ones are bundles of several verbs, with runs in them."""
+"""Commands of a bundle: of one verb each; the last choice has several verbs, with runs in them."""
 steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9) | st.lists(
     st.sampled_from((2, 0, -1, -3, -7)), max_size=1
 )
@@ -303,12 +303,13 @@ def _all_of(driver: Driver) -> Sequence[Any]:
 
 
 class SameStateTests(SynchronousTestCase):
-    """A bundle comes to the same state and the same answers, however it is executed."""
+    """A bundle leads to the same state and the same answers, whether its commands are executed together or one by
+    one."""
 
     @long
     def test_random_bundles(self) -> None:
-        """Repeated numbers, questions, refusals, fenced sessions, quotas that are reached within a bundle, and faults
-        of applications are among them; and enough runs, without which the test would show nothing."""
+        """Random bundles contain repeated numbers, questions, refusals, fenced sessions, quotas that are reached within
+        a bundle, faults of applications, and enough runs: counters check that each of these has occurred."""
         together = said = 0
 
         @examples(100, database=None)
@@ -354,7 +355,7 @@ class RunTests(SynchronousTestCase):
         return self.run_bundle(*[(number, ("PUT", f"k{number}", value)) for number in numbers])
 
     def test_run_is_executed_together(self) -> None:
-        """Each command has its own revision."""
+        """Commands of one verb with following numbers are executed together, and each has its own revision."""
         results = self.put(1, 2, 3)
         self.assertIsInstance(results, RunResults)
         first = self.pair.together.machine.revision - 2
@@ -362,25 +363,27 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 3)
 
     def test_repeated_number_is_not(self) -> None:
-        """The command has run, and is answered from the reply cache."""
+        """A repeated number is not executed in a run: its command is answered from the reply cache."""
         self.put(1, 2)
         self.put(2, 3)
         self.put(3, 3)
         self.assertEqual(self.kv.together, 2)
 
     def test_numbers_that_are_skipped_are_not(self) -> None:
-        """Results that are kept together have following numbers."""
+        """Commands between whose numbers others are skipped are no run: results that are kept together have following
+        numbers."""
         self.put(1, 3)
         self.assertEqual(self.kv.together, 0)
 
     def test_run_that_comes_under_a_former_epoch_is_refused(self) -> None:
-        """No command runs."""
+        """A run under a former epoch is refused: no command of it is executed."""
         results = self.run_bundle((1, ("PUT", "a", "b")), (2, ("PUT", "a", "b")), wrong=-1)
         self.assertEqual([code(each) for each in results], [("REPLACED", "none")] * 2)
         self.assertEqual(self.kv.together, 0)
 
     def test_quota_that_is_reached_within_a_run_refuses_the_rest(self) -> None:
-        """Commands before it run, and a later command that adds little runs, too."""
+        """When a quota is reached within a run, the commands before that are executed, and so is a later one that adds
+        little."""
         results = self.run_bundle(
             *[(number, ("PUT", f"k{number}", "v" * 9)) for number in range(1, 6)], (6, ("PUT", "k", "v"))
         )
@@ -388,12 +391,12 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 0)
 
     def test_value_beyond_its_quota_is_refused_alone(self) -> None:
-        """The commands before and after it run."""
+        """A value beyond its quota is refused alone; the commands before and after it in the run are executed."""
         results = self.run_bundle((1, ("PUT", "a", "v")), (2, ("PUT", "b", "v" * 10)), (3, ("PUT", "c", "v")))
         self.assertEqual([isinstance(each, Refused) for each in results], [False, True, False])
 
     def test_key_that_is_set_twice_has_the_later_value(self) -> None:
-        """With its revision, and counted once."""
+        """A key that is set twice in one run has the later value and its revision, and is counted once."""
         self.run_bundle((1, ("PUT", "a", "one")), (2, ("PUT", "b", "two")), (3, ("PUT", "a", "three")))
         self.assertEqual(self.kv.together, 3)
         revision = self.pair.together.machine.revision
@@ -401,7 +404,8 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.used(), len("a" + "three" + "b" + "two"))
 
     def test_fault_of_the_program_in_a_run_has_the_commands_run_one_by_one(self) -> None:
-        """None of them has run before. A command that fails by itself fails at every server alike."""
+        """When the program fails in a run, its commands are executed one by one, since none of them has run before; a
+        command that fails by itself fails at every server alike."""
         results = self.run_bundle((1, ("ADD", 17)), (2, ("ADD", 13)), (3, ("ADD", 1)))
         self.assertEqual([isinstance(each, Refused) for each in results], [False, True, False])
         self.assertEqual(code(results[1]), ("INTERNAL", "unknown"))
@@ -409,7 +413,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     def test_fault_of_the_machine_in_a_run_stops_the_server(self) -> None:
-        """Other servers may execute the run."""
+        """A fault of the machine in a run (no memory) stops the server, since other servers may execute the run."""
         driver = self.pair.together
         epoch = driver.machine.sessions["alice"].epoch
         run = driver.bundle("alice", epoch, (1, ("PUT", "a", "b")), (2, ("PUT", "a", "b")))
@@ -421,7 +425,8 @@ class RunTests(SynchronousTestCase):
         self.assertRaises(MemoryError, driver.execute, run)
 
     def test_verb_that_waits_is_never_executed_in_runs(self) -> None:
-        """The limit of commands that are PENDING is compared for each command."""
+        """A verb that may be PENDING is never executed in runs: the limit of waiting commands is compared for each
+        command."""
 
         class Waits(Sum):
             commands = (CommandDescription("ADD", "ADD n", "Add.", waits=True),)
@@ -444,7 +449,8 @@ class RunTests(SynchronousTestCase):
         return self.pair.together.observer.results
 
     def test_single_commands_of_several_sessions_are_executed_together(self) -> None:
-        """Each bundle gets its own results."""
+        """Single commands of several sessions in one update are executed together, and each bundle gets its own
+        results."""
         results = self.run_bundles(("alice", 1, ("PUT", "a", "1")), ("bob", 1, ("PUT", "b", "2")))
         revision = self.pair.together.machine.revision
         self.assertEqual(
@@ -453,7 +459,8 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 2)
 
     def test_single_commands_are_not_if_one_was_executed_before(self) -> None:
-        """Nor if a session has two bundles in the update, or if they have two verbs."""
+        """Single commands are not executed together if one of them was executed before, if a session has two bundles in
+        the update, or if they have two verbs."""
         self.put(1)
         self.run_bundles(("bob", 1, ("PUT", "a", "1")), ("alice", 1, ("PUT", "b", "2")))
         self.run_bundles(("bob", 2, ("PUT", "a", "1")), ("bob", 3, ("PUT", "b", "2")))
@@ -472,7 +479,8 @@ class RunTests(SynchronousTestCase):
         return self.pair.together.observer.results
 
     def test_runs_of_several_sessions_are_executed_together(self) -> None:
-        """In one call of the application; each bundle gets its own results."""
+        """Runs of several sessions are executed in one call of the application, and each bundle gets its own
+        results."""
         calls: list[int] = []
         execute_run = self.kv.execute_run
 
@@ -491,7 +499,8 @@ class RunTests(SynchronousTestCase):
         return self.pair.together.machine.last_number(client_id)
 
     def test_runs_of_several_sessions_with_a_gap_are_executed_one_after_the_other(self) -> None:
-        """The results of a bundle are kept under following numbers. The bundle without a gap is a run by itself."""
+        """If a bundle has a gap in its numbers, the bundles are executed one after the other; the one without a gap is
+        a run by itself."""
         puts = [(number, ("PUT", f"k{number}", "v")) for number in (1, 2, 4)]
         self.execute(("alice", puts), ("bob", puts[:2]))
         self.assertEqual(self.kv.together, 2)
@@ -508,7 +517,8 @@ class RunTests(SynchronousTestCase):
         self.assertEqual([dict(each.fields)["revision"] for each in results], [*range(first, first + 10)])
 
     def test_questions_are_left_out_at_other_servers(self) -> None:
-        """The commands around them are one run there; at the server at which they were asked, each is answered."""
+        """Questions are executed only at the server at which they were asked; at other servers the commands around them
+        are one run."""
         put, get = ("PUT", "a", "1"), ("GET", "a")
         results = self.execute(("alice", [(1, put), (0, get), (2, put), (3, put)]))
         self.assertEqual((self.kv.together, dict(results[0][1].fields)["value"]), (0, b"1"))
@@ -516,21 +526,22 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 3)
 
     def test_lines_that_are_said_together_belong_to_their_sessions(self) -> None:
-        """Each has its own number in the chat."""
+        """Lines of chat that are said in one run belong to their own sessions, and each has its own number."""
         results = self.execute(("alice", [(1, ("SAY", "a")), (2, ("SAY", "b"))]), ("bob", [(1, ("SAY", "c"))]))
         self.assertEqual(self.pair.chat.lines, [("alice", "a"), ("alice", "b"), ("bob", "c")])
         self.assertEqual([dict(each[-1].fields)["index"] for each in results], [2, 3])
         self.assertEqual(self.pair.chat.together, 3)
 
     def test_results_that_no_client_can_be_told_are_refused_one_by_one(self) -> None:
-        """As if each command had been executed by itself: all servers answer INTERNAL."""
+        """If the results of a run cannot be printed, each command of it is refused with INTERNAL, as if it had been
+        executed by itself."""
         results = self.run_bundle((1, ("MARK",)), (2, ("MARK",)))
         self.assertEqual([code(each) for each in results], [("INTERNAL", "unknown")] * 2)
         self.assertEqual((self.pair.sum.sum, self.pair.sum.together), (2, 2))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
 
     def test_update_of_another_server_is_executed_together_as_well(self) -> None:
-        """All servers go the same way."""
+        """A run in an update of another server is executed together as well."""
         update: ClientUpdate = self.pair.together.update(
             Bundle("~2.1", 0, True, ((1, ("PUT", "a", "b")), (2, ("PUT", "c", "d")))), server_id=2
         )
@@ -539,7 +550,7 @@ class RunTests(SynchronousTestCase):
 
 
 class KeptRunTests(SynchronousTestCase):
-    """Results that are kept as ranges."""
+    """Results of runs, which the cache keeps as ranges."""
 
     @OPTIONS
     @given(
@@ -550,7 +561,8 @@ class KeptRunTests(SynchronousTestCase):
     def test_pages_are_those_of_results_that_came_one_by_one(
         self, answers_max: int, bytes_max: int, parts: list[tuple[int, int, int]]
     ) -> None:
-        """Runs, also those with a further field, other results, and changes of the limits, in any order."""
+        """The pages of the cache are the same for results of runs and for results kept one by one, with further fields,
+        other results and changed limits in any order."""
         kept, other = KeptReplies(5_000), KeptReplies(5_000)
         runs, single = (ReplyCache(answers_max, 0, bytes_max, each) for each in (kept, other))
         number = 1
@@ -576,7 +588,7 @@ class KeptRunTests(SynchronousTestCase):
             self.assertEqual([runs.get(n) for n in range(number + 2)], [single.get(n) for n in range(number + 2)])
 
     def test_run_is_one_entry(self) -> None:
-        """The results take the memory of one, and no work of the garbage collector."""
+        """The results of a run take the memory of one entry, and give the garbage collector no further objects."""
         cache = ReplyCache(128)
         cache.keep_run(5, RunResults(range(70, 90)))
         self.assertEqual(cache.page.results, {5: range(70, 90)})
@@ -590,7 +602,7 @@ def _pages(cache: ReplyCache) -> list[Any]:
 
 class RunResultsTests(SynchronousTestCase):
     def test_results_are_a_sequence(self) -> None:
-        """A caller that knows nothing of runs finds a result for each command."""
+        """The results of a run are a sequence: a caller that knows nothing of runs finds a result for each command."""
         results = RunResults(range(7, 10))
         each = [Done((("revision", 7),)), Done((("revision", 8),)), Done((("revision", 9),))]
         self.assertEqual([*results], each)
@@ -602,7 +614,7 @@ class RunResultsTests(SynchronousTestCase):
         self.assertEqual(repr(results), "RunResults((('revision', range(7, 10)),))")
 
     def test_results_with_further_fields_are_a_sequence_too(self) -> None:
-        """The fields come before the revision, and count up as it does."""
+        """Results of a run that have fields before the revision are a sequence, too: both count up."""
         results = RunResults.of(range(7, 9), (("index", 3),))
         each = [Done((("index", 3), ("revision", 7))), Done((("index", 4), ("revision", 8)))]
         self.assertEqual([*results], each)

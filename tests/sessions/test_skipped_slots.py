@@ -1,5 +1,5 @@
-"""A running server takes over the state of a snapshot: its clients learn what the skipped slots have done, and nothing
-wrong."""
+"""A running server takes over the state of a snapshot: its clients are told what the skipped slots have done, and
+nothing wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.sessions.support import Client, ClusterTestCase, code, small_limits, 
 
 
 class SkippedSlotsTestCase(ClusterTestCase):
-    """Server `here` is deaf: what its clients ask is executed, and it does not learn that until `catch_up`."""
+    """Tests with a server `here` that gets no messages: what its clients ask is executed by other servers, and `here`
+    does not learn of the results until `catch_up`."""
 
     def setUp(self) -> None:
         self.begin(3, small_limits(request_seconds=60.0))
@@ -38,7 +39,8 @@ class SkippedSlotsTestCase(ClusterTestCase):
         """Take over the present state of another server, as `SnapshotFetcher` does when the file is there."""
         replica, source = self.server(self.here).replica, self.server(self.there).replica
         seq, names = self.cluster.aru(self.there), list[SnapshotName]()
-        # The methods of the class, since the checkers that watch those of the object have not seen any slot executed.
+        # The methods of the class are called, not those of the object: the checkers watch the latter, and have not
+        # seen the skipped slots executed.
         restorer = OrderedUpdateQueue.restorer(replica.ordered_queue)
         file = replica.storage.write_snapshot(seq, source.snapshot_taker.cluster_identity)
         for piece in OrderedUpdateQueue.freeze(source.ordered_queue):
@@ -59,7 +61,8 @@ class SkippedSlotsTestCase(ClusterTestCase):
         self.assertEqual(self.cluster.aru(self.here), seq)
 
     def assertGoesOn(self, client: Client) -> None:
-        """After all that, the client's commands are executed as ever, and all servers come to one state."""
+        """Require that after a restored state the commands of the client are executed, and all servers come to one
+        state."""
         self.cluster.heal()
         self.assertIsInstance(self.do(client, "PUT", "later", "1"), Done)
         self.cluster.run(1.0)
@@ -71,10 +74,10 @@ class SkippedSlotsTestCase(ClusterTestCase):
 
 
 class OutstandingTests(SkippedSlotsTestCase):
-    """Commands whose update is under way."""
+    """Commands whose update is under way when their slots are skipped."""
 
     def test_executed_commands_get_their_results(self) -> None:
-        """The session keeps the results that the client would have got."""
+        """Commands that were executed in skipped slots get the results that their session in the state keeps."""
         client = self.open("alice", self.here)
         self.go_deaf()
         put, incr = client.ask("PUT", "a", "1"), client.ask("INCR", "n")
@@ -102,7 +105,7 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertEqual(value(self.do(client, "INCR", "n")), "4")
 
     def test_question_among_them_is_refused(self) -> None:
-        """No session keeps its answer, and it changes nothing."""
+        """A question in a skipped slot is refused: no session keeps its answer, and repeating it changes nothing."""
         client = self.open("alice", self.here)
         self.go_deaf()
         put = client.ask("PUT", "a", "1")
@@ -115,7 +118,8 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_result_that_is_kept_no_longer_has_an_unknown_fate(self) -> None:
-        """The command has run, so it must not be told that it has not."""
+        """If the session does not keep the result of a command that ran in a skipped slot, the command is answered with
+        an unknown fate, never with fate=none."""
         client = self.open("alice", self.here)
         self.go_deaf()
         told = client.ask("PUT", "a", "1")
@@ -142,7 +146,8 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_update_beyond_its_horizon_gets_the_truth_from_the_session(self) -> None:
-        """Last_Executed has forgotten the update, and no later slot executes it. One of two commands has run."""
+        """Last_Executed has forgotten the update, and no later slot executes it: the session tells which of its two
+        commands has run."""
         done, lost = self.open("alice", self.here), self.open("bob", self.here)
         self.go_deaf()
         told = done.ask("INCR", "n")
@@ -165,7 +170,7 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertEqual(value(self.do(lost, "INCR", "n")), "2")
 
     def test_later_commands_of_the_session_follow(self) -> None:
-        """The commands of the next bundle have waited for the one before."""
+        """Commands of the next bundle, which have waited for the one in the skipped slots, are executed afterwards."""
         client = self.open("alice", self.here)
         self.go_deaf()
         client.ask("INCR", "n")
@@ -179,7 +184,8 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_commands_of_a_client_that_is_gone_end(self) -> None:
-        """Nothing of the connection is left, and its session is closed."""
+        """Commands of a client that has disconnected end with the skipped slots: nothing of the connection is left, and
+        its session is closed."""
         client = self.connect(self.here)
         self.go_deaf()
         client.ask("PUT", "a", "1")
@@ -193,7 +199,8 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertNothingLeft(self.here)
 
     def test_update_of_another_server_in_this_ones_name_has_used_up_its_number(self) -> None:
-        """Departure 37, in a skipped slot: the command has not run, and later ones are executed."""
+        """Departure 37: an update of another server under this server's name has used up the number of a command in a
+        skipped slot: that command has not run, and later ones are executed."""
         client = self.open("alice", self.here)
         submission = self.server(self.here).local_clients.submission
         (paxos_client,) = submission.paxos_clients.by_name.values()
@@ -215,7 +222,7 @@ class OutstandingTests(SkippedSlotsTestCase):
 
 
 class PendingTests(SkippedSlotsTestCase):
-    """Commands that wait in an application."""
+    """LOCK commands that wait in an application when slots are skipped."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -224,7 +231,8 @@ class PendingTests(SkippedSlotsTestCase):
         self.client = self.open("alice", self.here)
 
     def waits(self) -> Any:
-        """A LOCK that is PENDING, as this server knows."""
+        """Ask for a LOCK, and let time pass until this server knows that it is PENDING. Returns what the client is
+        told."""
         told = self.client.ask("LOCK", "door")
         self.cluster.run_until(lambda: self.server(self.here).waiting("alice") == [1])
         return told
@@ -240,7 +248,8 @@ class PendingTests(SkippedSlotsTestCase):
         self.assertGoesOn(self.client)
 
     def test_lock_that_still_waits_is_told_later(self) -> None:
-        """Whether it waited before the skipped slots, or began in one of them."""
+        """A LOCK that still waits in the state is granted later, whether it waited before the skipped slots or began to
+        wait in one of them."""
         told = self.waits()
         self.do(self.holder, "LOCK", "window")
         self.go_deaf()
@@ -274,7 +283,8 @@ class PendingTests(SkippedSlotsTestCase):
         self.assertEqual((code(told.result), self.client.ends), (("NOSESSION", "unknown"), ["NOSESSION"]))
 
     def test_number_that_another_session_of_the_client_has_used_is_not_its_result(self) -> None:
-        """The session has ended, was forgotten and begun anew; its number 1 is another command."""
+        """If the session was forgotten in the skipped slots and opened anew, its number 1 is another command, whose
+        result is not told for the former number 1."""
         told = self.waits()
         self.go_deaf()
         self.expire("alice")
@@ -287,7 +297,8 @@ class PendingTests(SkippedSlotsTestCase):
         self.assertEqual((code(told.result), self.client.ends), (("REPLACED", "unknown"), ["REPLACED"]))
 
     def test_result_is_told_also_if_another_connection_has_taken_the_session_over(self) -> None:
-        """The numbers of one session are those of its commands, whichever connection has opened it."""
+        """A waiting command is told its result by the restored session, also if another connection has taken that
+        session over."""
         told = self.waits()
         self.go_deaf()
         self.do(self.holder, "UNLOCK", "door")
@@ -307,7 +318,8 @@ class SessionTests(SkippedSlotsTestCase):
     """Sessions that begin, end or change hands in skipped slots."""
 
     def test_connection_learns_that_its_session_was_taken_over(self) -> None:
-        """The command of the old connection was fenced off; that of the new one, under the same number, was not."""
+        """A connection whose session was taken over in skipped slots is told REPLACED; a command of the new connection
+        under the same number is not mistaken for its own."""
         old = self.open("alice", self.here)
         self.go_deaf()
         new = self.open("alice", self.there)
@@ -345,7 +357,8 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_connection_without_a_session_in_the_state_goes_on(self) -> None:
-        """The first bundle of the session, which opens the session, has not left; or it is under way."""
+        """A connection whose session the state does not have goes on if the bundle that opens the session has not been
+        sent, or is under way."""
         idle, asking = self.connect(self.here), self.connect(self.here)
         self.go_deaf()
         self.cluster.isolate(self.here)
@@ -359,7 +372,8 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertGoesOn(idle)
 
     def test_anonymous_session_that_began_and_ended_is_not_opened_again(self) -> None:
-        """Else a repeated number could run twice."""
+        """An anonymous session that began and ended in skipped slots is not opened again: a repeated number could run
+        twice."""
         client = self.connect(self.here)
         self.go_deaf()
         told = client.ask("INCR", "n")
@@ -377,7 +391,8 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertEqual(self.sessions(self.here), [])
 
     def test_hello_and_bye_have_an_unknown_fate(self) -> None:
-        """No session keeps the results of operations. The client may say HELLO again."""
+        """HELLO and BYE in skipped slots are answered with an unknown fate, since no session keeps the results of
+        operations; the client may say HELLO again."""
         client, leaving = self.connect(self.here), self.open("bob", self.here)
         self.go_deaf()
         hello, bye = client.hello("alice"), leaving.bye()
@@ -391,7 +406,8 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_leader_learns_that_this_server_serves_its_clients(self) -> None:
-        """The question of the leader (ASK) may have been in a skipped slot."""
+        """When the leader's question for sessions (ASK) was in a skipped slot, this server still tells the leader which
+        clients it serves."""
         self.open("alice", self.here)
         self.go_deaf()
         self.do(self.open("bob", self.there), "PUT", "b", "1")
@@ -402,7 +418,7 @@ class SessionTests(SkippedSlotsTestCase):
 
 
 class WatcherTests(SkippedSlotsTestCase):
-    """Other parts of the server that follow the state."""
+    """Subscribers, monitors and other parts of the server that follow the state."""
 
     def test_listener_gets_each_line_once(self) -> None:
         speaker, heard = self.open("bob", self.there), []
@@ -440,7 +456,7 @@ class WatcherTests(SkippedSlotsTestCase):
         self.assertEqual(here.session_window, self.server(self.there).session_window)
 
     def test_wait_in_the_state_ends_in_time(self) -> None:
-        """This server may be the leader when the time limit has come."""
+        """A wait that came with the state ends in time at this server, which may be the leader by then."""
         holder, client = self.open("holder", self.there), self.open("bob", self.there)
         self.do(holder, "LOCK", "door")
         self.go_deaf()

@@ -1,4 +1,5 @@
-"""Snapshots of the sessions: a state machine that is restored is for ever after like one that executed all slots."""
+"""Snapshots of the sessions: a state machine that is restored from one behaves afterwards like one that has executed
+all slots."""
 
 from __future__ import annotations
 
@@ -49,9 +50,9 @@ class SameStateTests(SynchronousTestCase):
 
     @long
     def test_random_histories(self) -> None:
-        """Server 0 executes all slots, and makes a snapshot while it goes on; server 1 executes all, too, and keeps
-        the same results in other forms. A server is restored, and one that has executed some slots goes on with the
-        snapshot. All of them tell and keep the same, from then on, and make equal snapshots."""
+        """Server 0 executes all slots and makes a snapshot meanwhile; server 1 executes all slots, and keeps the same
+        results in other forms. Two more servers take the snapshot, one of them after it has executed some slots. All
+        four tell and keep the same from then on, and make equal snapshots."""
 
         @settings(max_examples=160, deadline=None, database=None, derandomize=True)
         @given(st.integers(0, 2**32), quotas)
@@ -125,7 +126,7 @@ class SameStateTests(SynchronousTestCase):
             self.assertEqual(_pages(each), _pages(first))
 
     def _note(self, executor: Executor) -> None:
-        """Count the situations that a snapshot was made in: without them the test would show nothing."""
+        """Count the situations in which a snapshot was made: the test requires that each has occurred."""
         machine = executor.machine
         kept = machine.kept_replies
         sharing = [each for each in machine.applications if each.name == "kv"]

@@ -1,4 +1,5 @@
-"""SessionStateMachine: at most once, as a function of the ordered updates (docs/internals/sessions.rst)."""
+"""SessionStateMachine: executes each command at most once, as a function of the ordered updates only
+(docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 
@@ -44,18 +45,19 @@ class NumberTests(MachineTestCase):
         self.epoch = self.driver.open("alice")["epoch"]
 
     def test_repeated_number_gets_the_same_answer_and_does_not_run(self) -> None:
-        """A command runs at most once."""
+        """A command with a repeated number gets the answer of the first one, and is not executed again."""
         (first,) = self.driver.run("alice", self.epoch, (1, INCR))
         (again,) = self.driver.run("alice", self.epoch, (1, INCR))
         self.assertEqual((value(again), again, self.counted()), ("1", first, 1))
 
     def test_repeated_number_in_one_bundle_runs_once(self) -> None:
-        """Each command of a bundle is compared with those before it."""
+        """A number that is repeated in one bundle runs once, since each command is compared with those before it."""
         first, again = self.driver.run("alice", self.epoch, (1, INCR), (1, INCR))
         self.assertEqual((first, self.counted()), (again, 1))
 
     def test_skipped_number_is_refused_as_never_used(self) -> None:
-        """Number 2 has certainly not run, and never will, since numbers only grow."""
+        """A skipped number, here 2, is refused with fate=none: it has not run, and never will, since numbers only
+        grow."""
         self.driver.run("alice", self.epoch, (1, INCR), (3, INCR))
         (late,) = self.driver.run("alice", self.epoch, (2, INCR))
         self.assertEqual((code(late), self.counted()), (("BADREQUEST", "none"), 2))
@@ -87,12 +89,12 @@ class NumberTests(MachineTestCase):
         self.assertEqual((code(results[0]), value(results[1], "previous")), (("BADREQUEST", "unknown"), 2 * text))
 
     def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
-        """A linearizable question has its place in the order, and no number."""
+        """A linearizable question in a bundle sees the effects of the commands before it, and has no number."""
         before, _, after = self.driver.run("alice", self.epoch, (0, GET), (1, INCR), (0, GET))
         self.assertEqual((code(before), value(after)), (("NOTFOUND", "none"), "1"))
 
     def test_question_of_another_server_is_passed_over(self) -> None:
-        """A question is answered only by the server at which it was asked."""
+        """A question that was asked at another server is passed over: only that server answers it."""
         asked: list[Command] = []
         self.machine.question = asked.append  # type: ignore[method-assign, assignment]
         self.driver.execute(self.driver.update(Bundle("~1.1.1", 0, True, ((0, GET),)), server_id=1))
@@ -107,7 +109,8 @@ class NumberTests(MachineTestCase):
         self.assertEqual(self.machine.revision, 4)
 
     def test_unknown_command_is_answered_and_used_up(self) -> None:
-        """A server with other applications may send the command: it is refused, and its number is used."""
+        """An unknown verb is refused and its number is used: a server with other applications may send such a
+        command."""
         (result,) = self.driver.run("alice", self.epoch, (1, ("DANCE",)))
         self.assertEqual((code(result), self.machine.sessions["alice"].last_number), (("UNKNOWN", "none"), 1))
         self.assertEqual(code(self.machine.question(("DANCE",))), ("UNKNOWN", "none"))
@@ -126,7 +129,7 @@ class EpochTests(MachineTestCase):
         )
 
     def test_bundle_of_an_old_epoch_does_not_run(self) -> None:
-        """The bundle is refused with REPLACED, and has certainly not run."""
+        """A bundle of an old epoch is refused with REPLACED and does not run."""
         old = self.driver.open("alice")["epoch"]
         self.driver.open("alice", server_id=1)
         (result,) = self.driver.run("alice", old, (1, INCR))
@@ -144,7 +147,7 @@ class EpochTests(MachineTestCase):
         self.assertEqual((code(repeated), code(fresh)), (("NOSESSION", "unknown"), ("NOSESSION", "none")))
 
     def test_new_epoch_has_the_answers_of_the_old_one(self) -> None:
-        """The session keeps its results when it is taken over."""
+        """A session that is taken over keeps its results, so that a new epoch repeats the answers of the old one."""
         (first,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         (again,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         self.assertEqual((again, self.counted()), (first, 1))
@@ -159,14 +162,14 @@ class EpochTests(MachineTestCase):
         self.assertEqual(self.driver.observer.ends, [("alice", old, "REPLACED")])
 
     def test_closed_session_takes_nothing(self) -> None:
-        """The command is refused with NOSESSION, and has certainly not run."""
+        """A command for a closed session is refused with NOSESSION and does not run."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.close("alice", epoch)
         (result,) = self.driver.run("alice", epoch, (1, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 0))
 
     def test_each_end_is_told_once(self) -> None:
-        """The observer is told the epoch that has ended."""
+        """The end of each epoch of a session is told to the observer once."""
         first = self.driver.open("alice")["epoch"]
         second = self.driver.open("alice")["epoch"]
         self.driver.expire("alice", second)
@@ -194,26 +197,27 @@ class ClosedSessionTests(MachineTestCase):
         self.assertEqual((code(result), self.counted()), (("BADREQUEST", "unknown"), 2))
 
     def test_last_number_is_kept_for_the_horizon(self) -> None:
-        """The horizon is 10 slots here."""
+        """The last number of a closed session is kept for the horizon, which is 10 slots here."""
         self.pass_slots(10)
         self.assertEqual(self.machine.last_number("alice"), 2)
         self.assertEqual(self.driver.open("alice")["last"], 2)
 
     def test_last_number_is_forgotten_after_the_horizon(self) -> None:
-        """The table of closed sessions stays bounded."""
+        """The last number of a closed session is forgotten after the horizon, so that the table of closed sessions
+        stays bounded."""
         self.pass_slots(11)
         self.assertEqual(len(self.machine.closed_sessions), 0)
         self.assertEqual(self.driver.open("alice")["last"], 0)
 
     def test_reopened_session_is_kept_anew_when_it_closes_again(self) -> None:
-        """The horizon begins with the last end of a session."""
+        """When a reopened session closes again, its last number is kept for a horizon from the last end on."""
         self.pass_slots(9)
         self.driver.close("alice", self.driver.open("alice")["epoch"])
         self.pass_slots(9)
         self.assertEqual(self.machine.last_number("alice"), 2)
 
     def test_session_without_a_number_leaves_nothing(self) -> None:
-        """A session that has changed nothing needs no last number."""
+        """A session that has changed nothing leaves no last number when it closes."""
         self.driver.close("bob", self.driver.open("bob")["epoch"])
         self.assertEqual(list(self.machine.closed_sessions), ["alice"])
 
@@ -222,27 +226,31 @@ class AnonymousTests(MachineTestCase):
     """A connection that has not said HELLO has a session of its own."""
 
     def test_first_bundle_opens_the_session_and_runs(self) -> None:
-        """A new connection needs one round, and not two."""
+        """The first bundle of an anonymous session opens the session and runs, so that a new connection needs one round
+        and not two."""
         (result,) = self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.assertEqual((value(result), list(self.machine.sessions)), ("1", [ANON]))
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
         self.assertEqual(value(result), "2")
 
     def test_later_bundle_does_not_open_it_again(self) -> None:
-        """A session that was closed, or expired when its server was silent, stays over."""
+        """A later bundle does not open an anonymous session again: one that was closed, or expired when its server was
+        silent, stays ended."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 1))
 
     def test_nothing_is_left_of_it(self) -> None:
-        """The id of an anonymous session is never used again, so its last number is not kept."""
+        """When an anonymous session ends, nothing of it is kept, not even its last number, since its id is never used
+        again."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         self.assertEqual((self.machine.sessions, len(self.machine.closed_sessions)), ({}, 0))
 
     def test_it_belongs_to_the_server_that_sent_it(self) -> None:
-        """The server that sent the bundle ends the session, or the leader if that server is silent."""
+        """An anonymous session belongs to the server that sent its first bundle: that server ends it, or the leader if
+        that server is silent."""
         self.driver.execute(self.driver.update(Bundle("~2.1.1", 0, True, ((1, INCR),)), server_id=2))
         self.assertEqual(self.machine.sessions["~2.1.1"].server_id, 2)
 
@@ -260,7 +268,7 @@ class PendingTests(MachineTestCase):
         return self.driver.run("bob", self.bob, (number, ("LOCK", "x", wait_ms)))[0]
 
     def test_granted_lock_answers_the_waiting_command(self) -> None:
-        """The result is told once, and kept."""
+        """When a waiting LOCK is granted, its result is told to the client once, and kept."""
         self.assertIs(self.lock(), PENDING)
         self.assertEqual(self.driver.observer.completions, [])
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -270,12 +278,12 @@ class PendingTests(MachineTestCase):
         self.assertEqual(len(self.driver.observer.completions), 1)
 
     def test_repeated_number_of_a_waiting_command_waits_too(self) -> None:
-        """The repeated command is neither run again nor refused."""
+        """A repeated number of a waiting LOCK waits for the same result: it is neither run again nor refused."""
         self.lock()
         self.assertIs(self.lock(), PENDING)
 
     def test_granted_in_the_bundle_of_its_own(self) -> None:
-        """One bundle may ask for a lock and release the one that it waits for."""
+        """A LOCK that waits for a lock which a later command of its own bundle releases is granted in that bundle."""
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
         bob_takes = self.driver.bundle("bob", self.bob, (1, ("LOCK", "x", -1)))
         both = self.driver.bundle("alice", self.alice, (3, ("LOCK", "x", -1)), (4, ("LOCK", "y", -1)))
@@ -286,7 +294,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(self.machine.sessions["alice"].waiting, {})
 
     def test_wait_ends_at_its_time(self) -> None:
-        """The time is the state machine's: that of the slot."""
+        """A wait ends at its time by the state machine's clock, which is the time of the slot."""
         self.lock(wait_ms=500)
         self.assertEqual(self.machine.next_deadline(), 1_500)
         self.driver.time_ms = 1_500
@@ -308,7 +316,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(completions, [("bob", ("NOSESSION", "none")), ("carol", "x")])
 
     def test_taken_over_session_keeps_its_place(self) -> None:
-        """A place in the queue for a lock belongs to the session, and not to a connection."""
+        """A waiting LOCK keeps its place in the queue when its session is taken over by another connection."""
         self.lock()
         self.driver.open("bob", server_id=1)
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -316,7 +324,7 @@ class PendingTests(MachineTestCase):
         self.assertIn(1, self.machine.sessions["bob"].answers.numbers)
 
     def test_no_more_commands_wait_than_a_session_may_have(self) -> None:
-        """A client that connects again and again must not fill the servers with waiting commands."""
+        """A session can have only so many waiting LOCKs, also over many connections; further ones are refused."""
         for number in range(1, 5):
             self.assertIs(self.lock(number), PENDING)
         self.assertEqual(code(self.lock(5)), ("BUSY", "none"))
@@ -375,12 +383,13 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_question_that_raises_is_answered(self) -> None:
-        """The question is answered with INTERNAL."""
+        """A question at which the application raises is answered with INTERNAL."""
         self.assertEqual(code(self.driver.machine.question(("ASK",))), ("INTERNAL", "none"))
         self.assertRaisedAndLogged(1)
 
     def test_other_applications_hear_of_the_end_of_a_session(self) -> None:
-        """An application that raises must not keep locks of another application held for ever."""
+        """When one application raises at the end of a session, the others still hear of the end, so that no lock stays
+        held for ever."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("LOCK", "x", -1)))
         self.driver.close("alice", epoch)
@@ -388,7 +397,8 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_wait_that_raises_does_not_stop_the_server(self) -> None:
-        """An exception would stop every server at the same slot, and again after each restart."""
+        """An application that raises when waits end does not stop the server: the exception would come at the same slot
+        on every server, and after each restart."""
         self.faulty.deadline = 1
         self.driver.execute()
         self.assertRaisedAndLogged(1)
@@ -396,7 +406,8 @@ class FaultyApplicationTests(SynchronousTestCase):
 
 class EventTests(MachineTestCase):
     def test_grown_log_is_told_once_a_slot(self) -> None:
-        """Subscribers read events from the log by number, so one call is enough for many events."""
+        """Several events in one slot are told to the observer in one call: subscribers read them from the log by their
+        numbers."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("SAY", "a")), (2, ("SAY", "b")))
         self.assertEqual(self.driver.observer.grown, ["LISTEN"])
@@ -406,7 +417,7 @@ class EventTests(MachineTestCase):
 
 class HorizonTests(MachineTestCase):
     def test_update_that_is_too_old_is_told_to_its_own_server_only(self) -> None:
-        """An update beyond its horizon is not run by any server."""
+        """An update beyond its horizon is run by no server, and only the server that sent it tells its clients."""
         mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
         other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
         self.machine.too_old(mine)
@@ -427,7 +438,8 @@ class DeterminismTests(SynchronousTestCase):
         self.assertEqual(len(drivers[0].machine.sessions), 3)
 
     def plays(self) -> list[Callable[[Driver], object]]:
-        """Updates that bring about sessions, waits, repetitions and ends of sessions."""
+        """Updates that bring about sessions, waits, repetitions and ends of sessions, as functions that drive a
+        machine."""
         return [
             lambda d: d.execute(d.operation(OPEN, "alice", 9), d.operation(OPEN, "bob", 9, server_id=1)),
             lambda d: d.execute(d.bundle("alice", 1, (1, INCR), (0, GET), (2, ("LOCK", "x", -1)))),
@@ -439,7 +451,8 @@ class DeterminismTests(SynchronousTestCase):
         ]
 
     def test_plays_bring_about_every_kind_of_state(self) -> None:
-        """Comparing states is worth something only if they hold sessions, waits, results and closed sessions."""
+        """The updates of `plays` lead to states with sessions, waits, results and closed sessions; without these,
+        comparing states would show nothing."""
         driver = Driver()
         for play in self.plays():
             play(driver)
@@ -452,19 +465,20 @@ class DeterminismTests(SynchronousTestCase):
 
 class CatalogueTests(SynchronousTestCase):
     def test_changes_are_told_from_questions(self) -> None:
-        """An unknown verb counts as a change: it is ordered, and refused at its execution."""
+        """An unknown verb counts as a change, not as a question: it is ordered, and refused at its execution."""
         machine = Driver(catalogue=Catalogue([Chat(), KeyValue()])).machine
         self.assertEqual([machine.changes((verb,)) for verb in ("SAY", "LOG", "DANCE")], [True, False, True])
 
 
 class ValidityTests(MachineTestCase):
-    """Departure 37: what is ordered is valid, and executing is total all the same."""
+    """Departure 37: the state machine can tell whether an update is valid before it is ordered, and executes invalid
+    ones without an exception all the same."""
 
     def update(self, payload: bytes, client_id: str = "0.1.1", server_id: int = 0) -> ClientUpdate:
         return ClientUpdate(client_id, server_id, 1, 0, payload)
 
     def test_bundles_of_the_named_servers_paxos_client_are_valid(self) -> None:
-        """The name of a Paxos client begins with the id of its server."""
+        """Bundles are valid if the name of their Paxos client begins with the id of the server."""
         right = self.driver.update(Bundle("alice", 1, False, ((1, INCR),))).payload
         self.assertTrue(self.machine.is_valid(self.update(right)))
         self.assertTrue(self.machine.is_valid(self.update(right, "12.1.1", 12)))
@@ -473,7 +487,8 @@ class ValidityTests(MachineTestCase):
         self.assertFalse(self.machine.is_valid(self.update(b"\xc1")))
 
     def test_invalid_update_that_is_ordered_changes_nothing_and_is_counted(self) -> None:
-        """A server of another version may have ordered such an update: all servers refuse it, and none stops."""
+        """An invalid update that was ordered, as by a server of another version, is refused and counted by all servers,
+        changes nothing and stops none."""
         self.driver.execute()
         before = dump(self.machine)
         for wrong in (b"", b"\xc1", b"\x90", encoded(Bundle("!", 0, False, ((0, ()),)))):
@@ -482,7 +497,7 @@ class ValidityTests(MachineTestCase):
         self.assertEqual(value(self.driver.open("alice") and self.driver.run("alice", 1, (1, INCR))[0]), "1")
 
     def test_checked_payload_is_decoded_once(self) -> None:
-        """A follower checks a proposal, and executes it a little later: one decoding does for both."""
+        """A follower checks the payload of a proposal, and executes it a little later: the payload is decoded once."""
         update = self.driver.update(Bundle("~0.1.1", 0, True, ((1, INCR),)))
         self.assertTrue(self.machine.is_valid(self.update(update.payload)))
         decoded: list[bytes] = []
@@ -495,7 +510,7 @@ class ValidityTests(MachineTestCase):
         self.assertEqual(len(decoded), 1)
 
     def test_operations_with_odd_values_are_refused(self) -> None:
-        """Operations of a server's own session come from a server, which may be in error."""
+        """Operations of a server's own session with odd values are refused, since that server may be in error."""
         for command in (
             ("OPEN",),
             ("OPEN", "alice"),

@@ -1,4 +1,4 @@
-"""Updates of a server's own session: which of them a client waits for."""
+"""Updates of a server's own session (HELLO and other operations): for which of them a client waits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.sessions.support import ClusterTestCase
 
 
 class WaitingTests(ClusterTestCase):
-    """Departure 25: the others send their votes without delay to a server whose clients wait."""
+    """Departure 25: other servers send their votes without delay to a server that has clients waiting for updates."""
 
     def setUp(self) -> None:
         self.begin(3)
@@ -14,7 +14,8 @@ class WaitingTests(ClusterTestCase):
         self.demand = self.server(self.follower).replica.demand
 
     def test_what_a_server_makes_for_itself_is_no_request_of_a_client(self) -> None:
-        """A server that has said half a second ago what it can run counts as one without clients."""
+        """A server that has only announced the versions that it can run, half a second ago, counts as one without
+        waiting clients."""
         self.assertFalse(self.demand.has_clients())
         submission = self.server(self.follower).local_clients.submission
         told: list[object] = []
@@ -23,7 +24,8 @@ class WaitingTests(ClusterTestCase):
         self.assertFalse(self.demand.has_clients())
 
     def test_session_that_a_client_opens_is_one(self) -> None:
-        """HELLO is an operation of the server's own session, too, as are its commands afterwards."""
+        """A server with a client that says HELLO counts as one with waiting clients: HELLO is an operation of the
+        server's own session, too."""
         client = self.open("alice", self.follower)
         self.assertTrue(self.demand.has_clients())
         self.cluster.run(3)

@@ -37,7 +37,7 @@ class FollowingTests(SynchronousTestCase):
         self.told.append(int(event.fields[0][1]))
 
     def test_released_events_are_told_in_order_and_once(self) -> None:
-        """Delivery starts with the first event that was asked for, and has no gaps or repeats."""
+        """Delivery begins with the first event that was asked for, in order, without gaps or repetitions."""
         subscription = self.subscribe(3)
         for length in (2, 5, 5, 9):
             subscription.release(length)
@@ -49,14 +49,16 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.told, [1, 2, 3, 4])
 
     def test_event_that_would_be_other_lines_ends_the_subscription(self) -> None:
-        """Name and names of fields are printed as they are. The client would miss the event, so it gets no more."""
+        """An event with a line end in its name or in the name of a field could not be printed as one line: the
+        subscription ends, since the client would miss that event."""
         for wrong in (Event("TWO WORDS"), Event("LINE\n* OK"), Event("E", (("a b", 1),)), Event("E", (("a", None),))):  # type: ignore[arg-type]
             self.patch(self.log, "events", lambda first, limit, wrong=wrong: [wrong])
             self.subscribe().release(1)
         self.assertEqual((self.told, len(self.stopped), [*map(type, self.failures)]), ([], 4, [ValueError] * 4))
 
     def test_event_that_the_application_cannot_give_ends_the_subscription(self) -> None:
-        """Nor does an application that has none in the place of a released one let its clients wait for ever."""
+        """If an application has no event in the place of a released one, the subscription ends with an error instead of
+        waiting for ever."""
         for wrong in (mock.Mock(side_effect=KeyError), mock.Mock(return_value=()), mock.Mock(return_value=7)):
             self.patch(self.log, "events", wrong)
             subscription = self.subscribe()
@@ -66,7 +68,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual((self.told, [*map(type, self.failures)]), ([], [KeyError, LookupError, TypeError]))
 
     def test_nothing_is_told_while_paused(self) -> None:
-        """Events for a client that does not read stay in the log, and need no queue."""
+        """While a subscription is paused no event is delivered; events stay in the log, and need no queue."""
         subscription = self.subscribe()
         subscription.pause()
         subscription.release(200)
@@ -75,7 +77,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.told, list(range(1, 201)))
 
     def test_pause_in_the_middle_stops_at_once(self) -> None:
-        """The transport may ask for a pause with any event."""
+        """When the transport asks for a pause in the middle of a delivery, no further event is written."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
@@ -90,7 +92,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.told, list(range(1, 101)))
 
     def test_resume_inside_deliver_repeats_nothing(self) -> None:
-        """A transport may pause and resume while it is written to, as often as it likes."""
+        """A transport that pauses and resumes inside `deliver`, as often as it likes, gets no event twice."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
@@ -117,7 +119,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual((self.told, self.stopped), ([1], [subscription]))
 
     def test_subscriber_that_fails_is_told_no_more(self) -> None:
-        """A subscriber that has failed would have a gap; the server is not affected."""
+        """A subscriber that raises gets no more events, since it would have a gap; the server goes on."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:
@@ -131,6 +133,6 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual([*map(type, self.failures)], [ZeroDivisionError])
 
     def test_log_is_asked_for_a_few_events_at_once(self) -> None:
-        """A long log is not copied for one subscriber."""
+        """The log is asked for a few events at once: a long log is not copied for one subscriber."""
         self.subscribe().release(1_000)
         self.assertEqual((len(self.told), self.log.largest), (1_000, EVENTS_AT_ONCE))

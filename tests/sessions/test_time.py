@@ -1,4 +1,5 @@
-"""The end of a wait: neither a wrong clock, nor an idle hour, nor a new leader brings it forward (Departure 35)."""
+"""The time limit of a waiting LOCK: neither a wrong clock, nor an idle hour, nor a new leader makes it come too early
+(Departure 35)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class WaitTestCase(ClusterTestCase):
         self.leader()
 
     def wait(self, seconds: float) -> Told:
-        """Another session holds the lock, and this one waits for it. Both are at a server that does not lead."""
+        """Let another session hold the lock, and ask for it with a limit of so many seconds, both at a server that does
+        not lead. Returns what the client is told."""
         at = next(i for i in self.cluster.running_ids if i != self.leader())
         self.do(self.open("holder", at, 1_000), "LOCK", "door")
         told = self.open("waiting", at, 1_000).ask("LOCK", "door", f"wait={seconds}", number=1)
@@ -40,7 +42,7 @@ class WaitTestCase(ClusterTestCase):
         return told
 
     def pause(self, seconds: float) -> None:
-        """Nothing happens for so long: no server runs, and all their clocks go on."""
+        """Let so many seconds pass in which no server executes a turn, while all their clocks go on."""
         for server_id in self.cluster.running_ids:
             self.cluster.pause(server_id)
         self.cluster.run(seconds)
@@ -51,7 +53,7 @@ class WaitTestCase(ClusterTestCase):
 
 class WaitTests(WaitTestCase):
     def test_leader_whose_clock_is_a_day_ahead(self) -> None:
-        """Each server leads once, and their clocks are up to two days apart."""
+        """A wait does not end early when each server leads once, with clocks that are up to two days apart."""
         self.wait(60)
         for _ in range(3):
             before = self.leader()
@@ -66,7 +68,8 @@ class WaitTests(WaitTestCase):
         self.assertTrue(30_000 < left_ms < 60_000, left_ms)
 
     def test_wait_begins_after_an_idle_hour(self) -> None:
-        """The hour counts before the LOCK is executed, or not at all, and never as a part of its wait."""
+        """After an idle hour a LOCK waits for its whole time: the hour passes before the LOCK is executed, or is left
+        out."""
         self.pause(HOUR_SECONDS)
         told = self.wait(30)
         self.cluster.run(25)
@@ -74,7 +77,8 @@ class WaitTests(WaitTestCase):
         self.assertEqual(code(self.answer(told, 10)), ("TIMEOUT", "none"))
 
     def test_wait_begins_after_an_idle_week(self) -> None:
-        """More time than one slot may bring is left out, and the next slots do not make up for it."""
+        """After an idle week a LOCK waits for its whole time: what is beyond the most time that one slot may bring is
+        left out, and the next slots do not make up for it."""
         self.pause(7 * DAY_SECONDS)
         told = self.wait(30)
         self.cluster.run(25)
@@ -82,7 +86,8 @@ class WaitTests(WaitTestCase):
         self.assertEqual(code(self.answer(told, 10)), ("TIMEOUT", "none"))
 
     def test_time_is_ordered_while_something_waits(self) -> None:
-        """A server that starts anew knows of the time of the last slot only, so it must not be old."""
+        """While a LOCK waits, slots with the time are ordered, since a restarted server knows only the time of the last
+        slot."""
         told = self.wait(60)
         self.cluster.run(30)
         for server_id in self.cluster.ids:

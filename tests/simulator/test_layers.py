@@ -38,13 +38,13 @@ def imported_packages(package: str) -> Iterator[tuple[str, str]]:
 
 class LayerTests(SynchronousTestCase):
     def test_every_package_has_its_layer(self) -> None:
-        """A package that is missing in the order would not be checked."""
+        """Each package of the simulator has a place in the order: a missing one would not be checked."""
         found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
         self.assertEqual(found, set(PACKAGES))
 
     @long
     def test_imports_run_downward_only(self) -> None:
-        """An import of a higher package would close a circle sooner or later."""
+        """A package imports only packages below it: imports of higher ones would close a circle sooner or later."""
         for place, package in enumerate(PACKAGES):
             for name, imported in imported_packages(package):
                 self.assertIn(imported, PACKAGES[: place + 1], f"{package}/{name}")

@@ -31,7 +31,7 @@ EXCEPTIONS: dict[str, str] = {
     "pfsb/simulator/model_checking/snapshots.py": "finds all attributes of a server by itself, private ones included, "
     "and lists those whose values make no difference; an entry that names no attribute any more fails a test",
 }
-"""File that may name private members of other modules -> why."""
+"""A file that may name private members of other modules -> the reason."""
 
 
 def _is_private(name: str) -> bool:
@@ -130,7 +130,8 @@ def _has_self(arguments: ast.arguments) -> bool:
 
 
 def _reaches_through_self(function: ast.AST) -> Iterator[tuple[int, str]]:
-    """The places in a function outside a class, to be put in the place of a method, that name private members."""
+    """The places in a function outside a class that name private members of its first argument, such as a function that
+    is put in the place of a method."""
     for node in ast.walk(function):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name) if _is_private(name):
@@ -199,7 +200,7 @@ class PrivateMembersTests(TestCase):
         self.assertEqual(needless, [])
 
     def test_each_way_to_reach_a_private_member_is_found(self) -> None:
-        """A check that finds nothing must be able to find something."""
+        """The check finds each way in which a module can name a private member of another."""
         ways = (
             "path._timer",
             "from pfsb.transports.notices import _part",
@@ -215,6 +216,6 @@ class PrivateMembersTests(TestCase):
         self.assertEqual(unseen, [])
 
     def test_own_private_members_are_no_offence(self) -> None:
-        """A class may use what it has made itself."""
+        """A class may use the private members that it has made itself."""
         own = "class Own:\n    def __init__(self): self._made = 1\n    def use(self): return self._made"
         self.assertEqual(list(_reaches("pfsb.simulator.defects.paths", ast.parse(own))), [])

@@ -2,7 +2,7 @@
 
     python -m tests.storage.child DIRECTORY FIRST
 
-Each line `N` says: slots FIRST..N and AruRecord N - 1 have been acknowledged.
+Each line `N` says that slots FIRST..N and AruRecord N - 1 have been acknowledged.
 """
 
 from __future__ import annotations

@@ -51,9 +51,9 @@ class ThreadedClock(Clock):
                     raise AssertionError(f"not reached within {seconds_max} s: {condition}") from None
 
     def run_what_came(self, seconds: float = 0.05) -> None:
-        """Make all calls that arrive within `seconds` after the last one, for a second at most.
+        """Make all calls that arrive within `seconds` after the previous one, for a second at most.
 
-        A writer without room tries again and again, and tells each time.
+        A writer without room on the disk tries again and again, and makes a call each time.
         """
         self.advance(0)
         end = monotonic() + 1.0
@@ -66,7 +66,7 @@ class ThreadedClock(Clock):
 
 
 class Server:
-    """One storage on a directory, and everything that it has told its server."""
+    """One storage on a directory, and everything that the storage has told its server."""
 
     def __init__(self, directory: Path, **changes: Any) -> None:
         self.clock = ThreadedClock()
@@ -101,7 +101,8 @@ class Server:
 
 
 class Gate:
-    """Stands in front of each group that the writer's thread writes: counts them, holds them back, makes them fail."""
+    """A gate in front of each group that the writer's thread writes: counts groups, holds them back, makes their writes
+    fail."""
 
     def __init__(self) -> None:
         self.arrived = Event()
@@ -120,7 +121,7 @@ class Gate:
             raise self.error
 
     def guard(self, case: SynchronousTestCase) -> None:
-        """Stand in front of each group that is written from now on."""
+        """Put the gate in front of each group that is written from now on."""
         write = DurableFile.write
 
         def guarded(file: DurableFile, pieces: Sequence[Piece], offset: int) -> None:
@@ -146,7 +147,7 @@ def ordered_to(local_aru: int) -> list[Record]:
 
 
 def plain(recovered: Recovered) -> tuple[object, ...]:
-    """All of a recovery that does not differ by chance between two storages."""
+    """All of a recovery that is equal for two storages with the same records: identities differ by chance."""
     return (
         recovered.incarnation,
         recovered.last_attempted,

@@ -60,7 +60,7 @@ STARTS = st.lists(st.lists(st.lists(RECORDS, max_size=6), max_size=4), min_size=
 
 
 class AgreementTests(SynchronousTestCase):
-    """The simulator proves nothing about a server whose disk behaves otherwise."""
+    """Memory storage, which the simulator uses, recovers what the storage on real disks recovers."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -68,7 +68,8 @@ class AgreementTests(SynchronousTestCase):
     @examples(25)
     @given(STARTS)
     def test_both_recover_the_same(self, starts: list[list[list[Record]]]) -> None:
-        """Over any number of starts, any grouping into turns; a gap is refused by both, in the same words."""
+        """Over any number of starts and any grouping into turns both storages recover the same; a gap is refused by
+        both, in the same words."""
         shutil.rmtree(self.directory, ignore_errors=True)
         disk = MemoryDisk()
         self.local_aru = self.epoch = 0
@@ -81,7 +82,8 @@ class AgreementTests(SynchronousTestCase):
                 return
 
     def sane(self, record: Record) -> Record:
-        """A record that a server could write: Local_Aru never goes back, and epochs follow each other at Local_Aru."""
+        """Change the record into one that a server could write: Local_Aru never goes back, and epochs begin at
+        Local_Aru."""
         if isinstance(record, EpochRecord):
             self.epoch += 1
             return EpochRecord(evolve(record.members, epoch=self.epoch, since=self.local_aru))

@@ -59,7 +59,8 @@ class KillTests(SynchronousTestCase):
             server.storage.close()
 
     def test_acknowledged_slots_survive_kill_9(self) -> None:
-        """Three times over: every acknowledged slot is there, with what it held, and the aru of its turn."""
+        """Three times, kill -9 ends the child: every acknowledged slot is there with its batch, and so is the aru of
+        its turn."""
         acknowledged = 0
         for round_number in range(3):
             child = self.start_child(acknowledged + 1)
@@ -72,7 +73,8 @@ class KillTests(SynchronousTestCase):
                 self.assertEqual(stored.get(seq), batch(f"slot {seq}"))
 
     def test_directory_of_a_running_process_is_refused_until_it_is_killed(self) -> None:
-        """The lock goes with the process; nothing stale has to be cleaned up."""
+        """The directory of a running process is refused until that process is killed: the lock ends with the process,
+        and leaves nothing to be cleaned up."""
         child = self.start_child(1)
         assert child.stdout is not None
         child.stdout.readline()

@@ -19,7 +19,7 @@ SEGMENT = "log/0000000001.log"
 
 
 class LockTests(SynchronousTestCase):
-    """Two processes on one directory would vote twice under one id."""
+    """The lock of a directory: two processes on one directory would vote twice under one id."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -32,14 +32,15 @@ class LockTests(SynchronousTestCase):
         return lock
 
     def test_second_lock_is_refused_until_the_first_is_released(self) -> None:
-        """The refusal names the process that holds the directory."""
+        """A second lock is refused with the name of the process that holds the first, until that one is released."""
         error = str(self.assertRaises(StorageRefused, self.lock().acquire))
         self.assertIn(f"in use by another server (process {os.getpid()})", error)
         self.first.release()
         self.lock().acquire()
 
     def test_deleted_lock_file_lets_nobody_in(self) -> None:
-        """A file that looks left over is easily removed, and a new one of the same name can be locked."""
+        """When the lock file of a running server was deleted, the directory is still refused, although a new file of
+        that name can be locked."""
         (self.directory / "pfsb.lock").unlink()
         self.assertIn("in use by another server", str(self.assertRaises(StorageRefused, self.lock().acquire)))
         self.assertIn("in use by another server", str(self.assertRaises(StorageRefused, self.lock().acquire)))
@@ -48,7 +49,7 @@ class LockTests(SynchronousTestCase):
 
 
 class WatchTests(SynchronousTestCase):
-    """The files of a running server, and what other programs do to them."""
+    """The watch over the files of a running server, which other programs may delete, replace or move."""
 
     def setUp(self) -> None:
         self.patch(directory_module, "WATCH_SECONDS", 0.01)
@@ -68,7 +69,7 @@ class WatchTests(SynchronousTestCase):
         self.assertNotIn("after", self.server.told, "nothing is durable any more")
 
     def test_deleted_file_stops_the_server(self) -> None:
-        """The next start would not find what the server goes on promising."""
+        """A server whose file was deleted stops: the next start would not find the promises in it."""
         for name in (SEGMENT, "pfsb.position"):
             (self.directory / name).unlink()
             self.assertStops(name, "deleted")
@@ -79,24 +80,25 @@ class WatchTests(SynchronousTestCase):
             self.server.storage.recover()
 
     def test_replaced_file_stops_the_server(self) -> None:
-        """An older copy moved into the place of a segment: the server would write to a file without a name."""
+        """A server whose segment was replaced by an older copy stops: it would write to a file without a name."""
         copy = self.directory / "copy"
         copy.write_bytes((self.directory / SEGMENT).read_bytes())
         os.replace(copy, self.directory / SEGMENT)
         self.assertStops(SEGMENT, "replaced by another file")
 
     def test_directory_that_was_moved_away_stops_the_server(self) -> None:
-        """Another server could be started on a new one of the same name."""
+        """A server whose directory was moved away stops: another server could be started on a new one of the same
+        name."""
         self.directory.rename(self.mktemp())
         self.assertStops(SEGMENT, "deleted")
 
     def test_log_that_was_cut_stops_the_server(self) -> None:
-        """The places of slots are kept in memory, so the writer would not notice."""
+        """A server whose log was cut stops: its writer has the places of slots in memory, and would not notice."""
         os.truncate(self.directory / SEGMENT, 4096)
         self.assertStops(SEGMENT, "cut short")
 
     def test_server_at_work_is_left_alone(self) -> None:
-        """Writing, new segments, and the end in order are no faults."""
+        """Writing, new segments and an orderly end are not taken for faults."""
         for seq in range(2, 30):
             self.server.write(*slot_records([seq]))
         self.server.clock.run_what_came(0.1)
@@ -105,7 +107,7 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(self.server.failures, [])
 
     def test_new_segment_is_watched(self) -> None:
-        """The next segment is made while the server runs."""
+        """A segment that is made while the server runs is watched, too."""
         directory, second = self.directory, segment_path(self.directory / "log", 2)
         for seq in range(2, 14):
             self.server.write(ProposalRecord(seq, 1, Batch(bytes(57_000))))

@@ -35,7 +35,7 @@ class DurableTests(SynchronousTestCase):
         self.assertEqual(self.path.read_bytes(), b"\0\0\0one two three\0\0\0\0")
 
     def test_write_and_its_sync_are_one_call(self) -> None:
-        """Where the kernel knows RWF_DSYNC, no other sync is made."""
+        """Where the kernel knows RWF_DSYNC, a write makes no other sync."""
         if not hasattr(os, "RWF_DSYNC"):
             raise SkipTest("the platform has no RWF_DSYNC")
         flags: list[int] = []
@@ -46,14 +46,15 @@ class DurableTests(SynchronousTestCase):
         self.assertEqual((flags, self.synced), ([os.RWF_DSYNC], []))
 
     def test_write_without_the_flag_is_synced(self) -> None:
-        """As on other platforms."""
+        """On platforms without the flag RWF_DSYNC a write is followed by a sync."""
         file = self.file(at_once=False)
         file.write(PIECES, 3)
         self.assertWritten()
         self.assertEqual(self.synced, [file.descriptor])
 
     def test_kernel_that_does_not_know_the_flag(self) -> None:
-        """The first write finds that out, and is made in the other way, as all later ones."""
+        """If the kernel does not know RWF_DSYNC, the first write is refused, and is made again with a sync, as are all
+        later ones."""
         for number in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
             self.path.write_bytes(bytes(20))
             calls = self.refuse("pwritev", number)
@@ -75,7 +76,7 @@ class DurableTests(SynchronousTestCase):
         return calls
 
     def test_write_that_was_short_is_finished_and_synced(self) -> None:
-        """A system call may write less than it was given."""
+        """A system call that has written less than it was given is followed by others for the rest, and by a sync."""
         self.shorten("pwritev", lambda pieces: [b"".join(pieces)[:5]])
         self.shorten("pwrite", lambda data: data[:2])
         for at_once in (True, False):
@@ -90,7 +91,7 @@ class DurableTests(SynchronousTestCase):
         self.patch(os, name, lambda descriptor, data, *rest: write(descriptor, shorter(data), *rest))
 
     def test_full_disk_is_told_apart_from_a_broken_one(self) -> None:
-        """A group may be written again for want of room only."""
+        """A full disk raises another error than a broken one: a group may be written again only for want of room."""
         for number in (errno.ENOSPC, errno.EDQUOT):
             self.refuse("pwritev", number)
             self.refuse("pwrite", number)
@@ -101,7 +102,7 @@ class DurableTests(SynchronousTestCase):
         self.assertEqual(error.errno, errno.EIO)
 
     def test_sync_that_fails_is_an_error(self) -> None:
-        """Nothing may be acknowledged after it."""
+        """A sync that fails is an error: nothing may be acknowledged after it."""
 
         def fail(descriptor: int) -> None:
             raise OSError(errno.EIO, "Input/output error")
@@ -110,7 +111,7 @@ class DurableTests(SynchronousTestCase):
         self.assertRaises(OSError, self.file(at_once=False).write, PIECES, 3)
 
     def test_platform_with_a_full_sync(self) -> None:
-        """On macOS fsync leaves the bytes in the cache of the drive; F_FULLFSYNC does not."""
+        """On macOS a write ends with F_FULLFSYNC, since fsync leaves the bytes in the cache of the drive."""
         calls: list[tuple[int, int]] = []
         self.patch(durable.sys, "platform", "darwin")
         self.patch(durable.fcntl, "fcntl", lambda *arguments: calls.append(arguments))

@@ -70,7 +70,8 @@ class ForgettingTests(MemoryTestCase):
         return storage
 
     def test_transient_storage_forgets_what_all_servers_have(self) -> None:
-        """Slots that are not executed here stay, whatever the other servers have."""
+        """Transient storage forgets the slots that all servers have executed; slots that are not executed here stay,
+        whatever the others have."""
         storage = self.fill(is_transient=True)
         self.assertTrue(storage.forget_history(3))
         self.assertEqual(self.stored(), [4, 5, 6])
@@ -88,7 +89,8 @@ class ForgettingTests(MemoryTestCase):
         self.assertEqual(read, [[], [4, 5]])
 
     def test_server_cannot_start_from_a_memory_that_has_forgotten(self) -> None:
-        """A start would execute no slot again, and the server would have another state than the others."""
+        """A server cannot start from a transient storage that has forgotten slots: it would have another state than the
+        others."""
         storage = self.fill(is_transient=True)
         storage.forget_history(3)
         storage.close()
@@ -96,7 +98,7 @@ class ForgettingTests(MemoryTestCase):
         self.assertIn("up to slot 3 is forgotten", str(error))
 
     def test_storage_that_outlasts_its_server_forgets_nothing(self) -> None:
-        """A restart executes all slots again."""
+        """A storage that outlasts its server forgets nothing, since a restart executes all slots again."""
         storage = self.fill(is_transient=False)
         self.assertFalse(storage.forget_history(5))
         self.assertEqual(self.stored(), [1, 2, 3, 4, 5, 6])
@@ -106,11 +108,12 @@ class MemorySyncTests(MemoryTestCase):
     """Memory storage gives the promises of the real disk."""
 
     def test_interface_is_provided(self) -> None:
-        """The replica knows the interface only."""
+        """Memory storage provides the interface of a stable storage."""
         verifyObject(IStableStorage, self.storage)
 
     def test_position_counts_the_groups_that_are_whole_on_disk(self) -> None:
-        """A crash may keep groups that the server has not heard of: they count; a torn one does not."""
+        """The position counts the groups that are whole on disk: those that a crash has kept, though the server was not
+        told, count; a torn group does not."""
         self.sync("first", *slot_records([1]))
         self.assertEqual(self.storage.position, 1, "the start counts")
         self.clock.advance(0.1)
@@ -122,7 +125,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.storage.position, sorted(self.disk.contents.slots)), (4, [1, 2, 3]))
 
     def test_durable_after_the_time_a_write_takes(self) -> None:
-        """The callback does not come earlier."""
+        """The callback that records are durable comes after the time of a write, and not earlier."""
         self.sync("first", *slot_records([1]))
         self.clock.advance(0.09)
         self.assertEqual((self.told, self.disk.contents.slots), ([], {}))
@@ -132,7 +135,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.storage.seconds_left, 0.0)
 
     def test_instant_disk_is_not_synchronous(self) -> None:
-        """Turns never nest."""
+        """On a disk that takes no time, callbacks still come after `sync` has returned, so that turns never nest."""
         self.sync_seconds = 0.0
         self.sync("first", *slot_records([1]))
         self.sync("empty")
@@ -141,7 +144,8 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.told, ["first", "empty"])
 
     def test_write_at_once_is_told_before_sync_returns(self) -> None:
-        """Only if no write is under way: records that come during a write wait, and are written together."""
+        """A write that takes no time is told before `sync` returns, but not while another write is under way: records
+        that come meanwhile wait, and are written together."""
         self.writes_at_once = True
         self.sync("first", *slot_records([1]))
         self.assertEqual((self.told, list(self.disk.contents.slots)), (["first"], [1]))
@@ -154,7 +158,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual(self.told, ["first", "second", "third"])
 
     def test_failed_write_at_once_is_reported(self) -> None:
-        """No callback says that the records are durable."""
+        """A failed write at once is reported, and no callback says that its records are durable."""
         self.writes_at_once = True
         self.storage.fail_next(OSError("no space left on device"))
         self.sync("first", *slot_records([1]))
@@ -162,7 +166,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.disk.contents.slots), ([], {}))
 
     def test_syncs_during_a_write_make_one_group(self) -> None:
-        """Group commit, as on the real disk."""
+        """Syncs during a write make one group after that, as on the real disk."""
         for seq in range(1, 5):
             self.sync(seq, *slot_records([seq]))
         self.clock.advance(0.1)
@@ -182,7 +186,8 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.storage.counters.groups), (["first", "empty"], 1))
 
     def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
-        """Nothing of the group is on disk, no callback is called, and nothing is written any more."""
+        """A failed write is reported once and never tried again: nothing of its group is on disk, no callback is
+        called, and nothing more is written."""
         self.sync("first", *slot_records([1]))
         self.storage.fail_next(OSError("disk I/O error"))
         self.sync("second", *slot_records([2]))
@@ -193,7 +198,7 @@ class MemorySyncTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), ([], []))
 
     def test_callback_that_raises_stops_the_storage(self) -> None:
-        """An exception in a turn stops the server."""
+        """A callback that raises stops the storage, as an exception in a turn stops the server."""
         self.storage.append(ViewRecord(1, 1))
         self.storage.sync(lambda: 1 // 0)
         self.sync("later", ViewRecord(2, 2))
@@ -226,19 +231,20 @@ class MemoryCrashTests(MemoryTestCase):
         self.storage.append(slot_records([6])[0])
 
     def test_what_was_not_durable_is_lost(self) -> None:
-        """A dead server calls nothing back."""
+        """In a crash, records that were not durable are lost, and no callback is called."""
         self.storage.crash()
         self.clock.advance(1)
         self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
 
     def test_groups_may_have_arrived_in_order(self) -> None:
-        """The disk may have finished a write that the server did not hear of; records without a sync never arrive."""
+        """A crash may leave the first groups that were being written, in their order; records without a sync never
+        arrive."""
         self.assertEqual(self.storage.pending_groups(), [2, 2])
         self.storage.crash(groups_kept=1)
         self.assertEqual(self.restarted_slots(), [1, 2, 3])
 
     def test_all_groups_may_have_arrived(self) -> None:
-        """All groups can be kept, but no record without a sync."""
+        """A crash may leave all groups that were being written, but no record without a sync."""
         self.storage.crash(groups_kept=2, records_torn=9)
         self.assertEqual(self.restarted_slots(), [1, 2, 3, 4, 5])
 
@@ -248,7 +254,7 @@ class MemoryCrashTests(MemoryTestCase):
         self.assertEqual(self.restarted_slots(), [1, 2, 3, 4])
 
     def test_crashed_server_writes_nothing_any_more(self) -> None:
-        """Closing the storage of a crashed server writes nothing either."""
+        """A crashed server writes nothing any more, also when its storage is closed."""
         self.storage.crash()
         self.sync("late", *slot_records([7]))
         self.storage.close()
@@ -256,7 +262,7 @@ class MemoryCrashTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
 
     def test_identity_stays_and_incarnation_grows(self) -> None:
-        """Identity and incarnation belong to the disk."""
+        """After a restart the storage has the same identity and a higher incarnation: both belong to the disk."""
         before = self.recovered
         self.storage.crash()
         after = self.restart()
@@ -265,15 +271,16 @@ class MemoryCrashTests(MemoryTestCase):
 
 
 class MemoryRefusalTests(MemoryTestCase):
-    """Tests of the refusals that make sense without a file."""
+    """Tests of those refusals to start that are possible without files."""
 
     def test_disk_in_use(self) -> None:
-        """A simulated server must be dead or closed before it is started again."""
+        """A disk that a running server uses is refused: a simulated server must be dead or closed before it is started
+        again."""
         error = self.assertRaises(StorageRefused, self.start)
         self.assertIn("in use by another server", str(error))
 
     def test_gap_in_the_history(self) -> None:
-        """A protocol that advances its aru past a hole is found out."""
+        """A history with a gap is refused: a protocol that raises Local_Aru past a hole is found this way."""
         self.sync("first", *ordered_to(1), *slot_records([3]), AruRecord(3))
         self.storage.close()
         error = self.assertRaises(StorageRefused, self.start)
@@ -281,7 +288,7 @@ class MemoryRefusalTests(MemoryTestCase):
 
 
 class MemoryReadHistoryTests(MemoryTestCase):
-    """Section 5.6, as on the real disk."""
+    """Section 5.6: reading ordered slots, as on the real disk."""
 
     def read(self, first: int, last: int, bytes_max: int = 10**6) -> list[tuple[int, Batch]]:
         answers: list[list[tuple[int, Batch]]] = []
@@ -291,7 +298,8 @@ class MemoryReadHistoryTests(MemoryTestCase):
         return answers[0]
 
     def test_range_is_served(self) -> None:
-        """Both ends included, nothing above Local_Aru, at least one batch, from `first` on or not at all."""
+        """A range is served with both ends, without slots above Local_Aru, with at least one batch, and beginning with
+        `first` or not at all."""
         self.sync("first", *ordered_to(5), *slot_records([6]))
         self.assertEqual(self.read(2, 4), [])
         self.clock.advance(0.1)
@@ -302,7 +310,7 @@ class MemoryReadHistoryTests(MemoryTestCase):
         self.assertEqual((self.read(6, 6), self.read(0, 5)), ([], []))
 
     def test_dead_server_is_not_answered(self) -> None:
-        """A dead server takes no answer."""
+        """When a server has crashed, its request for slots is not answered."""
         answers: list[object] = []
         self.storage.read_history(1, 1, 10, answers.append)
         self.storage.crash()

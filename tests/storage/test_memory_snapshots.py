@@ -61,7 +61,7 @@ class MemorySnapshotTestCase(SynchronousTestCase):
         self.start()
 
     def write(self, *records: Record) -> None:
-        """Write the records, and wait until they are on the disk, and not until anything is deleted."""
+        """Write the records, and wait until they are on the disk; what they make superfluous may be deleted later."""
         for record in records:
             self.storage.append(record)
         self.storage.sync(lambda: self.told.append("written"))
@@ -81,7 +81,7 @@ class MemorySnapshotTestCase(SynchronousTestCase):
         return names[0]
 
     def run_until(self, told: list[Any]) -> None:
-        """Let the time pass until something is told, and fail if nothing is."""
+        """Let time pass until `told` has an entry, and fail if none comes."""
         for _ in range(10):
             if not told:
                 self.clock.advance(0.1)
@@ -115,12 +115,13 @@ class MakingTests(MemorySnapshotTestCase):
     """Snapshots that this server makes."""
 
     def test_interfaces_are_provided(self) -> None:
-        """The protocol knows the interfaces only."""
+        """Memory storage provides the interfaces for snapshots."""
         verifyObject(ISnapshotFile, self.storage.write_snapshot(1, CLUSTER))
         verifyObject(IFetchedSnapshot, self.storage.fetch_snapshot(snapshot_of(2)[0]))
 
     def test_each_step_takes_the_time_of_a_write(self) -> None:
-        """The pieces that wait are written together; then the file gets its name; then its maker hears of it."""
+        """The pieces that wait are written together; then the file gets its name; then its maker is told. Each step
+        takes the time of a write."""
         file = self.begin(3)
         file.finish(self.told.append)
         self.assertEqual(file.waiting_bytes, 120)
@@ -137,7 +138,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual(self.storage.counters.snapshot_bytes, len(data))
 
     def test_crash_leaves_nothing_of_an_unfinished_file(self) -> None:
-        """A finished one is left, though its maker has not heard of it."""
+        """A crash leaves nothing of an unfinished file; a finished one is left, though its maker was not told."""
         self.begin(3).finish(self.told.append)
         self.clock.advance(0.1)
         self.storage.crash()
@@ -154,7 +155,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual(self.disk.snapshots, {}, "no record names it")
 
     def test_abandoned_and_replaced_files(self) -> None:
-        """`finished` of them is not called."""
+        """The callback `finished` is not called for files that were abandoned or replaced."""
         first = self.begin(3)
         first.finish(self.told.append)
         second = self.begin(4)
@@ -165,7 +166,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual((first.has_failed, second.has_failed), (False, False))
 
     def test_full_disk(self) -> None:
-        """The file is given up, and groups go on until the reserve is used up."""
+        """On a full disk the snapshot is given up, and groups are written until the reserve is used up."""
         self.disk.free_records, self.disk.reserve_records = 5, 5
         file = self.begin(3)
         file.finish(self.told.append)
@@ -175,7 +176,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual(self.failures, [])
 
     def test_hanging_disk(self) -> None:
-        """No step ends until it goes on."""
+        """On a disk that hangs, no step ends until the disk goes on."""
         self.begin(3).finish(self.told.append)
         self.storage.hang()
         self.clock.advance(5)
@@ -185,7 +186,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual(self.told, [snapshot_of(3)[0]])
 
     def test_failing_disk(self) -> None:
-        """An error in a step stops the storage, as in a group."""
+        """An error in a step of a snapshot stops the storage, as an error in a group does."""
         self.begin(3).finish(self.told.append)
         self.storage.fail_next(OSError("input/output error"))
         self.clock.pump([0.1] * 4)
@@ -193,7 +194,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual((self.told, self.disk.snapshots, self.storage.running), ([], {}, False))
 
     def test_another_snapshot_of_the_named_slot_is_given_up(self) -> None:
-        """The one that a record names must stay."""
+        """A second, different snapshot of a slot is given up if a record names the first: that one must stay."""
         self.write(*ordered_to(3))
         self.write(SnapshotRecord(self.make(3)))
         file = self.storage.write_snapshot(3, CLUSTER)
@@ -208,7 +209,7 @@ class NamingTests(MemorySnapshotTestCase):
     kept_slots = 2
 
     def test_start_begins_with_the_snapshot(self) -> None:
-        """The slots behind it follow, and those above Local_Aru."""
+        """A start recovers the snapshot, the slots behind it, and those above Local_Aru."""
         self.write(*ordered_to(7), *slot_records([8]))
         name = self.make(6)
         self.assertIsNone(self.storage.snapshot)
@@ -223,7 +224,8 @@ class NamingTests(MemorySnapshotTestCase):
         self.assertEqual(self.storage.compacted, 4)
 
     def test_slots_and_older_snapshots_are_deleted_later(self) -> None:
-        """A crash before that leaves them, and the next start deletes them."""
+        """Slots and older snapshots are deleted some time after the record; a crash before leaves them, and the next
+        start deletes them."""
         for is_crashed in (False, True):
             self.disk = MemoryDisk()
             self.storage.crash()
@@ -245,7 +247,8 @@ class NamingTests(MemorySnapshotTestCase):
             self.assertEqual([self.disk.has(seq) for seq in (1, 6, 9, 10)], [True, True, True, False])
 
     def test_record_that_is_lost_in_a_crash_changes_nothing(self) -> None:
-        """The snapshot is deleted, and the slots are there."""
+        """When a crash loses the record that names a snapshot, that snapshot is deleted, and the slots are all
+        there."""
         self.write(*ordered_to(9))
         self.make(8)
         self.storage.append(SnapshotRecord(snapshot_of(8)[0]))
@@ -256,7 +259,8 @@ class NamingTests(MemorySnapshotTestCase):
         )
 
     def test_record_that_a_crash_has_kept(self) -> None:
-        """The server did not hear of it."""
+        """When a crash keeps the record that names a snapshot, the next start uses the snapshot, though the server was
+        not told."""
         for kept in ({"groups_kept": 1}, {"records_torn": 1}):
             self.disk = MemoryDisk()
             self.storage.crash()
@@ -278,7 +282,8 @@ class NamingTests(MemorySnapshotTestCase):
         self.assertEqual(self.storage.compacted, 7)
 
     def test_snapshot_of_another_server_hides_all_slots_up_to_its_own(self) -> None:
-        """A slot below it may hold a proposal that was never ordered."""
+        """A snapshot that was fetched hides all slots up to its own: a slot below may hold a proposal that was never
+        ordered."""
         self.write(*ordered_to(3), ProposalRecord(4, 1, batch("not ordered")), OrderedRecord(9, batch("nine")))
         name = self.fetch(8)
         self.write(SnapshotRecord(name))
@@ -290,7 +295,8 @@ class NamingTests(MemorySnapshotTestCase):
         self.assertEqual(self.read_history(9, 9), [9])
 
     def test_snapshot_that_is_lost_or_damaged(self) -> None:
-        """All but the state is there, also in the next incarnation, until a snapshot takes its place (Departure 58)."""
+        """Without the snapshot, or with a damaged one, a start recovers all but the state, also in later incarnations,
+        until a snapshot takes its place (Departure 58)."""
         self.write(*ordered_to(9), ProposalRecord(10, 1, batch("ten")))
         name = self.make(8)
         self.write(SnapshotRecord(name))
@@ -320,7 +326,7 @@ class NamingTests(MemorySnapshotTestCase):
         self.assertEqual([seq for seq, _ in self.recovered.ordered], [9])
 
     def test_gap_behind_the_snapshot_is_refused(self) -> None:
-        """As without one."""
+        """A gap behind the snapshot is refused, as a gap in a history without a snapshot is."""
         self.write(*ordered_to(9))
         self.write(SnapshotRecord(self.make(8)))
         self.storage.close()
@@ -329,7 +335,7 @@ class NamingTests(MemorySnapshotTestCase):
         self.assertIn("slot 9 is missing from the history, which should hold every slot from 7 to 9", str(error))
 
     def test_copy_of_a_disk_has_its_snapshots(self) -> None:
-        """Later changes of either do not change the other."""
+        """A copy of a disk has its snapshots; later changes of either disk do not change the other."""
         self.write(*ordered_to(9))
         name = self.make(8)
         self.write(SnapshotRecord(name))
@@ -364,7 +370,8 @@ class FetchingTests(MemorySnapshotTestCase):
         return told[0]
 
     def test_fetch_goes_on_after_a_crash(self) -> None:
-        """With the bytes of whole steps, and the first ones of the rest."""
+        """After a crash a fetch goes on with the bytes of all whole steps, and perhaps the first bytes of the next
+        one."""
         for kept in (0, 10):
             self.storage.fetch_snapshot(self.wanted).write(self.data[50:90])
             self.assertEqual(self.storage.fetch_snapshot(self.wanted).size, 90)
@@ -375,7 +382,7 @@ class FetchingTests(MemorySnapshotTestCase):
         self.assertEqual((self.disk.parts, self.read(self.wanted)), ({}, self.data))
 
     def test_wrong_bytes_are_found_at_the_end(self) -> None:
-        """The next fetch begins anew."""
+        """Wrong bytes are found at the end of a fetch, and the next fetch begins anew."""
         for change in (self.data[50:-1], b"?" + self.data[51:], self.data[50:] + b"?"):
             self.storage.fetch_snapshot(self.wanted).write(change)
             self.assertFalse(self.finish())
@@ -383,7 +390,8 @@ class FetchingTests(MemorySnapshotTestCase):
             self.storage.fetch_snapshot(self.wanted).write(self.data[:50])
 
     def test_fetch_of_another_snapshot_keeps_the_longest_of_the_former_ones(self) -> None:
-        """As on a real disk."""
+        """When a fetch of another snapshot begins, only the longest of the unfinished files stays, as on a real
+        disk."""
         for seq in (12, 13):
             name = snapshot_of(seq)[0]
             self.storage.fetch_snapshot(name).write(b"a part")
@@ -395,14 +403,14 @@ class FetchingTests(MemorySnapshotTestCase):
         self.assertTrue(self.finish())
 
     def test_later_snapshot_of_its_own_ends_the_fetch(self) -> None:
-        """The server has caught up by itself."""
+        """A fetch ends when the server has made a later snapshot itself."""
         fetched = self.storage.fetch_snapshot(self.wanted)
         self.write(*ordered_to(10))
         self.write(SnapshotRecord(self.make(10)))
         self.assertEqual((fetched.has_failed, self.disk.parts), (True, {}))
 
     def test_full_disk(self) -> None:
-        """The file is given up and deleted."""
+        """On a full disk the fetched file is given up and deleted."""
         fetched = self.storage.fetch_snapshot(self.wanted)
         self.disk.free_records = self.disk.reserve_records = 3
         fetched.write(self.data[50:])
@@ -410,14 +418,14 @@ class FetchingTests(MemorySnapshotTestCase):
         self.assertEqual((fetched.has_failed, self.disk.parts), (True, {}))
 
     def test_snapshot_that_is_there_already(self) -> None:
-        """Nothing has to come."""
+        """A fetch of a snapshot that is there already is finished at once."""
         self.restart()
         self.wanted = self.make(9)
         self.assertEqual(self.storage.fetch_snapshot(self.wanted).size, self.wanted.size)
         self.assertTrue(self.finish())
 
     def test_snapshot_that_is_being_read_outlives_its_successor(self) -> None:
-        """As an open file does."""
+        """A snapshot that is being read can be read to its end when a later one has replaced it, like an open file."""
         self.write(*ordered_to(9))
         name = self.make(5)
         self.write(SnapshotRecord(name))
@@ -440,7 +448,8 @@ class TransientTests(MemorySnapshotTestCase):
     kept_slots = 3
 
     def test_forgetting_and_compacting_go_side_by_side(self) -> None:
-        """Forgotten is what all servers have; compacted is what a snapshot here stands for."""
+        """Slots are dropped both when all servers have them and when a snapshot of this server holds them; neither
+        disturbs the other."""
         self.write(*ordered_to(9))
         self.storage.forget_history(2)
         self.write(SnapshotRecord(self.make(8)))
@@ -453,7 +462,8 @@ class TransientTests(MemorySnapshotTestCase):
         self.assertEqual([self.disk.has(seq) for seq in (1, 5, 7, 8, 10)], [True, True, True, True, False])
 
     def test_start_needs_a_snapshot_of_all_that_is_forgotten(self) -> None:
-        """Without one the server would have another state than the others."""
+        """A start needs a snapshot of all slots that were forgotten: without one the server would have another state
+        than the others."""
         self.write(*ordered_to(9))
         self.write(SnapshotRecord(self.make(6)))
         self.storage.forget_history(6)
@@ -466,10 +476,11 @@ class TransientTests(MemorySnapshotTestCase):
 
 
 class CrashTests(MemorySnapshotTestCase):
-    """A crash after each of many small delays: the next start finds everything that was told, or what came after it."""
+    """A crash after each of many small delays: the next start finds everything that was acknowledged, or a later
+    state."""
 
     def test_crash_between_any_two_steps(self) -> None:
-        """Slots that were durable are there, or a snapshot that holds them is."""
+        """Slots that were durable before a crash are there, or a snapshot that holds them is."""
         seen = set()
         for tenths in range(60):
             self.storage.crash()
@@ -489,7 +500,7 @@ class CrashTests(MemorySnapshotTestCase):
         self.assertEqual(seen, {(0, 0, 0), (4, 1, 3), (8, 1, 7)})
 
     def live(self) -> None:
-        """Order slots, and make a snapshot of every fourth one."""
+        """Order slots, and make a snapshot of every fourth."""
         self.next = 1
         self.order()
 

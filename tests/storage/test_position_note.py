@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.position_note`: a storage that lacks what it had written is refused at the start."""
+"""Tests of `pfsb.storage.position_note`: a storage that lacks a part of what was written is refused at the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.storage.support import Server, slot_records
 
 
 class LostLogTests(SynchronousTestCase):
-    """The log of a server that was killed, in all the ways in which it can be less than it was."""
+    """The log of a server that was killed: each way in which the log can have lost something is refused."""
 
     def setUp(self) -> None:
         self.running = Path(self.mktemp())
@@ -32,7 +32,7 @@ class LostLogTests(SynchronousTestCase):
             self.server.clock.run_what_came(0.01)
 
     def killed(self) -> Path:
-        """A copy of the directory, as a kill leaves it now."""
+        """A copy of the directory, as a kill leaves it at this moment."""
         copy = Path(self.mktemp())
         shutil.copytree(self.running, copy)
         return copy
@@ -52,24 +52,24 @@ class LostLogTests(SynchronousTestCase):
         self.assertEqual(str(again), error, "the look before the start says the same")
 
     def log_of(self, directory: Path) -> Path:
-        """The only segment of the log."""
+        """Return the only segment of the log."""
         return segment_path(directory / "log", 1)
 
     def test_missing_log(self) -> None:
-        """Acknowledged records vanished without a word, and the server voted without them."""
+        """A missing log is refused: acknowledged records are gone, and the server would vote without them."""
         self.write(1, 2)
         killed = self.killed()
         shutil.rmtree(killed / "log")
         self.assertRefused(killed, "log: missing, although its position note pfsb.position is there")
 
     def test_missing_segment(self) -> None:
-        """The only one of a server that has written nothing but its start."""
+        """A missing segment is refused, also the only one of a server that has written nothing but its start."""
         killed = self.killed()
         self.log_of(killed).unlink()
         self.assertRefused(killed, "0000000001.log: missing")
 
     def test_emptied_and_zeroed_log(self) -> None:
-        """Zeros look like the room behind the end of the log."""
+        """A log that was emptied or filled with zeros is refused, although zeros look like the room behind its end."""
         self.write(1, 2)
         killed = self.killed()
         data = self.log_of(killed).read_bytes()
@@ -78,7 +78,7 @@ class LostLogTests(SynchronousTestCase):
         self.assertRefused(killed, "holds 0 groups of records, and this server had written 3", "Bring back all files")
 
     def test_log_that_ends_earlier(self) -> None:
-        """A log that ends behind any of its groups is one in which nothing is wrong."""
+        """A log that was cut behind any of its groups is refused, although nothing in it is wrong."""
         self.write(1, 2, 3, 4)
         data = self.log_of(self.running).read_bytes()
         log = scan(self.running / "log")
@@ -90,7 +90,8 @@ class LostLogTests(SynchronousTestCase):
             self.assertRefused(killed, f"holds {held} groups of records, and this server had written 5")
 
     def test_log_with_a_zeroed_tail(self) -> None:
-        """As a file system leaves it that had noted the size of the file, and not its content."""
+        """A log whose tail is zeros is refused: some file systems leave this after they have noted the size of a file
+        and not its content."""
         self.write(1, 2)
         before = len(self.log_of(self.running).read_bytes().rstrip(b"\0"))
         self.write(3)
@@ -100,7 +101,7 @@ class LostLogTests(SynchronousTestCase):
         self.assertRefused(killed, "holds 3 groups of records, and this server had written 4")
 
     def test_older_log(self) -> None:
-        """A log of an earlier time beside the note of a later one: the directory is not of one moment."""
+        """An older log beside a newer note is refused: the directory is not of one moment."""
         self.write(1)
         older = self.killed()
         self.write(2)
@@ -109,7 +110,7 @@ class LostLogTests(SynchronousTestCase):
         self.assertRefused(killed)
 
     def test_refusal_changes_nothing(self) -> None:
-        """Once the right log is back, the server starts with all that it had written."""
+        """A refused start changes nothing: when the right log is back, the server starts with all that was written."""
         self.write(1)
         older = self.killed()
         self.write(2, 3)
@@ -120,20 +121,20 @@ class LostLogTests(SynchronousTestCase):
         self.assertEqual(self.recover(killed), [1, 2, 3])
 
     def test_killed_server_starts(self) -> None:
-        """The note is never ahead of the storage."""
+        """After a kill a server starts, since the note is never ahead of the storage."""
         for seq in (1, 2, 3):
             self.write(seq)
             self.assertEqual(self.recover(self.killed()), list(range(1, seq + 1)))
 
     def test_log_without_its_note(self) -> None:
-        """Without the note a lost log would pass for an empty one."""
+        """A log without its note is refused: if both could be missing, a lost log would pass for a new one."""
         self.write(1)
         killed = self.killed()
         note_of(killed / "log").unlink()
         self.assertRefused(killed, "pfsb.position: missing", "Bring it back as it was")
 
     def test_start_that_was_cut_short_before_its_note(self) -> None:
-        """A log that no server has used yet holds nothing that could be lost."""
+        """A log whose first start was cut short before the note was made is accepted: nothing can have been lost."""
         self.server.storage.close()
         fresh = Path(self.mktemp())
         server = Server(fresh)
@@ -148,7 +149,7 @@ class LostLogTests(SynchronousTestCase):
 
 
 class NoteTests(SynchronousTestCase):
-    """The file itself."""
+    """The file of the note."""
 
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
@@ -162,13 +163,14 @@ class NoteTests(SynchronousTestCase):
             self.note.tell(position)
 
     def test_last_position_is_read(self) -> None:
-        """Both when it was just made and when it has been told more."""
+        """The last position in the note is read, both when the note was just made and when it was written to again."""
         self.assertEqual(self.note.read(), 5)
         self.tell(6, 7, 8)
         self.assertEqual(PositionNote(self.path, b"identity", monotonic).read(), 8)
 
     def test_torn_line_leaves_the_one_before(self) -> None:
-        """A crash in the middle of the last line must not keep the server from starting."""
+        """When the last line is torn, the line before counts: a crash in the middle of a line must not keep the server
+        from starting."""
         self.tell(6, 7, 8)
         for line, left in ((0, 8), (1, 7)):
             data = bytearray(self.path.read_bytes())
@@ -178,7 +180,7 @@ class NoteTests(SynchronousTestCase):
             self.assertEqual(PositionNote(torn, b"identity", monotonic).read(), left)
 
     def test_damaged_note_is_refused(self) -> None:
-        """Every bit of a line counts."""
+        """A note with any bit of a line changed is refused."""
         data = self.path.read_bytes()
         for at in range(LINE_BYTES - 1):
             line = bytearray(data[:LINE_BYTES])
@@ -188,12 +190,12 @@ class NoteTests(SynchronousTestCase):
             self.assertIn("damaged", error)
 
     def test_note_of_another_storage_is_refused(self) -> None:
-        """Files of two directories were mixed."""
+        """The note of another storage is refused: files of two directories were mixed."""
         error = str(self.assertRaises(StorageRefused, PositionNote(self.path, b"stranger", monotonic).read))
         self.assertIn("belongs to the storage " + b"identity".hex(), error)
 
     def test_note_is_forced_to_disk_seldom(self) -> None:
-        """Forcing it with each group would double the work of the disk."""
+        """The note is forced to disk seldom: with each group, it would double the work of the disk."""
         forced: list[int] = []
         self.patch(os, "fdatasync", forced.append)
         self.tell(*range(6, 500))
@@ -201,7 +203,8 @@ class NoteTests(SynchronousTestCase):
         self.assertGreaterEqual(len(forced), 1)
 
     def test_disk_without_room_leaves_the_note_behind(self) -> None:
-        """A file system may need room to replace bytes. The note may be behind; a line of it must stay whole."""
+        """On a disk without room the note may stay behind, but its last line must stay whole; a file system may need
+        room to replace bytes."""
         self.tell(6, 7)
         write = os.pwrite
 
@@ -220,7 +223,7 @@ class NoteTests(SynchronousTestCase):
         self.assertEqual(PositionNote(self.path, b"identity", monotonic).read(), 9)
 
     def test_broken_disk_is_reported(self) -> None:
-        """The server must stop, as after a failed write of a group."""
+        """An error of the disk is reported, and the server stops, as after a failed write of a group."""
         self.tell(6)
 
         def fail(descriptor: int, data: bytes, offset: int) -> int:

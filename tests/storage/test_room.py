@@ -22,18 +22,19 @@ class RoomTests(SynchronousTestCase):
         return Room(Path("anywhere"), reserve, lambda _: (self.free, self.total))
 
     def test_disk_is_full_when_only_the_reserve_is_left(self) -> None:
-        """One byte more is room."""
+        """A disk is full when only the reserve is left; with one byte more it has room."""
         self.assertTrue(self.room(1_000).look())
         self.assertFalse(self.room(999).look())
 
     def test_full_disk_has_room_again_when_there_is_some_more_than_the_reserve(self) -> None:
-        """Otherwise a server would go to and fro with each file that is made or deleted."""
+        """A full disk has room again when somewhat more than the reserve is free: otherwise it would change with each
+        file that is made or deleted."""
         room = self.room(1_000)
         for self.free, is_full in ((1_000, True), (1_001, True), (1_250, True), (1_251, False), (1_001, False)):
             self.assertEqual(room.look(), is_full, self.free)
 
     def test_small_file_system_can_be_used(self) -> None:
-        """At most a tenth of it is reserved."""
+        """On a small file system at most a tenth is reserved."""
         room = self.room(10**9)
         self.free = 10_001
         self.assertFalse(room.look())
@@ -41,7 +42,7 @@ class RoomTests(SynchronousTestCase):
         self.assertTrue(room.look())
 
     def test_file_system_that_cannot_be_asked_changes_nothing(self) -> None:
-        """The next write shows what is wrong."""
+        """When the file system cannot tell its room, nothing changes: the next write shows what is wrong."""
 
         def fail(_: Path) -> tuple[int, int]:
             raise OSError("stale file handle")
@@ -52,14 +53,15 @@ class RoomTests(SynchronousTestCase):
         self.assertTrue(room.look())
 
     def test_room_for_more_leaves_the_reserve(self) -> None:
-        """A file that is made ahead must not make the disk count as full."""
+        """A file that is made ahead is made only if the reserve stays free: the disk must not count as full because of
+        it."""
         room = self.room(400)
         self.assertTrue(room.has(499))
         self.assertFalse(room.has(500))
         self.assertFalse(room.is_full)
 
     def test_real_file_system_is_asked(self) -> None:
-        """There is room for one byte where the tests run."""
+        """The room of the real file system is asked, which has room for one byte."""
         self.assertFalse(Room(Path(), 1).look())
 
 
@@ -75,7 +77,8 @@ class FullDiskTests(SynchronousTestCase):
         self.addCleanup(self.server.storage.close)
 
     def test_refused_write_is_written_when_there_is_room(self) -> None:
-        """Nothing was told. The server hears meanwhile that its disk is full."""
+        """A refused write is written when there is room, and acknowledged only then; meanwhile the server is told that
+        its disk is full."""
         self.gate.error = NoRoom()
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: self.server.storage.is_full)
@@ -93,7 +96,8 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual([slot.seq for slot in again.storage.recover().accepted], [1, 2])
 
     def test_nothing_is_written_behind_a_group_that_was_given_up(self) -> None:
-        """The callbacks of a written group are those of all groups before it, lost ones included."""
+        """When a group was given up, no later group is written: the callbacks of a written group acknowledge all groups
+        before it."""
         self.patch(threads, "GROUP_BYTES", 1)
         self.gate.open.clear()
         self.server.sync("under way", *slot_records([1]))
@@ -112,21 +116,22 @@ class FullDiskTests(SynchronousTestCase):
         self.gate.error = NoRoom() if self.gate.writes == refused else None
 
     def test_close_gives_the_group_up(self) -> None:
-        """Nothing of it was told, so it may be lost."""
+        """Closing gives up a group for which there is no room: nothing of it was acknowledged, so it may be lost."""
         self.gate.error = NoRoom()
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: self.server.storage.is_full)
         self.assertTrue(self.server.storage.close())
 
     def test_other_errors_end_the_storage(self) -> None:
-        """A sync that failed is never repeated."""
+        """Errors other than a full disk end the storage: a sync that failed is never repeated."""
         self.gate.error = OSError(errno.EIO, "Input/output error")
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: bool(self.server.failures))
         self.assertFalse(self.server.storage.is_full)
 
     def test_disk_is_looked_at_periodically(self) -> None:
-        """The reserve is larger than any disk; a tenth of the disk is not free, or a small part would be enough."""
+        """The room of the disk is looked at periodically: when the reserve is larger than what is free, the disk counts
+        as full."""
         directory = Path(self.mktemp())
         self.patch(threads.Room, "look", lambda room: True)
         server = Server(directory, reserve_bytes=1)
@@ -140,7 +145,8 @@ class FullDiskTests(SynchronousTestCase):
 
 class HangingCloseTests(SynchronousTestCase):
     def test_close_does_not_wait_for_a_disk_that_hangs_already(self) -> None:
-        """SIGTERM must end the process; the directory stays locked."""
+        """Closing does not wait for a disk that hangs already: SIGTERM must end the process; the directory stays
+        locked."""
         gate = Gate()
         gate.guard(self)
         server = Server(Path(self.mktemp()))

@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.threads`: how long the writer says that it is busy."""
+"""Tests of `pfsb.storage.threads`: for how long the thread of the writer has been busy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.storage.support import slot_records
 
 
 class Groups:
-    """Takes groups, and has the time pass that a disk needs."""
+    """A writer of groups that lets the time pass that a disk needs."""
 
     position = 0
 
@@ -30,10 +30,12 @@ class Groups:
 
 
 class BusyTests(SynchronousTestCase):
-    """The end of a server waits less for a writer whose disk has not answered for long (`LogStorage.close`)."""
+    """The end of a server waits less long for a writer whose disk has not answered for a long time
+    (`LogStorage.close`)."""
 
     def test_what_follows_a_write_counts(self) -> None:
-        """The position note, or the look at the room of the disk, may wait for a disk that hangs as a write does."""
+        """The writer counts as busy also in what follows a write, since the position note and the look at the room of
+        the disk may wait for a disk that hangs."""
         clock = Clock()
         failures: list[Failure] = []
         busy: list[float] = []

@@ -20,7 +20,8 @@ def address(host: str, family: socket.AddressFamily = socket.AF_INET) -> SocketA
 
 class CanonicalTests(SynchronousTestCase):
     def test_one_address_is_written_in_one_way(self) -> None:
-        """IPv4 inside IPv6 is how a socket for both shows it; a scope names an interface of this machine only."""
+        """An address is written in one way: without the form of IPv4 inside IPv6, which a socket for both shows, and
+        without a scope, which names an interface of this machine only."""
         for host, expected in (
             ("127.0.0.1", "127.0.0.1"),
             ("::ffff:127.0.0.1", "127.0.0.1"),
@@ -30,7 +31,7 @@ class CanonicalTests(SynchronousTestCase):
             self.assertEqual(canonical(host), expected)
 
     def test_host_name_is_no_address(self) -> None:
-        """Datagrams come from addresses."""
+        """A host name is no address: canonical forms are for the addresses from which datagrams come."""
         self.assertRaises(ValueError, canonical, "localhost")
 
 
@@ -48,7 +49,8 @@ class SocketAddressTests(SynchronousTestCase):
         self.assertEqual([each.host for each in addresses], ["2001:db8::7", "192.0.2.7"])
 
     def test_literals_are_addresses_and_names_are_not(self) -> None:
-        """The resolver is not asked: the scope of a link-local address is a number of this machine."""
+        """Address literals are known without the resolver, and names are not; a literal with a scope is kept with its
+        number on this machine."""
         for host, shown in (("127.0.0.1", "127.0.0.1:7400"), ("::1", "[::1]:7400"), ("0.0.0.0", "0.0.0.0:7400")):
             found = literal(host, 7400)
             assert found is not None
@@ -60,7 +62,8 @@ class SocketAddressTests(SynchronousTestCase):
         self.assertEqual((scoped.where, scoped.interface), (("fe80::1", 7400, 0, 1), "fe80::1%1"))
 
     def test_wildcards_and_loopback_addresses_are_told(self) -> None:
-        """Nothing can be sent to a wildcard, and no other machine reaches a loopback address."""
+        """Wildcards and loopback addresses are recognised: nothing can be sent to the former, and no other machine
+        reaches the latter."""
         for host, family in (("0.0.0.0", socket.AF_INET), ("::", socket.AF_INET6)):
             self.assertTrue(address(host, family).is_wildcard)
         for host, family in (("127.0.1.1", socket.AF_INET), ("::1", socket.AF_INET6)):
@@ -74,7 +77,8 @@ class SocketAddressTests(SynchronousTestCase):
         self.assertEqual(own.source_for(other), ("fe80::1", 0, 0, 3))
 
     def test_kernel_chooses_the_source_where_the_own_address_cannot_be_one(self) -> None:
-        """A wildcard is no source, IPv4 cannot send to IPv6, and a loopback address not to another machine."""
+        """The kernel chooses the source address where the server's own cannot be used: a wildcard, IPv4 towards IPv6,
+        or loopback towards another machine."""
         self.assertIsNone(address("0.0.0.0").source_for(address("192.0.2.2")))
         self.assertIsNone(address("::", socket.AF_INET6).source_for(address("fe80::2", socket.AF_INET6)))
         self.assertIsNone(address("192.0.2.1").source_for(address("fe80::2", socket.AF_INET6)))
@@ -86,7 +90,8 @@ class ThreadTests(TestCase):
     timeout = 60
 
     async def test_system_is_asked_without_blocking_the_reactor(self) -> None:
-        """Timers go on while a name server does not answer."""
+        """The system's resolver is asked without blocking the reactor: timers go on while a name server does not
+        answer."""
         go_on = Event()
         self.addCleanup(go_on.set)
 
@@ -102,7 +107,7 @@ class ThreadTests(TestCase):
         self.assertEqual(await asked, (address("192.0.2.7"),))
 
     async def test_failure_tells_the_reason(self) -> None:
-        """The text is for the log; a name that cannot be one fails as well."""
+        """A failed look-up has a reason for the log; a text that cannot be a name fails as well."""
 
         def none(*_args: object, **_kwargs: object) -> None:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -19,7 +19,8 @@ print(allow_many_files(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 
 class OpenFilesTests(SynchronousTestCase):
     def test_process_that_begins_with_few_may_have_as_many_as_the_system_allows(self) -> None:
-        """The test runs in a process of its own, so that the limit of this process stays as it is."""
+        """A process that begins with a low limit on open files may raise it to what the system allows; it is a process
+        of its own, so that the limit of this one stays."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         said = subprocess.run([sys.executable, "-c", _BEGIN_WITH_FEW], capture_output=True, text=True, check=True)
         self.assertEqual(said.stdout.split(), [str(hard)] * 3)

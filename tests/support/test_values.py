@@ -22,5 +22,5 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(repr(Pair(1)), "Pair(left=1, right='')")
 
     def test_values_take_no_other_attributes(self) -> None:
-        """A field that is misspelt is no new one."""
+        """A value takes no attribute besides its fields, so that a misspelt one is an error."""
         self.assertRaises(AttributeError, setattr, Pair(1), "middle", 3)

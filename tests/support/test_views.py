@@ -22,7 +22,7 @@ class ViewTests(SynchronousTestCase):
             self.assertEqual((view_of(0, view), shown(view), packed(view)), (view, view, view))
 
     def test_view_of_a_later_epoch_is_shown_as_two_numbers(self) -> None:
-        """In the log and in STATUS it reads 2.5."""
+        """A view of a later epoch is shown as two numbers, such as 2.5, in the log and in STATUS."""
         self.assertEqual(shown(view_of(2, 5)), "2.5")
         self.assertEqual(packed("2.5"), view_of(2, 5))
         self.assertRaises(ValueError, packed, "two")

@@ -20,11 +20,11 @@ from tests.transports.transport_case import HOST, FakeNames, TransportTestCase, 
 
 class DeliveryTests(TransportTestCase):
     def test_it_is_a_transport(self) -> None:
-        """Handlers do not know which one is in use."""
+        """Each transport provides the interface of a transport."""
         verifyObject(ITransport, self.make(0))
 
     async def test_message_arrives_with_sender_and_identity(self) -> None:
-        """One datagram, one frame."""
+        """A message arrives with its sender and the identity of the sender's storage."""
         a, b = self.start(0), self.start(1)
         await self.meet(a, b)
         a[0].send([accept(sender=0), proposal(sender=0)], 1)
@@ -32,7 +32,7 @@ class DeliveryTests(TransportTestCase):
         self.assertEqual(b[1].frames, [(0, b"disk-000", [accept(sender=0), proposal(sender=0)])])
 
     async def test_message_to_all_reaches_all_others(self) -> None:
-        """to=None: every peer, not the sender itself."""
+        """A message without a receiver (to=None) reaches every peer, and not the sender itself."""
         (a, own), *pairs = [self.start(i) for i in sorted(self.ids)]
         others = [receiver for _, receiver in pairs]
         await self.meet((a, own), *pairs)
@@ -42,7 +42,8 @@ class DeliveryTests(TransportTestCase):
         self.assertEqual(own.frames, [])
 
     async def test_largest_frame_arrives_whole(self) -> None:
-        """60,000 bytes: above the 8,192 to which Twisted cuts datagrams unless told otherwise."""
+        """The largest frame, of 60,000 bytes, arrives whole: Twisted cuts datagrams to 8,192 bytes unless told
+        otherwise."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
         large = proposal(b"x" * 59_800, sender=0)
@@ -51,7 +52,7 @@ class DeliveryTests(TransportTestCase):
         self.assertGreater(b.counters.bytes_in, FRAME_BYTES_MAX - 200)
 
     async def test_host_names_are_looked_up(self) -> None:
-        """Addresses are mostly IPs, but need not be."""
+        """Host names in the configuration are looked up."""
         self.addresses = {i: ("localhost", port) for i, (_, port) in self.addresses.items()}
         a, _ = self.start(0)
         _, receiver = self.start(1)
@@ -59,7 +60,8 @@ class DeliveryTests(TransportTestCase):
         self.assertEqual(receiver.messages[0], accept(sender=0))
 
     async def test_frames_of_another_cluster_are_counted(self) -> None:
-        """Two clusters on one network, one of them with a wrong address in its configuration."""
+        """Frames of another cluster on the network are counted and dropped; it has a wrong address in its
+        configuration."""
         a, _ = self.start(0, cluster="another")
         b, receiver = self.start(1)
         await until(lambda: b.counters.refused, lambda: a.send([accept(sender=0)], 1))
@@ -71,14 +73,14 @@ class RefusalTests(TransportTestCase):
     """Servers of which a refusal may be told, though nothing was sent to them: connections to them are tried."""
 
     async def test_dead_peer_is_known_without_another_send(self) -> None:
-        """Departure 11: a refused datagram tells at once that the leader is dead."""
+        """Departure 11: a dead peer is known by one refused datagram, without another send."""
         a, receiver = self.start(0)
         a.send([accept(sender=0)], 1)
         await until(lambda: receiver.refusals)
         self.assertEqual(set(receiver.refusals) - self.absent, {1})
 
     async def test_peer_that_comes_back_is_reached(self) -> None:
-        """Refusals do not break the sending socket: not the first, not the tenth."""
+        """A peer that comes back is reached: refusals, even ten of them, do not break the sending socket."""
         a, receiver = self.start(0)
         await until(lambda: a.counters.refusals >= 10, lambda: a.send([accept(sender=0)], 1))
         b, peer = self.start(1)
@@ -89,7 +91,7 @@ class RefusalTests(TransportTestCase):
         self.assertEqual(set(receiver.refusals) - self.absent, {1})
 
     async def test_other_peers_are_not_bothered(self) -> None:
-        """One dead peer of two: the other gets every message."""
+        """With one dead peer of two, the other gets every message."""
         (a, receiver), (c, alive) = self.start(0), self.start(2)
         await self.meet((a, receiver), (c, alive))
         for _ in range(5):
@@ -115,7 +117,7 @@ class SourceTests(TransportTestCase):
         self.assertEqual([transport.counters.refused for transport, _ in started.values()], [{}] * 3)
 
     async def test_wildcard_is_not_sent_from(self) -> None:
-        """A server that listens on all addresses sends from whichever the kernel chooses."""
+        """A server that listens on all addresses sends from the address that the kernel chooses."""
         self.addresses[0] = ("0.0.0.0", self.addresses[0][1])
         self.addresses[1] = ("127.0.0.1", self.addresses[1][1])
         transport, own = self.start(0)
@@ -141,7 +143,8 @@ class NameTests(TransportTestCase):
         self.patch(tcp, "REOPEN_SECONDS", 0.05)
 
     async def test_missing_name_of_one_peer_keeps_no_server_down(self) -> None:
-        """Two of three servers start and talk; the third is found when its name is there."""
+        """Two of three servers start and talk although the name of the third has no address; it is found when the name
+        has one."""
         del self.names.hosts["db2"]
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
@@ -152,7 +155,8 @@ class NameTests(TransportTestCase):
         self.assertEqual(a[0].counters.addresses[2], f"127.0.0.3:{self.addresses[2][1]}")
 
     async def test_server_back_at_a_new_address_is_found(self) -> None:
-        """No other server is started again, and the frames from the new address count, without a secret."""
+        """A server that comes back at a new address is found without a restart of others, and its frames count, without
+        a secret."""
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
         await b[0].stop()
@@ -161,7 +165,8 @@ class NameTests(TransportTestCase):
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
 
     async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
-        """The name servers of the others give the old address for a while: frames are refused, and nothing is sent."""
+        """Without a secret the new address of a peer counts only when its name has it: until then frames are refused,
+        and nothing is sent."""
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
         await b[0].stop()
@@ -175,12 +180,14 @@ class NameTests(TransportTestCase):
         await self.exchange(a, moved)
 
     async def test_with_a_secret_the_new_address_is_learned_from_frames(self) -> None:
-        """The name servers of the others give the old address for hours."""
+        """With a secret the new address of a peer is learned from its frames, while name servers give the old one for
+        hours."""
         self.secret = b"a secret"
         await self.assert_address_is_learned()
 
     async def assert_address_is_learned(self) -> None:
-        """A server that comes back at another address is reached there, though the name of before has not changed."""
+        """Require that a server that comes back at another address is reached there, though its name still has the
+        former one."""
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
         await b[0].stop()
@@ -189,7 +196,8 @@ class NameTests(TransportTestCase):
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
 
     async def test_former_address_that_refuses_says_nothing_about_a_peer_at_a_learned_one(self) -> None:
-        """Else each refusal would be a hint that a living leader is down, and drop frames that are on their way."""
+        """Refusals by the former address of a peer that has moved say nothing about the peer: they cause no hint, and
+        drop no frames."""
         self.secret = b"a secret"
         a, b, c = self.start(0), self.start(1), self.start(2)
         await self.exchange(a, b, c)
@@ -206,7 +214,7 @@ class NameTests(TransportTestCase):
         self.assertEqual(a[0].counters.refusals, before)
 
     async def test_server_follows_its_own_name(self) -> None:
-        """The machine gets another address while its server runs, which then receives there, and sends from there."""
+        """When its machine gets another address, a running server follows its own name: it receives and sends there."""
         self.patch(names, "SCHEDULE_SECONDS", 0.1)
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
@@ -215,7 +223,8 @@ class NameTests(TransportTestCase):
         await self.exchange(a, b)
 
     async def test_own_name_that_comes_late_opens_the_port_late(self) -> None:
-        """A machine that boots while its name server does not answer yet."""
+        """A server whose own name has no address at first, as on a machine that boots, opens its port when the name has
+        one."""
         del self.names.hosts["db1"]
         a, b = self.start(0), self.start(1)
         await until(lambda: self.names.asked.count("db1") > 5)
@@ -223,7 +232,7 @@ class NameTests(TransportTestCase):
         await self.exchange(a, b)
 
     async def test_own_address_that_is_not_of_this_machine_is_tried_again(self) -> None:
-        """The name may have the new address before the machine does."""
+        """If its own name has an address that this machine does not have yet, a server tries again."""
         self.names.hosts["db1"] = "192.0.2.77"
         b = self.start(1)
         with capturedLogs() as events:
@@ -233,14 +242,15 @@ class NameTests(TransportTestCase):
         await self.exchange(self.start(0), b)
 
     async def test_port_can_be_another_than_the_one_that_others_reach(self) -> None:
-        """`listen`: the own name is not looked up, and need not have an address of this machine."""
+        """With `listen` the port can be another than the one that others reach: the server's own name is not looked up,
+        and need not have an address of this machine."""
         a = self.start(0)
         self.names.hosts["db1"] = "127.0.0.1"
         self.listen = ("0.0.0.0", self.addresses[1][1])
         await self.exchange(a, self.start(1))
 
     async def test_servers_find_each_other_over_ipv6(self) -> None:
-        """Names with AAAA records, and one address literal."""
+        """Servers find each other over IPv6, by names with AAAA records and by an address literal."""
         self.names.hosts.update(db0="::1", db1="::1")
         self.addresses[2] = ("::1", self.addresses[2][1])
         pairs = [self.start(i) for i in sorted(self.ids)]
@@ -249,7 +259,8 @@ class NameTests(TransportTestCase):
         self.assertEqual([transport.counters.refused for transport, _ in pairs], [{}] * 3)
 
     async def test_wildcard_of_ipv6_hears_peers_of_both_kinds(self) -> None:
-        """`listen: "[::]:7400"` beside a name with an A and an AAAA record."""
+        """A server with `listen: "[::]:7400"` hears peers over IPv4 and IPv6, with an A and an AAAA record of its
+        name."""
         self.names.hosts.update(db0="::1", db1="::1 127.0.0.1", db2="127.0.0.3")
         self.listen = ("::", self.addresses[1][1])
         middle = self.start(1)
@@ -259,7 +270,7 @@ class NameTests(TransportTestCase):
         await self.exchange(c, middle)
 
     async def test_address_at_which_the_peer_does_not_listen_is_given_up(self) -> None:
-        """The peer's own resolver gives it one of the two addresses, and ours prefers the other."""
+        """A peer with two addresses listens at one: a server that prefers the other one gives that up."""
         self.names.hosts.update(db0="127.0.0.1", db1="127.0.0.2")
         b = self.start(1)
         self.names = FakeNames(db0="127.0.0.1", db1="127.0.0.9 127.0.0.2", db2="127.0.0.3")
@@ -276,7 +287,7 @@ class StartAndStopTests(TransportTestCase):
         self.assertNotIn("\n", str(error))
 
     async def test_port_is_free_after_stop(self) -> None:
-        """A server can be started again at once; and a stopped transport sends nothing, in silence."""
+        """After stop the port is free at once, and the stopped transport sends nothing, without an error."""
         first, _ = self.start(0)
         stopped = first.stop()
         assert isinstance(stopped, Deferred)

@@ -1,4 +1,4 @@
-"""The server above a transport, as far as the transport sees it."""
+"""A stand-in for the server above a transport, with what a transport uses of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pfsb.paxos.messages import Message
 @implementer(IFrameReceiver)
 @define
 class NotingReceiver:
-    """Notes what it is told."""
+    """Notes the calls of its transport."""
 
     frames: list[tuple[int, bytes, list[Message]]] = field(factory=list)
     storages: list[tuple[int, int]] = field(factory=list)

@@ -50,7 +50,7 @@ class StreamCase(TransportTestCase):
         return made[0]
 
     def frame(self, sender: int = 0, cluster: str = "three") -> bytes:
-        """A right frame of a server that sends nothing else."""
+        """Return a right frame of a server that sends nothing else."""
         membership = FrameIdentity(sender, self.ids - {sender}, cluster_digest(cluster, self.ids))
         return FrameCodec(membership, b"disk-%03d" % sender, 90, self.secret).seal([encode(accept(sender=sender))])[0]
 

@@ -20,23 +20,23 @@ class LinkFaultsTests(SynchronousTestCase):
         self.carried.append((peer, frame))
 
     def test_everything_passes_at_first(self) -> None:
-        """Faults are asked for, never a default."""
+        """Without a FAULT command every frame passes."""
         self.assertTrue(all(self.faults.admits(1) for _ in range(1000)))
         self.assertEqual(self.faults.delay_seconds, 0)
 
     def test_loss_takes_its_share(self) -> None:
-        """FAULT LOSS 0.3 loses about 30 % of the frames."""
+        """With FAULT LOSS 0.3 about 30 % of the frames are lost."""
         self.faults.lose(0.3)
         passed = sum(self.faults.admits(1) for _ in range(10_000))
         self.assertApproximates(passed, 7000, 300)
 
     def test_certain_loss_lets_nothing_pass(self) -> None:
-        """FAULT LOSS 1 is a server on its own."""
+        """With FAULT LOSS 1 no frame passes."""
         self.faults.lose(1)
         self.assertFalse(any(self.faults.admits(1) for _ in range(1000)))
 
     def test_same_seed_loses_the_same_frames(self) -> None:
-        """One seed reproduces a run."""
+        """One seed loses the same frames in each run."""
         outcomes = []
         for _ in range(2):
             faults = LinkFaults(self.clock, Random(7))
@@ -61,7 +61,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertEqual(self.faults.delay_seconds, 0)
 
     def test_values_that_make_no_sense_are_refused(self) -> None:
-        """The text says what would be right."""
+        """Values that make no sense are refused, and the error says which would be right."""
         for probability in (-0.1, 1.1, float("nan")):
             self.assertIn("0 to 1", str(self.assertRaises(BadRequest, self.faults.lose, probability)))
         for milliseconds in (-1, 60_001):
@@ -69,7 +69,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertEqual((self.faults.loss, self.faults.delay_ms), (0, 0))
 
     def test_held_back_frame_arrives_after_the_delay(self) -> None:
-        """FAULT DELAY 250: a quarter of a second."""
+        """With FAULT DELAY 250 a frame arrives a quarter of a second later."""
         self.faults.delay(250)
         self.assertTrue(self.faults.hold_back(self.send_frame, 1, b"frame"))
         self.clock.advance(0.24)
@@ -78,7 +78,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.assertEqual(self.carried, [(1, b"frame")])
 
     def test_frames_held_back_are_bounded(self) -> None:
-        """Every queue has a maximum length: a full one loses frames."""
+        """Frames that are held back are bounded in number: further ones are lost."""
         self.patch(faults, "DELAYED_FRAMES_MAX", 40)
         self.faults.delay(1000)
         held = [self.faults.hold_back(self.send_frame, 1, b"") for _ in range(41)]
@@ -86,7 +86,7 @@ class LinkFaultsTests(SynchronousTestCase):
         self.faults.stop()
 
     def test_stop_loses_what_is_held_back(self) -> None:
-        """A server that stopped sends nothing more."""
+        """When a transport stops, frames that are held back are lost."""
         self.faults.delay(100)
         self.faults.hold_back(self.send_frame, 1, b"frame")
         self.faults.stop()

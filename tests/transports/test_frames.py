@@ -62,11 +62,11 @@ class SealTests(FrameTestCase):
             self.assertEqual(opened.messages, [accept(1), proposal()])
 
     def test_small_messages_share_a_frame(self) -> None:
-        """System calls are dear: messages that are sent together travel together."""
+        """Small messages that are sent together share a frame, since system calls are expensive."""
         self.assertEqual(len(codec(SENDER).seal([encode(accept())] * 1000)), 1)
 
     def test_frames_are_filled_in_order_up_to_the_limit(self) -> None:
-        """At most 60,000 bytes each, in the order given, and no frame more than that takes."""
+        """Messages fill frames in the order given, up to 60,000 bytes each, and into as few frames as possible."""
         for secret in (None, SECRET):
             messages = [proposal(b"x" * size) for size in (25_000, 25_000, 25_000, 59_000, 10)]
             frames = codec(SENDER, secret=secret).seal([encode_any(m) for m in messages])
@@ -76,18 +76,18 @@ class SealTests(FrameTestCase):
             self.assertEqual([m for frame in frames for m in receiver.open(frame).messages], messages)
 
     def test_largest_message_fills_a_frame_to_the_limit(self) -> None:
-        """The limit that a codec tells is the one that holds, to the byte."""
+        """The largest message that a codec allows fills a frame to the limit, to the byte."""
         for secret in (None, SECRET):
             sender = codec(SENDER, secret=secret)
             spare = sender.message_bytes_max - len(encode(proposal(b"x" * 50_000)))
             message = proposal(b"x" * (50_000 + spare))
             frame = one_frame(sender, message)
-            # One message needs one byte of array header of the three that are set aside.
+            # The array header of one message needs one byte of the three that are set aside for it.
             self.assertEqual(len(frame), FRAME_BYTES_MAX - 2)
             self.assertEqual(codec(RECEIVER, secret=secret).open(frame).messages, [message])
 
     def test_message_larger_than_a_frame_is_refused_with_its_size(self) -> None:
-        """The text gives the size and the limit."""
+        """A message larger than a frame is refused with its size and the limit."""
         sender = codec(SENDER)
         large = encode(proposal(b"x" * FRAME_BYTES_MAX))
         error = self.assertRaises(FrameTooLarge, sender.seal, [encode(accept()), large])
@@ -95,15 +95,15 @@ class SealTests(FrameTestCase):
         self.assertIn(str(sender.message_bytes_max), str(error))
 
     def test_nothing_to_say_makes_no_frame(self) -> None:
-        """An empty outbox sends nothing."""
+        """No messages make no frame."""
         self.assertEqual(codec(SENDER).seal([]), [])
 
     def test_empty_secret_is_refused(self) -> None:
-        """An empty secret file would authenticate nothing."""
+        """An empty secret file is refused, since it would authenticate nothing."""
         self.assertRaises(ValueError, codec, SENDER, secret=b"")
 
     def test_identity_of_another_length_is_refused(self) -> None:
-        """The header has room for eight bytes."""
+        """An identity that does not have eight bytes is refused."""
         self.assertRaises(ValueError, codec, SENDER, identity=b"short")
 
     def test_secret_is_not_printed(self) -> None:
@@ -113,7 +113,8 @@ class SealTests(FrameTestCase):
 
 class DigestTests(SynchronousTestCase):
     def test_digest_depends_on_name_and_members_only(self) -> None:
-        """Two clusters on one network never take each other's frames."""
+        """The digest of a cluster depends on its name and members only, so that two clusters on one network never take
+        each other's frames."""
         digest = cluster_digest("four", [0, 1, 2, 3])
         self.assertEqual(digest, cluster_digest("four", [3, 2, 1, 0]))
         self.assertNotEqual(digest, cluster_digest("five", [0, 1, 2, 3]))
@@ -123,7 +124,7 @@ class DigestTests(SynchronousTestCase):
 
 class RefusalTests(FrameTestCase):
     def test_foreign_frames_are_told_apart(self) -> None:
-        """Each reason has its word, which is counted and logged."""
+        """Each reason for which a frame is refused has a word, which is counted and logged."""
         frame = one_frame(codec(SENDER))
         cases = [
             (b"", "size"),
@@ -149,13 +150,15 @@ class RefusalTests(FrameTestCase):
         self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
 
     def test_frame_of_another_cluster_is_told_before_its_tag(self) -> None:
-        """Another cluster has another secret: that its frame comes from elsewhere says more than a wrong tag does."""
+        """A frame of another cluster is refused as such before its tag is checked, since that cluster has another
+        secret."""
         for secret in (None, b"theirs"):
             frame = one_frame(codec(SENDER, name="five", secret=secret))
             self.assertRefused(codec(RECEIVER, secret=SECRET), frame, "cluster")
 
     def test_one_bad_message_refuses_the_whole_frame(self) -> None:
-        """A frame is taken or not: a sender that makes one broken message is not to be believed in the next."""
+        """One bad message refuses the whole frame: a sender that makes one broken message is not to be believed in the
+        next."""
         [frame] = codec(SENDER).seal([encode(accept()), b"\x91\x63"])
         self.assertRefused(codec(RECEIVER), frame, "body")
 
@@ -169,7 +172,7 @@ class RefusalTests(FrameTestCase):
     @examples(80)
     @given(any_message, st.booleans(), st.data())
     def test_truncated_frame_is_refused(self, message: Message, sealed: bool, data: st.DataObject) -> None:
-        """No part of a frame passes for a frame."""
+        """A frame without its last bytes is refused."""
         secret = SECRET if sealed else None
         frame = one_frame(codec(SENDER, secret=secret), message)
         cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
@@ -185,7 +188,8 @@ class RefusalTests(FrameTestCase):
         self.assertRaises(FrameRefused, codec(RECEIVER, secret=secret).open, flipped(frame, bits))
 
     def test_every_bit_of_a_frame_counts(self) -> None:
-        """The tag covers header and body; the fields before it that have a reason of their own keep it."""
+        """A change of any bit of a frame is refused; bytes before the tag that have a reason of their own are refused
+        with that reason."""
         for secret, reason in ((None, "checksum"), (SECRET, "tag")):
             frame = one_frame(codec(SENDER, secret=secret))
             for bit in range(len(frame) * 8):
@@ -215,7 +219,8 @@ class IdentityTests(FrameTestCase):
     """A frame tells more than its messages: the cluster's own identity, passed slots, and the sender's storage."""
 
     def test_frame_tells_start_and_log_position(self) -> None:
-        """The position is asked for at each frame: more may be on disk at the next."""
+        """A frame tells the start and the log position of its sender's storage; the position is asked for at each
+        frame, since more may be on disk."""
         for secret in (None, SECRET):
             sender, written = codec(SENDER, secret=secret, start=7), iter((41, 42))
             sender.position = lambda written=written: next(written)  # type: ignore[misc]
@@ -224,7 +229,7 @@ class IdentityTests(FrameTestCase):
             self.assertEqual([(o.start, o.position) for o in opened], [(7, 41), (7, 42)])
 
     def test_clusters_of_one_name_are_told_apart_once_both_know_who_they_are(self) -> None:
-        """Name and servers are the same when a cluster is made anew; its identity is not."""
+        """Two clusters with equal names and servers are told apart by their identities, once both know theirs."""
         for ours, theirs, is_refused in (
             (NOT_KNOWN, NOT_KNOWN, False),
             (NOT_KNOWN, b"this one", False),
@@ -243,7 +248,7 @@ class IdentityTests(FrameTestCase):
                     self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
 
     def test_servers_that_pass_other_slots_refuse_each_other(self) -> None:
-        """A slot that one server executes and another does not would make their states differ."""
+        """Servers that pass over different slots refuse each other's frames: otherwise their states would differ."""
         for ours, theirs in ((NOT_KNOWN, b"passes 7"), (b"passes 7", NOT_KNOWN), (b"passes 7", b"passes 8")):
             sender, receiver = codec(SENDER), codec(RECEIVER)
             receiver.membership.passes, sender.membership.passes = ours, theirs
@@ -253,7 +258,8 @@ class IdentityTests(FrameTestCase):
                 self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
 
     def test_frames_follow_each_change_of_the_identity(self) -> None:
-        """The header is packed anew whenever one of the two is set, also in frames of the same codec."""
+        """Frames follow each change of the cluster's identity and of the passed slots, also in a codec that has made
+        frames before."""
         sender, receiver = codec(SENDER), codec(RECEIVER)
         for identity in (b"this one", b"that one"):
             for passes in (b"passes 7", NOT_KNOWN):
@@ -264,7 +270,7 @@ class IdentityTests(FrameTestCase):
                 self.assertEqual(receiver.open(frame).messages, [accept()])
 
     def test_identities_of_another_length_are_refused(self) -> None:
-        """Eight bytes, also when they are set later."""
+        """Identities that do not have eight bytes are refused, also when they are set later."""
         membership = codec(SENDER).membership
         self.assertRaises(ValueError, setattr, membership, "cluster_identity", b"short")
         self.assertRaises(ValueError, setattr, membership, "passes", b"")
@@ -278,20 +284,22 @@ class SecretTests(FrameTestCase):
                 self.assertRefused(codec(RECEIVER, secret=expected), one_frame(codec(SENDER, secret=sent)), "tag")
 
     def test_secrets_that_share_their_first_64_bytes_differ(self) -> None:
-        """BLAKE2b takes keys of 64 bytes; a longer secret counts whole."""
+        """Two secrets that share their first 64 bytes differ: BLAKE2b takes keys of 64 bytes, and a longer secret
+        counts whole."""
         frame = one_frame(codec(SENDER, secret=b"x" * 64 + b"a"))
         self.assertRefused(codec(RECEIVER, secret=b"x" * 64 + b"b"), frame, "tag")
         self.assertEqual(len(codec(RECEIVER, secret=b"x" * 64 + b"a").open(frame).messages), 1)
 
     def test_key_cannot_be_left_out(self) -> None:
-        """A frame that says that it is not keyed, with a right checksum, is refused where a secret is configured."""
+        """A frame that says that it has no key, with a right checksum, is refused where a secret is configured."""
         frame = one_frame(codec(SENDER))
         self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
         self.assertRefused(codec(RECEIVER, secret=SECRET), frame, "tag")
         self.assertRefused(codec(RECEIVER, secret=SECRET), frame[:6] + b"\x01" + frame[7:], "tag")
 
     def test_two_secrets_are_taken_and_the_first_is_sent_by(self) -> None:
-        """While a secret is changed, servers are at most one step apart."""
+        """With two secrets, frames with either are taken, and the first is used for sending: while a secret is changed,
+        servers differ by one step."""
         steps: list[tuple[bytes, ...]] = [(b"old",), (b"old", b"new"), (b"new", b"old"), (b"new",)]
         for one, other in pairwise(steps):
             for sent, expected in ((one, other), (other, one), (one, one)):
@@ -301,7 +309,8 @@ class SecretTests(FrameTestCase):
         self.assertRefused(codec(RECEIVER, secret=steps[3]), one_frame(codec(SENDER, secret=steps[1])), "tag")
 
     def test_secrets_are_changed_while_frames_come_and_go(self) -> None:
-        """The counters go on, so that no frame counts as repeated; a cluster cannot begin, or cease, to be keyed."""
+        """When secrets are changed, the counters go on, so that no frame counts as repeated; a cluster cannot begin or
+        cease to have a secret this way."""
         sender, receiver = codec(SENDER, secret=b"old"), codec(RECEIVER, secret=b"old")
         early = one_frame(sender)
         receiver.open(early)
@@ -314,28 +323,28 @@ class SecretTests(FrameTestCase):
         self.assertRaises(ValueError, codec(SENDER).take_secrets, [b"new"])
 
     def test_same_frame_is_taken_once(self) -> None:
-        """A recorded frame cannot be played again."""
+        """With a secret, a recorded frame that is sent again is refused."""
         receiver, frame = codec(RECEIVER, secret=SECRET), one_frame(codec(SENDER, secret=SECRET))
         receiver.open(frame)
         self.assertRefused(receiver, frame, "replay")
 
     def test_overtaken_frames_are_taken(self) -> None:
-        """UDP may reorder them."""
+        """With a secret, frames that UDP has reordered are taken."""
         sender, receiver = codec(SENDER, secret=SECRET), codec(RECEIVER, secret=SECRET)
         frames = [one_frame(sender, accept(seq)) for seq in range(1, 6)]
         taken = [receiver.open(frame).messages[0] for frame in reversed(frames)]
         self.assertEqual(taken, [accept(seq) for seq in range(5, 0, -1)])
 
     def test_frame_of_an_earlier_start_is_a_replay_only_if_it_was_here(self) -> None:
-        """The right storage may be back after a copy of it, with a lower start number; the protocol knows which
-        counts."""
+        """With a secret, a frame with a lower start number than others is taken once: after a copy, the right storage
+        may be back with a lower number."""
         receiver, earlier = codec(RECEIVER, secret=SECRET), one_frame(codec(SENDER, secret=SECRET, start=1))
         receiver.open(one_frame(codec(SENDER, secret=SECRET, start=2)))
         self.assertEqual(receiver.open(earlier).start, 1)
         self.assertRefused(receiver, earlier, "replay")
 
     def test_forged_frame_does_not_move_the_window(self) -> None:
-        """A forger could otherwise silence a server with one high counter."""
+        """A forged frame with a high counter does not move the window; otherwise a server could be silenced with it."""
         receiver, sender = codec(RECEIVER, secret=SECRET), codec(SENDER, secret=SECRET)
         forged = bytearray(one_frame(sender))
         forged[HEADER.size - 24 : HEADER.size - 8] = bytes([15]) * 16
@@ -343,6 +352,7 @@ class SecretTests(FrameTestCase):
         self.assertEqual(receiver.open(one_frame(sender)).messages, [accept()])
 
     def test_without_a_secret_a_frame_may_come_twice(self) -> None:
-        """Networks duplicate; the protocol bears it, and only a secret can tell a replay from that."""
+        """Without a secret a frame may come twice: networks duplicate frames, and only with a secret can a repeated one
+        be told."""
         receiver, frame = codec(RECEIVER), one_frame(codec(SENDER))
         self.assertEqual(receiver.open(frame), receiver.open(frame))

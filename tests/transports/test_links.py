@@ -56,17 +56,17 @@ class LinksTestCase(SynchronousTestCase):
 
 class SendTests(LinksTestCase):
     def test_links_are_a_transport(self) -> None:
-        """The simulator hands Links to the replica as they are."""
+        """Links provide the interface of a transport, so that the simulator can give them to the replica."""
         verifyObject(ITransport, self.links[0])
 
     def test_message_reaches_the_one_it_is_for(self) -> None:
-        """With sender and identity of the storage it comes from."""
+        """A message reaches the server it is for, with its sender and the identity of the sender's storage."""
         self.links[0].send([accept(sender=0)], 1)
         self.assertEqual(self.receivers[1].frames, [(0, b"disk-000", [accept(sender=0)])])
         self.assertEqual(self.receivers[2].frames, [])
 
     def test_message_to_all_is_encoded_once(self) -> None:
-        """Each peer gets the same frame, and the sender itself gets none."""
+        """A message to all is encoded once: each peer gets the same frame, and the sender itself gets none."""
         with patch.object(links_module, "encode", wraps=links_module.encode) as encode:
             self.links[0].send([proposal(sender=0)], None)
         self.assertEqual(encode.call_count, 1)
@@ -74,7 +74,7 @@ class SendTests(LinksTestCase):
         self.assertIs(self.carried[0][2], self.carried[1][2])
 
     def test_large_sends_travel_in_several_frames(self) -> None:
-        """Nothing is lost for want of room in one frame."""
+        """Messages that do not fit into one frame travel in several, and none is lost."""
         sent = [proposal(b"x" * 40_000, sender=0) for _ in range(3)]
         self.links[0].send(sent, 2)
         self.assertEqual(len(self.carried), 3)
@@ -84,7 +84,8 @@ class SendTests(LinksTestCase):
         return [frame[5] for _, _, frame in self.carried]
 
     def test_ordered_shares_a_frame_with_proposals(self) -> None:
-        """The frame is of the type for kinds that were added later; one without an ORDERED is not."""
+        """An ORDERED shares a frame with proposals that follow: that frame has the type for kinds that were added
+        later; a frame without an ORDERED does not."""
         told = Ordered(0, 7, (811,), bytes(DIGEST_BYTES))
         for sent in ([told, proposal(sender=0)], [told], [proposal(sender=0)]):
             self.links[0].send(sent, 2)
@@ -92,7 +93,7 @@ class SendTests(LinksTestCase):
         self.assertEqual(self.receivers[2].messages, [told, proposal(sender=0), told, proposal(sender=0)])
 
     def test_ordered_travels_alone_if_what_follows_is_large(self) -> None:
-        """A frame of PROPOSALs alone has the type that it always has."""
+        """An ORDERED travels alone if a large PROPOSAL follows, whose frame has the usual type."""
         told = Ordered(0, 7, (811,), bytes(DIGEST_BYTES))
         sent = [told, *(proposal(b"x" * 40_000, sender=0) for _ in range(2))]
         self.links[0].send(sent, 2)
@@ -100,7 +101,7 @@ class SendTests(LinksTestCase):
         self.assertEqual(self.receivers[2].messages, sent)
 
     def test_what_follows_an_ordered_is_sealed_once(self) -> None:
-        """A frame takes a number, and a tag over all its bytes; a kept ORDERED may stand before the new one."""
+        """Messages that follow an ORDERED are sealed once; the kept ORDERED may stand before the new message."""
         told = [Ordered(0, 7, (seq,), bytes(DIGEST_BYTES)) for seq in (811, 812)]
         sent = [*told, *(proposal(b"x" * 40_000, sender=0) for _ in range(2))]
         with patch.object(links_module, "encode_any", wraps=links_module.encode_any) as encode:
@@ -118,19 +119,21 @@ class SendTests(LinksTestCase):
         self.assertEqual(len(self.logged(text)), 1)
 
     def test_message_too_large_is_dropped_alone(self) -> None:
-        """`send` never raises; the log names the message and the limit."""
+        """A message that is too large is dropped alone: `send` raises nothing, and the log has the message and the
+        limit."""
         self.assertDroppedAlone(proposal(b"x" * 70_000, sender=0), "not sent: Proposal: a message of 70")
 
     def test_message_that_cannot_be_encoded_is_dropped_alone(self) -> None:
-        """Half a surrogate pair has no UTF-8, an integer of 65 bits no msgpack."""
+        """A message that cannot be encoded is dropped alone: half a surrogate pair has no UTF-8, an integer of 65 bits
+        no msgpack."""
         self.assertDroppedAlone(ClientUpdate("\ud800", 0, 1, 1, b""), "not sent: ClientUpdate")
 
     def test_number_beyond_64_bits_is_dropped_alone(self) -> None:
-        """`send` never raises."""
+        """A message with a number beyond 64 bits is dropped alone, and `send` raises nothing."""
         self.assertDroppedAlone(ViewChange(0, 2**64), "not sent: ViewChange")
 
     def test_message_to_a_server_that_is_no_peer_is_dropped(self) -> None:
-        """`send` never raises: not for an unknown id, not for one's own."""
+        """A message to an unknown id, or to the server itself, is dropped, and `send` raises nothing."""
         for to in (0, 77):
             self.links[0].send([accept(sender=0)], to)
         self.assertEqual(self.links[0].counters.unsendable, 2)
@@ -138,7 +141,7 @@ class SendTests(LinksTestCase):
         self.assertEqual(len(self.logged("is no peer of ours")), 1)
 
     def test_stopped_links_send_and_take_nothing(self) -> None:
-        """A stopped server is silent, and deaf to what is still under way."""
+        """Stopped links send nothing, and drop frames that are still under way."""
         self.links[0].send([accept(sender=0)], 1)
         frame = self.carried[-1][2]
         self.links[1].stop()
@@ -153,7 +156,7 @@ class SealedLinksTests(LinksTestCase):
     secret = b"secret"
 
     def test_frame_to_all_passes_the_replay_check_of_each(self) -> None:
-        """One counter for all peers: each sees a part of the numbers, none twice."""
+        """Frames to several peers share one counter: each peer sees a part of the numbers, none twice."""
         for n in range(1, 4):
             self.links[0].send([accept(n, sender=0)], None)
             self.links[0].send([accept(10 + n, sender=0)], 1)
@@ -185,7 +188,7 @@ class ReceiveTests(LinksTestCase):
         self.assertEqual(self.receivers[0].frames, [])
 
     def test_failure_of_the_receiver_is_not_swallowed(self) -> None:
-        """A transport must not hide an exception of its receiver."""
+        """An exception of the receiver is not hidden by the transport."""
 
         def fail(*frame: object) -> None:
             raise RuntimeError("in a turn")
@@ -194,7 +197,8 @@ class ReceiveTests(LinksTestCase):
         self.assertRaises(RuntimeError, self.links[0].send, [accept(sender=0)], 1)
 
     def test_receiver_is_told_what_the_sender_has_on_disk(self) -> None:
-        """Incarnation and log position of the sender's storage, at the moment of sending."""
+        """The receiver is told the incarnation and the log position that the sender's storage had at the moment of
+        sending."""
         written = [5]
         self.links[0].stop()
         self.links[0].start(self.receivers[0], b"disk-000", 3, lambda: written[0])
@@ -204,7 +208,8 @@ class ReceiveTests(LinksTestCase):
         self.assertEqual(self.receivers[1].storages, [(3, 5), (3, 6)])
 
     def test_counters_tell_frames_bytes_and_messages(self) -> None:
-        """The counters for /metrics: a message to two peers counts twice on the way out."""
+        """The counters for /metrics count frames, bytes and messages; a message to two peers counts twice on the way
+        out."""
         self.links[0].send([accept(sender=0), proposal(sender=0)], None)
         size = len(self.carried[0][2])
         out, into = self.links[0].counters, self.links[1].counters
@@ -216,7 +221,7 @@ class ReceiveTests(LinksTestCase):
 
 class FaultTests(LinksTestCase):
     def test_cut_holds_in_both_directions(self) -> None:
-        """FAULT CUT: from and to these servers, though the other side knows nothing of it."""
+        """FAULT CUT at one server cuts frames from and to the named servers, though these know nothing of it."""
         self.links[0].faults.cut([1])
         self.links[0].send([accept(sender=0)], None)
         self.links[1].send([accept(sender=1)], None)
@@ -224,7 +229,7 @@ class FaultTests(LinksTestCase):
         self.assertEqual(self.links[0].counters.lost_by_fault, 2)
 
     def test_loss_of_one_server_holds_in_both_directions(self) -> None:
-        """FAULT LOSS on one server: it loses what it sends and what it receives."""
+        """FAULT LOSS on one server loses frames in both directions."""
         self.links[0].faults.lose(0.5)
         for _ in range(400):
             self.links[0].send([accept(sender=0)], 1)
@@ -233,7 +238,7 @@ class FaultTests(LinksTestCase):
         self.assertApproximates(len(self.receivers[1].frames), 200, 60)
 
     def test_delay_holds_frames_back(self) -> None:
-        """FAULT DELAY: what this server sends arrives later."""
+        """FAULT DELAY on a server delays the frames that it sends."""
         self.links[0].faults.delay(100)
         self.links[0].send([accept(sender=0)], 1)
         self.clock.advance(0.09)
@@ -242,7 +247,7 @@ class FaultTests(LinksTestCase):
         self.assertEqual((len(self.receivers[1].frames), self.links[0].counters.frames_out), (1, 1))
 
     def test_stop_calls_off_delayed_frames(self) -> None:
-        """A stopped server leaves nothing on the clock."""
+        """A server that stops cancels its delayed frames."""
         self.links[0].faults.delay(100)
         self.links[0].send([accept(sender=0)], 1)
         self.links[0].stop()
@@ -251,14 +256,14 @@ class FaultTests(LinksTestCase):
 
 class RefusalHintTests(LinksTestCase):
     def test_hint_comes_after_the_send_that_caused_it(self) -> None:
-        """Turns never nest: a refusal noticed inside `send` is told in a turn of its own."""
+        """A refusal noticed inside `send` is told after that call has returned, since turns never nest."""
         self.links[0].connection_refused(1)
         self.assertEqual(self.receivers[0].refusals, [])
         self.clock.advance(0)
         self.assertEqual(self.receivers[0].refusals, [1])
 
     def test_hints_about_one_peer_are_rate_limited(self) -> None:
-        """One hint per peer and 50 ms; other peers have their own."""
+        """There is one hint of a refusal for each peer and 50 ms."""
         for _ in range(10):
             self.links[0].connection_refused(1)
         self.links[0].connection_refused(2)
@@ -269,7 +274,7 @@ class RefusalHintTests(LinksTestCase):
         self.assertEqual(self.links[0].counters.refusals, 12)
 
     def test_send_errors_are_counted_and_logged_seldom(self) -> None:
-        """A broken network fills a counter, not the log."""
+        """Errors of sending are all counted, and logged at a limited rate."""
         for _ in range(3):
             self.links[0].send_failed(1, OSError("Network is unreachable"))
         self.assertEqual(self.links[0].counters.send_errors, 3)

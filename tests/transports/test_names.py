@@ -56,7 +56,7 @@ class AddressBookCase(SynchronousTestCase):
         self.changed: list[int] = []
 
     def book(self, *hosts: str) -> AddressBook:
-        """The started book of server 0, with these hosts."""
+        """Return a started book of server 0, with these hosts."""
         by_id = {i: (host, PORT) for i, host in enumerate(hosts)}
         book = AddressBook(self.clock, 0, by_id, self.resolver, self.changed.append, self.believes_frames)
         book.start()
@@ -75,14 +75,14 @@ class AddressBookCase(SynchronousTestCase):
 
 class StartTests(AddressBookCase):
     def test_ip_addresses_are_known_at_once_and_never_looked_up(self) -> None:
-        """Nothing has to run for a cluster that is configured by addresses."""
+        """IP addresses are known at once, and never looked up."""
         book = self.book("127.0.0.1", "::1")
         self.assertEqual([self.where(book, i) for i in (0, 1)], ["127.0.0.1", "::1"])
         self.pass_time(100)
         self.assertEqual((self.resolver.asked, self.clock.getDelayedCalls(), self.changed), ([], [], []))
 
     def test_each_name_is_looked_up_by_itself(self) -> None:
-        """A name without an address keeps no other peer from being found."""
+        """Each name is looked up by itself: one without an address keeps no other peer from being found."""
         book = self.book("127.0.0.1", "db1", "db2")
         self.assertEqual(self.resolver.waiting(), ["db1", "db2"])
         self.resolver.answer("db1")
@@ -91,7 +91,7 @@ class StartTests(AddressBookCase):
         self.assertEqual(self.changed, [2])
 
     def test_missing_name_is_looked_up_until_it_has_an_address(self) -> None:
-        """The name of a machine that is not set up yet appears later."""
+        """A missing name is looked up until it has an address, as that of a machine that is set up later."""
         book = self.book("127.0.0.1", "db1")
         for _ in range(30):
             self.resolver.answer("db1")
@@ -101,7 +101,7 @@ class StartTests(AddressBookCase):
         self.assertEqual(self.where(book, 1), "192.0.2.1")
 
     def test_stopped_book_looks_up_nothing_and_hears_no_answer(self) -> None:
-        """The answer of a thread may come after the server has stopped."""
+        """A stopped book looks up nothing, and ignores answers that come after the stop."""
         book = self.book("127.0.0.1", "db1")
         book.stop()
         self.resolver.answer("db1", "192.0.2.1")
@@ -111,13 +111,14 @@ class StartTests(AddressBookCase):
 
 class ScheduleTests(AddressBookCase):
     def found(self, *hosts: str) -> AddressBook:
-        """A book whose peer has been found at these addresses."""
+        """Return a book whose peer has been found at these addresses."""
         book = self.book("127.0.0.1", "db1")
         self.resolver.answer("db1", *hosts)
         return book
 
     def test_peer_that_is_heard_is_looked_up_every_minute(self) -> None:
-        """The name may have another address although the old one still works."""
+        """A peer that is heard is looked up every minute, since its name may have another address although the old one
+        still works."""
         book = self.found("192.0.2.1")
         self.pass_time(59, lambda: book.accepts(1, source("192.0.2.1")))
         self.assertEqual(self.resolver.waiting(), [])
@@ -125,7 +126,8 @@ class ScheduleTests(AddressBookCase):
         self.assertEqual(self.resolver.waiting(), ["db1"])
 
     def test_silent_peer_is_looked_up_again_and_found_at_its_new_address(self) -> None:
-        """A server that comes back at another address is found within some seconds, without a restart of the others."""
+        """A silent peer is looked up again soon, so that a server that comes back at another address is found within
+        some seconds."""
         book = self.found("192.0.2.1")
         self.pass_time(3.2)
         self.resolver.answer("db1", "192.0.2.1")
@@ -136,7 +138,8 @@ class ScheduleTests(AddressBookCase):
         self.assertFalse(book.accepts(1, source("192.0.2.1")))
 
     def test_frame_from_an_unknown_address_has_the_name_looked_up(self) -> None:
-        """Without a secret the frame does not count before the name has that address."""
+        """A frame from an unknown address has its sender's name looked up: without a secret the frame counts only if
+        the name has that address."""
         book = self.found("192.0.2.1")
         self.pass_time(1.5, lambda: book.accepts(1, source("192.0.2.1")))
         self.assertFalse(book.accepts(1, source("192.0.2.9")))
@@ -146,7 +149,8 @@ class ScheduleTests(AddressBookCase):
         self.assertTrue(book.accepts(1, source("192.0.2.9")))
 
     def test_frames_from_unknown_addresses_cause_one_look_up_a_second_at_most(self) -> None:
-        """Any machine on the network can send such frames."""
+        """Frames from unknown addresses cause at most one look-up a second, since any machine on the network can send
+        them."""
         book = self.found("192.0.2.1")
 
         def forge() -> None:
@@ -158,21 +162,22 @@ class ScheduleTests(AddressBookCase):
         self.assertLessEqual(len(self.resolver.asked), 21)
 
     def test_own_name_is_looked_up_again_while_no_peer_is_heard(self) -> None:
-        """The server listens at an address that its name does not have any more, so that no frame finds it."""
+        """While no peer is heard, the server's own name is looked up again: the server may listen at an address that
+        its name has no longer."""
         self.book("db0", "192.0.2.2")
         self.resolver.answer("db0", "192.0.2.1")
         self.pass_time(5)
         self.assertEqual(self.resolver.waiting(), ["db0"])
 
     def test_own_name_is_looked_up_every_minute_while_a_peer_is_heard(self) -> None:
-        """Then it is right, most likely."""
+        """While a peer is heard, the server's own name is looked up every minute only."""
         book = self.book("db0", "192.0.2.2")
         self.resolver.answer("db0", "192.0.2.1")
         self.pass_time(50, lambda: book.accepts(1, source("192.0.2.2")))
         self.assertEqual(self.resolver.waiting(), [])
 
     def test_failed_look_up_keeps_the_address(self) -> None:
-        """A name server that is down must not cut links that work."""
+        """A failed look-up keeps the known address: a name server that is down must not cut links that work."""
         book = self.found("192.0.2.1")
         self.pass_time(3.2)
         self.resolver.answer("db1")
@@ -180,7 +185,7 @@ class ScheduleTests(AddressBookCase):
         self.assertTrue(book.accepts(1, source("192.0.2.1")))
 
     def test_addresses_in_another_order_are_no_news(self) -> None:
-        """Name servers turn the addresses of a name round with each answer."""
+        """Known addresses in another order are no news: name servers change the order with each answer."""
         book = self.found("192.0.2.1", "192.0.2.2")
         self.pass_time(61, lambda: book.accepts(1, source("192.0.2.1")))
         self.resolver.answer("db1", "192.0.2.2", "192.0.2.1")
@@ -189,7 +194,8 @@ class ScheduleTests(AddressBookCase):
 
 class LateAnswerTests(AddressBookCase):
     def test_unanswered_look_up_does_not_end_looking(self) -> None:
-        """A name server that is down makes look-ups hang for half a minute, and another one may answer."""
+        """While a look-up is not answered, others are begun: a name server that is down makes look-ups hang for half a
+        minute, and another may answer."""
         book = self.book("127.0.0.1", "db1")
         self.pass_time(11.5)
         self.assertEqual(self.resolver.waiting(), ["db1", "db1"])
@@ -197,20 +203,20 @@ class LateAnswerTests(AddressBookCase):
         self.assertEqual(self.where(book, 1), "192.0.2.1")
 
     def test_look_ups_that_are_never_answered_become_rare(self) -> None:
-        """Each of them keeps a thread."""
+        """Look-ups that are never answered become rare, since each of them keeps a thread."""
         self.book("127.0.0.1", "db1")
         self.pass_time(3_600)
         self.assertLess(len(self.resolver.asked), 14)
 
     def test_late_answer_counts(self) -> None:
-        """A resolver may always be slow."""
+        """A late answer of a look-up counts, since a resolver may be slow."""
         book = self.book("127.0.0.1", "db1")
         self.pass_time(11.5)
         self.resolver.answer("db1", "192.0.2.1")
         self.assertEqual(self.where(book, 1), "192.0.2.1")
 
     def test_answer_that_was_overtaken_does_not_count(self) -> None:
-        """The later look-up knows more."""
+        """The answer of a look-up that comes after that of a later one does not count."""
         book = self.book("127.0.0.1", "db1")
         self.pass_time(11.5)
         self.resolver.answer("db1", "192.0.2.9", place=1)
@@ -220,7 +226,8 @@ class LateAnswerTests(AddressBookCase):
 
 class SeveralAddressesTests(AddressBookCase):
     def test_frames_may_come_from_every_address_of_a_host_name(self) -> None:
-        """Several ways to write one of them are one address; nothing else will do."""
+        """Frames of a peer may come from every address of its host name, however the address is written, and from no
+        other."""
         book = self.book("192.0.2.1", "db1")
         self.resolver.answer("db1", "2001:db8::7", "192.0.2.7")
         for host in ("2001:db8::7", "2001:DB8:0::7", "192.0.2.7", "::ffff:192.0.2.7"):
@@ -230,25 +237,26 @@ class SeveralAddressesTests(AddressBookCase):
         self.assertFalse(book.accepts(1, "the network"))
 
     def test_frames_of_a_server_at_a_wildcard_may_come_from_anywhere(self) -> None:
-        """Nothing is known about the address that it sends from."""
+        """Frames of a peer that is configured with a wildcard may come from anywhere, since the address from which it
+        sends is unknown."""
         book = self.book("127.0.0.1", "0.0.0.0")
         self.assertTrue(book.accepts(1, source("192.0.2.7")))
 
     def test_address_of_the_own_kind_is_chosen(self) -> None:
-        """A server that listens at an IPv4 address sends from it, and so to one."""
+        """If a peer has IPv4 and IPv6 addresses, one of the kind at which this server listens is chosen."""
         book = self.book("192.0.2.1", "db1")
         self.resolver.answer("db1", "2001:db8::7", "192.0.2.7")
         self.assertEqual(self.where(book, 1), "192.0.2.7")
 
     def test_address_that_frames_come_from_is_chosen(self) -> None:
-        """A peer sends from the address where it listens."""
+        """If a peer has several addresses, the one from which its frames come is chosen, since it listens there."""
         book = self.book("192.0.2.1", "db1")
         self.resolver.answer("db1", "192.0.2.7", "192.0.2.8")
         self.assertTrue(book.accepts(1, source("192.0.2.8")))
         self.assertEqual((self.where(book, 1), self.changed), ("192.0.2.8", [1, 1]))
 
     def test_addresses_of_a_silent_peer_are_tried_in_turn(self) -> None:
-        """The resolver of this machine may prefer an address at which the peer does not listen."""
+        """The addresses of a silent peer are tried in turn: the first may be one at which it does not listen."""
         book = self.book("192.0.2.1", "db1")
         self.resolver.answer("db1", "192.0.2.7", "192.0.2.8")
         seen = set()
@@ -260,7 +268,8 @@ class LearningTests(AddressBookCase):
     believes_frames = True
 
     def test_authenticated_frame_shows_where_its_sender_is(self) -> None:
-        """Name servers give old addresses for minutes or hours. Frames go to both, until the name has the new one."""
+        """With a secret, a frame shows where its sender is, while name servers give an old address: frames go to both,
+        until the name has the new one."""
         book = self.book("192.0.2.1", "db1")
         self.resolver.answer("db1", "192.0.2.7")
         self.pass_time(1.5)
@@ -271,14 +280,15 @@ class LearningTests(AddressBookCase):
         self.assertEqual((self.where(book, 1), book.copies_to(1)), ("192.0.2.9", None))
 
     def test_peer_without_any_address_is_answered_where_it_is(self) -> None:
-        """The name of the peer may be unknown here for good."""
+        """A peer whose name has no address here is sent frames at the address from which its own come."""
         book = self.book("192.0.2.1", "db1")
         self.assertTrue(book.accepts(1, source("::ffff:192.0.2.9")))
         self.assertEqual((self.where(book, 1), book.copies_to(1)), (None, addresses("192.0.2.9")[0]))
         self.assertEqual(dict(book.shown()), {0: "192.0.2.1:7400", 1: "192.0.2.9:7400"})
 
     def test_learned_address_is_forgotten_with_the_next_frame_from_the_name(self) -> None:
-        """An attacker has sent on a frame from elsewhere: that cut no link, and does not last."""
+        """A learned address is forgotten with the next frame from the name's address: an attacker who sends on a frame
+        from elsewhere cuts no link."""
         book = self.book("192.0.2.1", "192.0.2.7")
         self.assertTrue(book.accepts(1, source("192.0.2.66")))
         self.assertEqual(book.copies_to(1), addresses("192.0.2.66")[0])
@@ -286,7 +296,8 @@ class LearningTests(AddressBookCase):
         self.assertEqual((self.where(book, 1), book.copies_to(1)), ("192.0.2.7", None))
 
     def test_learned_address_is_forgotten_when_no_frame_comes_any_more(self) -> None:
-        """The server is gone, and may come back anywhere."""
+        """A learned address is forgotten when no frame comes from it any more: the server is gone, and may come back
+        anywhere."""
         book = self.book("192.0.2.1", "192.0.2.7")
         self.assertTrue(book.accepts(1, source("192.0.2.9")))
         self.pass_time(8)
@@ -310,7 +321,8 @@ class LoopbackTests(AddressBookCase):
         return warned
 
     def test_own_name_that_only_this_machine_reaches_is_said_once(self) -> None:
-        """Some systems give 127.0.1.1 to their own name. The other servers then wait for this one in vain."""
+        """If a server's own name has only addresses of this machine, such as 127.0.1.1, a warning is logged once: other
+        servers would wait for it in vain."""
         warned = self.warnings("db0", "db1", "db2")
         self.resolver.answer("db0", "127.0.1.1")
         self.assertEqual(warned, [])
@@ -321,13 +333,14 @@ class LoopbackTests(AddressBookCase):
         self.assertIn('add listen: "0.0.0.0:7400" to servers.0', warned[0])
 
     def test_cluster_on_one_machine_is_fine(self) -> None:
-        """All servers have loopback addresses."""
+        """If all servers of a cluster have loopback addresses, no warning is logged."""
         warned = self.warnings("localhost", "127.0.0.2", "::1")
         self.resolver.answer("localhost", "127.0.0.1")
         self.assertEqual(warned, [])
 
     def test_other_addresses_of_the_own_name_come_first(self) -> None:
-        """A server that has both can be reached."""
+        """Other addresses of a server's own name are preferred to loopback addresses, so that other machines reach
+        it."""
         book = self.book("db0", "192.0.2.2")
         self.resolver.answer("db0", "127.0.1.1", "192.0.2.1")
         self.assertEqual(self.where(book, 0), "192.0.2.1")

@@ -28,7 +28,7 @@ TAG = bytes(range(16))
 
 class NoticeTests(SynchronousTestCase):
     def test_notices_come_out_as_they_went_in(self) -> None:
-        """Each kind has a frame type of its own."""
+        """Each kind of notice is the same after encoding and decoding, and has a frame type of its own."""
         notices: list[Notice] = [
             Part(TAG, 50_000, 1_095, 0, b"piece"),
             Part(TAG, 5, 0, 254, b"piece"),
@@ -41,12 +41,13 @@ class NoticeTests(SynchronousTestCase):
             self.assertEqual(decode_notice(TYPE_OF[type(notice)], notice.body()), notice)
 
     def test_longest_report_fits_the_smallest_datagram(self) -> None:
-        """A report must get through where hardly anything does."""
+        """The longest report fits the smallest datagram, since a report must get through where hardly anything else
+        does."""
         body = Report(TAG, 1, tuple((2 * i, 2 * i + 1) for i in range(RANGES_MAX))).body()
         self.assertLessEqual(OVERHEAD_BYTES + len(body), FLOOR_BYTES)
 
     def test_malformed_notices_are_refused(self) -> None:
-        """Sizes, places and ranges that cannot be."""
+        """Notices with impossible sizes, places or ranges are refused."""
         part = Part(TAG, 10, 5, 0, b"piece").body()
         cases = [
             (TYPE_PART, b""),
@@ -69,7 +70,8 @@ class NoticeTests(SynchronousTestCase):
     @examples(100)
     @given(st.sampled_from((TYPE_PART, TYPE_REPORT, TYPE_PROBE, TYPE_ECHO)), st.binary(max_size=80))
     def test_any_bytes_are_a_notice_or_malformed(self, frame_type: int, body: bytes) -> None:
-        """Nothing else is raised, and a notice that is taken stands for its bytes (a probe: for their number)."""
+        """Any bytes are decoded as a notice or refused as malformed; a notice encodes to the same bytes (a probe: to as
+        many)."""
         try:
             notice = decode_notice(frame_type, body)
         except Malformed:

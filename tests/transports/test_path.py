@@ -73,7 +73,7 @@ class PathTestCase(SynchronousTestCase):
 
 class PartsTests(PathTestCase):
     def test_large_message_arrives_in_small_datagrams(self) -> None:
-        """The first ones have the size with which every path begins."""
+        """A large message arrives in small datagrams, the first of which have the size with which every path begins."""
         message = proposal(b"x" * LARGE, sender=0)
         self.links[0].send([message], 1)
         self.assertLessEqual(max(len(frame) for _, _, frame in self.sent), BASE_BYTES)
@@ -82,7 +82,8 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.receivers[1].storages, [(1, 0)])
 
     def test_small_messages_do_not_travel_with_a_large_one(self) -> None:
-        """Each part of the large one is lost; the small ones arrive, packed in one frame, in their order."""
+        """Small messages do not wait for a large one whose parts are all lost: they arrive in one frame, in their
+        order."""
         self.loses = lambda sender, peer, frame: frame[5] == TYPE_PART
         large = proposal(b"x" * LARGE, sender=0)
         self.links[0].send([accept(1, sender=0), large, accept(2, sender=0), accept(3, sender=0)], None)
@@ -91,7 +92,7 @@ class PartsTests(PathTestCase):
             self.assertEqual(self.receivers[peer].messages, [accept(n, sender=0) for n in (1, 2, 3)])
 
     def test_many_small_messages_make_many_small_frames(self) -> None:
-        """No frame of several messages is larger than a datagram of the path."""
+        """Many small messages travel in frames that are no larger than a datagram of the path."""
         messages = [accept(n, sender=0) for n in range(1, 301)]
         self.links[0].send(messages, None)
         self.assertFalse(any(frame[5] == TYPE_PART for _, _, frame in self.sent))
@@ -99,7 +100,8 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.receivers[2].messages, messages)
 
     def test_only_missing_parts_are_sent_again(self) -> None:
-        """A tenth of the datagrams is lost in both directions; the repetitions cost about as much."""
+        """Only missing parts are sent again: with a tenth of the datagrams lost in both directions, repetitions are
+        about as many."""
         dice = Random(5)
         self.loses = lambda sender, peer, frame: dice.random() < 0.1
         messages = [proposal(b"%d" % n * LARGE, sender=0) for n in range(5)]
@@ -112,7 +114,7 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.links[0].counters.paths.given_up, 0)
 
     def test_parts_in_any_order_and_twice(self) -> None:
-        """The whole frame is handed up once."""
+        """Parts that arrive in any order and twice make one frame, which is handed up once."""
         message = proposal(b"x" * LARGE, sender=0)
         self.loses = lambda sender, peer, frame: True
         self.links[0].send([message], 1)
@@ -123,7 +125,8 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.receivers[1].messages, [message])
 
     def test_repeated_message_is_not_sent_while_it_is_on_its_way(self) -> None:
-        """Departure 46: it may be sent again when the former one has arrived, and its answer has had time to come."""
+        """Departure 46: a repeated message is not sent while the former one is on its way, but again when that has
+        arrived and its answer has had time to come."""
         message = proposal(b"x" * LARGE, sender=0)
         for _ in range(5):
             self.links[0].send([message], 1)
@@ -138,7 +141,8 @@ class PartsTests(PathTestCase):
         self.assertEqual(len(self.receivers[1].messages), 2)
 
     def test_different_messages_wait_for_each_other(self) -> None:
-        """A burst does not overrun the receiver: one frame is on its way at first, and more after it has arrived."""
+        """Large messages to one peer wait for each other: one frame is on its way at first, and more after it has
+        arrived."""
         for number in range(20):
             self.links[0].send([proposal(b"%02d" % number * 20_000, sender=0)], 1)
         self.assertLess(self.bytes_sent(0, 1), 1.2 * LARGE + BASE_BYTES)
@@ -146,7 +150,7 @@ class PartsTests(PathTestCase):
         self.assertEqual(len(self.receivers[1].messages), 20)
 
     def test_peer_that_answers_nothing_costs_little(self) -> None:
-        """After some repeated pieces everything that waits for it is given up."""
+        """For a peer that answers nothing, everything that waits is given up after some repeated parts."""
         self.loses = lambda sender, peer, frame: peer == 1
         for number in range(10):
             self.links[0].send([proposal(b"%02d" % number * 20_000, sender=0)], 1)
@@ -159,7 +163,7 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.receivers[1].messages, [proposal(sender=0)])
 
     def test_peer_whose_process_is_gone_is_sent_nothing_more(self) -> None:
-        """The refusal of its host ends what is on the way."""
+        """When the host of a peer refuses a part, since the process is gone, no more parts are sent."""
         self.loses = lambda sender, peer, frame: peer == 1
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], 1)
         self.links[0].connection_refused(1)
@@ -168,7 +172,7 @@ class PartsTests(PathTestCase):
         self.assertEqual([frame for _, peer, frame in self.sent if peer == 1 and frame[5] == TYPE_PART], [])
 
     def test_peer_that_was_restarted_gets_all_parts_again(self) -> None:
-        """The new process asks for what the former one had."""
+        """A peer that is restarted in the middle of a frame gets all parts again."""
         self.loses = lambda sender, peer, frame: peer == 1 and len(self.sent) % 2 == 0
         message = proposal(b"x" * LARGE, sender=0)
         self.links[0].send([message], 1)
@@ -182,14 +186,14 @@ class PartsTests(PathTestCase):
         self.assertEqual(self.receivers[1].messages, [message])
 
     def test_nothing_is_left_when_all_has_arrived(self) -> None:
-        """No timer, and no memory for incomplete frames."""
+        """When all parts have arrived, no timer and no memory for frames is left."""
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], None)
         self.let_pass(30)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.path(1, 0).kept_bytes, 0)
 
     def test_stop_ends_everything(self) -> None:
-        """Nothing is sent after it."""
+        """After stop no part is sent."""
         self.loses = lambda sender, peer, frame: True
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], None)
         self.links[0].stop()
@@ -199,13 +203,14 @@ class PartsTests(PathTestCase):
 
 
 class KeyedPartsTests(PartsTests):
-    """The tests above, with a secret: the counters of repeated parts are new, and a frame may be late."""
+    """The tests of `PartsTests`, with a secret: repeated parts have new counters, and a frame may be late."""
 
     secret = b"a secret"
 
     @long
     def test_frame_that_was_overtaken_by_thousands_is_taken(self) -> None:
-        """The counter of the frame is then too old; those of its parts are not."""
+        """A frame in parts that thousands of others have overtaken is taken: its own counter is too old, but those of
+        its parts are not."""
         message = proposal(b"x" * LARGE, sender=0)
         held: list[bytes] = []
 
@@ -223,7 +228,7 @@ class KeyedPartsTests(PartsTests):
 
 class SizeTests(PathTestCase):
     def test_path_is_measured_by_the_first_large_frame(self) -> None:
-        """Both sizes and their use show in the counters."""
+        """The first large frame has the size of the path measured; the counters show both sizes."""
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], None)
         self.let_pass(0.5)
         self.assertEqual(self.links[0].counters.paths.datagram_bytes, {1: 1_472, 2: 1_472})
@@ -232,7 +237,8 @@ class SizeTests(PathTestCase):
         self.assertEqual(max(len(frame) for _, _, frame in self.sent), 1_472)
 
     def test_black_hole_costs_one_wait(self) -> None:
-        """Repeated parts are small, so that the frame arrives before the size has come down."""
+        """When a path suddenly carries less, a large frame waits once: repeated parts are small, so that it arrives
+        before the size has come down."""
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], 1)
         self.let_pass(0.5)
         self.loses = lambda sender, peer, frame: len(frame) > 1_300
@@ -244,7 +250,8 @@ class SizeTests(PathTestCase):
         self.assertEqual(self.links[0].counters.paths.shrunk, 1)
 
     def test_frames_below_the_base_prove_the_base(self) -> None:
-        """A path that does not carry the size with which it begins is found, though no frame needs parts."""
+        """Frames below the size with which a path begins have that size tested, so that a path that does not carry it
+        is found."""
         self.loses = lambda sender, peer, frame: len(frame) > 600
         message = proposal(b"x" * 700, sender=0)
         for _ in range(30):
@@ -254,7 +261,8 @@ class SizeTests(PathTestCase):
         self.assertLessEqual(self.path(0, 1).size, 600)
 
     def test_word_of_a_router_is_proved(self) -> None:
-        """`path_doubted` sends probes; the size stays if they are answered."""
+        """When a router says that datagrams are too large, `path_doubted` sends probes; the size stays if they are
+        answered."""
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], 1)
         self.let_pass(0.5)
         self.sent.clear()
@@ -264,7 +272,7 @@ class SizeTests(PathTestCase):
         self.assertEqual(self.path(0, 1).size, 1_472)
 
     def test_peers_on_this_machine_get_whole_frames(self) -> None:
-        """Two of three servers are on one machine."""
+        """Peers on the same machine get whole frames, and a peer on another machine gets parts."""
         self.links[0].stop()
         whole: list[tuple[int, int]] = []
         self.links[0] = self.make_links(0, lambda peer, frame: whole.append((peer, len(frame))))
@@ -282,7 +290,7 @@ class BoundsTests(PathTestCase):
         self.let_pass(0.001)
 
     def test_incomplete_frames_are_bounded(self) -> None:
-        """The oldest make room, and all of them end after a while."""
+        """Incomplete frames are bounded: the oldest make room for new ones, and all are dropped after a while."""
         for number in range(200):
             self.part(number)
         self.assertTrue(0 < self.path(1, 0).kept_bytes <= reassembly.KEPT_BYTES_MAX)
@@ -290,7 +298,8 @@ class BoundsTests(PathTestCase):
         self.assertEqual(self.path(1, 0).kept_bytes, 0)
 
     def test_holes_are_bounded(self) -> None:
-        """Pieces of one byte each would make a table larger than their frame."""
+        """Holes in an incomplete frame are bounded in number: parts of one byte each would make a table larger than
+        their frame."""
         for number in range(reassembly.HOLES_MAX - 1):
             self.part(1, offset=2 * number + 1, piece=b"x")
         self.assertEqual(self.path(1, 0).kept_bytes, FRAME_BYTES_MAX)
@@ -298,7 +307,8 @@ class BoundsTests(PathTestCase):
         self.assertEqual(self.path(1, 0).kept_bytes, 0)
 
     def test_parts_that_fit_no_frame_are_refused(self) -> None:
-        """Frames that are too large or too small, and parts that disagree about the size."""
+        """Parts that fit no frame are refused: frames too large or too small, and parts that disagree about the
+        size."""
         self.part(1, size=FRAME_BYTES_MAX + 1)
         self.part(2, size=OVERHEAD_BYTES - 1, piece=b"x")
         self.part(3)
@@ -306,14 +316,15 @@ class BoundsTests(PathTestCase):
         self.assertEqual(self.links[1].counters.refused, {"body": 3})
 
     def test_parts_that_make_no_frame_are_refused(self) -> None:
-        """The whole is checked by its own tag; the peer is told that it is complete, and does not send it again."""
+        """Parts that make up a wrong frame are refused by the tag of the whole; the peer is told that the frame is
+        complete, and does not send it again."""
         self.part(1, size=500)
         self.assertEqual(self.links[1].counters.refused, {"magic": 1})
         self.assertEqual(self.receivers[1].frames, [])
         self.assertEqual(self.path(1, 0).kept_bytes, 0)
 
     def test_parts_of_a_frame_of_another_server_are_refused(self) -> None:
-        """A server speaks for itself alone."""
+        """Parts of a frame in the name of another server than the sender are refused."""
         self.loses = lambda sender, peer, frame: True
         self.links[2].send([accept(1, sender=2)], 1)
         frame = self.sent[-1][2]
@@ -324,7 +335,7 @@ class BoundsTests(PathTestCase):
         self.assertEqual(self.receivers[1].frames, [])
 
     def test_what_waits_for_a_peer_is_bounded(self) -> None:
-        """More is lost, and counted."""
+        """Frames that wait for a peer are bounded; further ones are lost, and counted."""
         self.loses = lambda sender, peer, frame: True
         count = outgoing_parts.QUEUE_BYTES_MAX // LARGE + 10
         for number in range(count):

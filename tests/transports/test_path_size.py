@@ -59,12 +59,12 @@ class PathSizeTestCase(SynchronousTestCase):
 
 class SearchTests(PathSizeTestCase):
     def test_size_begins_at_the_base_and_nothing_is_probed_without_need(self) -> None:
-        """A cluster that sends small frames only costs no probe."""
+        """The size begins at the base (`BASE_BYTES`); a cluster that sends small frames only causes no probe."""
         self.let_pass(10)
         self.assertEqual((self.size.size, self.probes), (BASE_BYTES, []))
 
     def test_size_grows_by_an_answer_alone(self) -> None:
-        """The limit of this machine is tried first; it counts when its echo has come."""
+        """The size grows only when a probe is answered; the limit of this machine's interface is tried first."""
         self.size.larger_wanted()
         self.size.tick()
         self.assertEqual(self.size.size, BASE_BYTES)
@@ -73,7 +73,7 @@ class SearchTests(PathSizeTestCase):
         self.assertEqual(self.changes, [(BASE_BYTES, 1_472)])
 
     def test_search_finds_any_size(self) -> None:
-        """Large interfaces with something small between them."""
+        """The search finds any size that a path between large interfaces carries."""
         self.interface = 8_972
         for self.carried in (508, 600, 1_199, 1_200, 1_300, 1_452, 1_472, 4_000, 8_900, 8_972):
             self.probes.clear()
@@ -87,7 +87,7 @@ class SearchTests(PathSizeTestCase):
             self.assertLess(self.carried - self.size.size, GRAIN_BYTES, self.carried)
 
     def test_search_is_repeated_after_a_while(self) -> None:
-        """Paths get better, too."""
+        """The search is repeated after a while, since paths get better, too."""
         self.carried = 1_300
         self.size.larger_wanted()
         self.let_pass(4)
@@ -101,7 +101,7 @@ class SearchTests(PathSizeTestCase):
         self.assertEqual(self.size.size, 1_472)
 
     def test_search_ends_when_nothing_is_answered(self) -> None:
-        """A peer that is down says nothing about sizes, and is asked again later."""
+        """The search ends when no probe is answered, as by a peer that is down, and begins again later."""
         self.loses = lambda size: True
         self.size.larger_wanted()
         self.let_pass(20)
@@ -116,7 +116,7 @@ class SearchTests(PathSizeTestCase):
         self.assertEqual(self.size.size, 1_472)
 
     def test_probe_that_is_lost_by_chance_is_sent_again(self) -> None:
-        """Fewer losses than conclude anything."""
+        """A probe that is lost by chance is sent again; only several losses mean that a size does not pass."""
         lost: list[int] = []
 
         def loses(size: int) -> bool:
@@ -141,7 +141,7 @@ class ShrinkTests(PathSizeTestCase):
         self.probes.clear()
 
     def test_black_hole_is_found(self) -> None:
-        """Datagrams of the present size vanish; after some lost probes the size is less than what passes."""
+        """When datagrams of the present size vanish, the size is reduced after some lost probes to one that passes."""
         self.carried = 1_300
         self.size.doubt()
         self.let_pass(0.5)
@@ -150,7 +150,8 @@ class ShrinkTests(PathSizeTestCase):
         self.assertTrue(1_300 - GRAIN_BYTES < self.size.size <= 1_300, self.size.size)
 
     def test_below_the_base(self) -> None:
-        """A path that does not even carry the base any more is sent the smallest datagrams."""
+        """On a path that does not carry even the size with which it began (the base) any more, the size becomes that of
+        the smallest datagrams."""
         self.carried = 600
         for _ in range(2):
             self.size.doubt()
@@ -163,14 +164,14 @@ class ShrinkTests(PathSizeTestCase):
         self.assertEqual(self.size.size, 1_472)
 
     def test_peer_that_is_down_is_no_black_hole(self) -> None:
-        """Nothing is answered, small probes included."""
+        """If small probes are not answered either, the peer is down, and the size stays."""
         self.loses = lambda size: True
         self.size.doubt()
         self.let_pass(20)
         self.assertEqual(self.size.size, 1_472)
 
     def test_few_losses_are_no_black_hole(self) -> None:
-        """One probe of the present size that is answered ends the doubt."""
+        """A few lost probes do not reduce the size: one of the present size that is answered ends the doubt."""
         lost: list[int] = []
 
         def loses(size: int) -> bool:
@@ -185,7 +186,8 @@ class ShrinkTests(PathSizeTestCase):
         self.assertEqual((self.size.size, len(lost)), (1_472, CONFIRM_LOSSES - 1))
 
     def test_proof_is_renewed_while_large_datagrams_are_sent(self) -> None:
-        """Half a second is old; a frame in parts that has arrived is a proof as well."""
+        """While large datagrams are sent, the size is tested every half second, unless a frame in parts has arrived,
+        which shows as much."""
         self.size.used()
         self.assertEqual(self.probes, [])
         self.clock.advance(2 * CONFIRM_SECONDS)
@@ -198,20 +200,22 @@ class ShrinkTests(PathSizeTestCase):
         self.assertEqual(self.probes, [CONTROL_BYTES, 1_472])
 
     def test_own_interface_that_became_smaller(self) -> None:
-        """A datagram of a size that was sent before is refused: the size comes down at once."""
+        """When a datagram of a size that was sent before is refused by the own interface, the size comes down at
+        once."""
         self.interface = 1_252
         self.size.refused(1_472, 1_252)
         self.assertEqual(self.size.size, 1_252)
 
     def test_forged_limit_does_not_take_the_size_down(self) -> None:
-        """Only a datagram of the present size that is refused does."""
+        """A forged limit does not reduce the size: only a refused datagram of the present size does."""
         self.size.refused(1_500, 600)
         self.assertEqual(self.size.size, 1_472)
 
 
 class RoundTripTests(SynchronousTestCase):
     def test_wait_follows_what_was_measured(self) -> None:
-        """RFC 6298: four times the variation above the mean, within bounds."""
+        """The wait for an answer follows the measured times: four times the variation above the mean, within bounds
+        (RFC 6298)."""
         trip = PathRoundTrip()
         self.assertEqual(trip.seconds, FIRST_SECONDS)
         trip.observe(0.1)

@@ -13,7 +13,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.called: list[str] = []
 
     def test_calls_happen_at_their_time(self) -> None:
-        """Each after its own delay, and it is forgotten then."""
+        """Each call is made after its own delay, and forgotten then."""
         self.pending.call(2, self.called.append, "second")
         self.pending.call(1, self.called.append, "first")
         self.clock.advance(1)
@@ -22,7 +22,7 @@ class PendingCallsTests(SynchronousTestCase):
         self.assertEqual((self.called, len(self.pending)), (["first", "second"], 0))
 
     def test_cancelled_calls_never_happen(self) -> None:
-        """A stopped owner leaves nothing on the clock."""
+        """Cancelled calls are never made: an owner that has stopped leaves nothing on the clock."""
         self.pending.call(1, self.called.append, "never")
         self.pending.cancel()
         self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -34,7 +34,7 @@ class SecretWatchTests(SynchronousTestCase):
             return str(error)
 
     def test_changed_file_is_taken_once(self) -> None:
-        """Each change counts; a file that is as before is not read again."""
+        """A changed secret file is taken once; an unchanged one is not read again."""
         self.clock.advance(LOOK_SECONDS)
         self.assertEqual(self.taken, [])
         for content in (b"old new", b"new old", b"new"):
@@ -44,7 +44,8 @@ class SecretWatchTests(SynchronousTestCase):
         self.assertEqual(self.taken, [[b"old", b"new"], [b"new", b"old"], [b"new"]])
 
     def test_file_that_cannot_be_used_changes_nothing_and_is_told_once(self) -> None:
-        """A copy that is half done; the next look finds it whole."""
+        """A file that cannot be used, such as a half-finished copy, changes nothing and is reported once; when it is
+        whole, it is taken."""
         with capturedLogs() as events:
             self.write(b"")
             for _ in range(3):

@@ -21,7 +21,7 @@ from tests.transports.transport_case import HOST, reactor, until
 
 class SplitterTests(SynchronousTestCase):
     def test_frames_come_out_however_the_stream_is_cut(self) -> None:
-        """Cut at each place, and byte by byte."""
+        """Frames come out of a stream however it is cut, also byte by byte."""
         frames = [bytes([i]) * size for i, size in enumerate((OVERHEAD_BYTES, 300, 1_000))]
         stream = b"".join(map(in_stream, frames))
         for at in range(len(stream)):
@@ -31,13 +31,14 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual([frame for i in range(len(stream)) for frame in splitter.feed(stream[i : i + 1])], frames)
 
     def test_wrong_length_is_noticed_before_the_frame_is_there(self) -> None:
-        """No server has to wait for, or keep, four gigabytes."""
+        """A wrong length is noticed before the frame is there: no server waits for, or keeps, four gigabytes."""
         for length in (0, OVERHEAD_BYTES - 1, FRAME_BYTES_MAX + 1, 2**32 - 1):
             self.assertRaises(WrongLength, list, FrameSplitter().feed(length.to_bytes(4, "big")))
 
 
 class StrangerTests(StreamCase):
-    """A stranger loses its connection by what it sends, and no server loses anything."""
+    """A connection from a program that is no server is closed because of what it sends, and no server loses
+    anything."""
 
     async def sent(self, data: bytes) -> tuple[dict[str, int], list[Any]]:
         """Send bytes as a stranger, which must end the connection; returns why it was ended, and the frames."""
@@ -54,23 +55,23 @@ class StrangerTests(StreamCase):
         self.assertEqual((await self.sent(b"GET / HTTP/1.1\r\n\r\n"))[0], {"noise": 1})
 
     async def test_giant_length(self) -> None:
-        """The stream ends at the length: no frame of four gigabytes is awaited."""
+        """A frame whose length says four gigabytes ends the connection at once."""
         self.assertEqual((await self.sent(b"\0\xff\xff\xff"))[0], {"length": 1})
 
     async def test_well_cut_rubbish(self) -> None:
-        """A first frame that is refused ends the connection, so that no more of them are checked."""
+        """A first frame that is refused ends the connection, although its length is right."""
         self.assertEqual((await self.sent(in_stream(b"x" * 500) * 3))[0], {"frame": 1})
 
     async def test_frame_of_another_cluster(self) -> None:
-        """A wrong address in the configuration of another cluster."""
+        """A frame of another cluster, which has a wrong address in its configuration, ends the connection."""
         self.assertEqual((await self.sent(in_stream(self.frame(cluster="another"))))[0], {"frame": 1})
 
     async def test_tls_where_none_is_spoken(self) -> None:
-        """A peer that was changed to TLS too early is told apart from a stranger."""
+        """TLS at a server that speaks none is reported as such: it may be a peer that was changed to TLS too early."""
         self.assertEqual((await self.sent(b"\x16\x03\x01\x02\x00\x01"))[0], {"tls": 1})
 
     async def test_silence_and_a_byte_a_while_are_bounded_in_time(self) -> None:
-        """Neither keeps the connection longer than a first frame may take."""
+        """Connections that send nothing, or a byte now and then, end after the time that a first frame may take."""
         self.patch(incoming_streams, "FIRST_FRAME_SECONDS", 0.5)
         transport, _ = self.start_streams(1)
         silent, slow = await self.knock(1), await self.knock(1)
@@ -84,7 +85,8 @@ class StrangerTests(StreamCase):
         self.assertEqual(transport.counters.streams.turned_away, {"silent": 2})
 
     async def test_crowd_of_strangers_is_bounded_and_keeps_no_peer_out(self) -> None:
-        """The oldest of the busiest address makes room; a peer that connects then is served."""
+        """Connections of strangers are bounded in number: the oldest one from the address with the most is closed, and
+        a peer that connects then is served."""
         self.patch(incoming_streams, "STRANGERS_MAX", 4)
         transport, receiver = self.start_streams(1)
         strangers = [await self.knock(1) for _ in range(10)]
@@ -94,7 +96,7 @@ class StrangerTests(StreamCase):
         self.assertEqual(len([each for each in transport.streams.door.streams if each.server_id is None]), 3)
 
     async def test_peer_that_sends_pieces_of_a_frame_for_ever_is_closed(self) -> None:
-        """A connection of a peer lives by whole frames."""
+        """A peer that sends pieces of a frame for ever is disconnected: only whole frames keep a connection open."""
         self.patch(incoming_streams, "IDLE_SECONDS", 0.5)
         _, receiver = self.start_streams(1)
         peer = await self.knock(1)
@@ -111,7 +113,8 @@ class StrangerTests(StreamCase):
         self.assertEqual(len(receiver.frames), 1)
 
     async def test_connections_of_one_peer_are_bounded(self) -> None:
-        """A peer that has lost connections without a word opens others; the oldest make room."""
+        """Connections of one peer are bounded in number: a peer that has lost some without notice opens others, and the
+        oldest are closed."""
         _, receiver = self.start_streams(1)
         peers = []
         for number in range(1, 8):
@@ -123,7 +126,7 @@ class StrangerTests(StreamCase):
         self.assertEqual([each.is_gone for each in peers], [True] * 3 + [False] * 4)
 
     async def test_right_frame_is_answered_by_a_pulse(self) -> None:
-        """And further ones together, a little later."""
+        """A right frame is answered by a pulse, and further ones by one pulse together, a little later."""
         _, receiver = self.start_streams(1)
         peer = await self.knock(1)
         assert peer.transport is not None
@@ -139,7 +142,7 @@ class StrangerTests(StreamCase):
 
 
 class Dummy(Protocol):
-    """Takes connections as a server whose process hangs does: it reads nothing, or answers nothing."""
+    """A server whose process hangs: it takes connections, and reads nothing or answers nothing."""
 
     def __init__(self, made: list[Dummy], answers: bytes, reads: bool) -> None:
         self._made = made
@@ -178,7 +181,8 @@ class PeerTests(StreamCase):
         return made
 
     async def test_connection_that_is_open_and_dead_is_replaced(self) -> None:
-        """The peer answered once, and then no more: the kernel would notice nothing."""
+        """A connection whose peer has answered once and then no more is replaced, although the kernel notices
+        nothing."""
         self.patch(outgoing_stream, "DEAD_SECONDS", 0.3)
         made = self.listen_as(1, PULSE)
         a, _ = self.start_streams(0)
@@ -189,7 +193,7 @@ class PeerTests(StreamCase):
         await until(lambda: len(made) >= 2)
 
     async def test_idle_connection_that_is_dead_is_replaced_too(self) -> None:
-        """The protocol sends nothing; a hello asks for a pulse."""
+        """A dead connection on which the protocol sends nothing is replaced, too: a hello asks for a pulse."""
         self.patch(outgoing_stream, "DEAD_SECONDS", 0.3)
         self.patch(outgoing_stream, "HELLO_SECONDS", 0.3)
         made = self.listen_as(1, PULSE)
@@ -197,7 +201,7 @@ class PeerTests(StreamCase):
         await until(lambda: a.counters.streams.dead and len(made) >= 2)
 
     async def test_idle_connection_that_lives_is_kept(self) -> None:
-        """Two servers that say nothing, over many times the limits."""
+        """An idle connection between two living servers is kept for many times the limits."""
         for name in ("DEAD_SECONDS", "HELLO_SECONDS"):
             self.patch(outgoing_stream, name, 0.3)
         self.patch(incoming_streams, "IDLE_SECONDS", 1.0)
@@ -207,7 +211,7 @@ class PeerTests(StreamCase):
         self.assertEqual([each.counters.streams.lost for each, _ in (a, b)], [0, 0])
 
     async def test_peer_that_reads_nothing_costs_bounded_memory_and_holds_up_no_other(self) -> None:
-        """Frames beyond the bound are lost and counted; the others get theirs."""
+        """For a peer that reads nothing, frames beyond a bound are lost and counted; other peers get theirs."""
         self.patch(outgoing_stream, "WAITING_BYTES_MAX", 200_000)
         self.patch(outgoing_stream, "DEAD_SECONDS", 60.0)
         self.listen_as(1, PULSE, reads=False)
@@ -230,8 +234,8 @@ class PeerTests(StreamCase):
         self.assertLessEqual(stream.waiting_bytes, 200_000)
 
     async def test_peer_that_hangs_while_buffers_are_full_is_replaced(self) -> None:
-        """The last pulse of the peer came after the last write, and nothing more can be written. Frames that wait ask,
-        too."""
+        """A connection is replaced if its peer hangs while the buffers are full: frames that wait for room count as
+        questions for a pulse."""
         self.patch(outgoing_stream, "DEAD_SECONDS", 0.5)
         made = self.listen_as(1, PULSE, reads=False)
         a, _ = self.start_streams(0)
@@ -250,14 +254,15 @@ class PeerTests(StreamCase):
         await until(lambda: len(made) >= 2)
 
     async def test_peer_that_answers_otherwise_is_left(self) -> None:
-        """An HTTP server at the address of a peer, for example."""
+        """A connection at which another program answers, such as an HTTP server, is closed."""
         made = self.listen_as(1, b"HTTP/1.1 400 Bad Request\r\n\r\n")
         a, _ = self.start_streams(0)
         await until(lambda: len(made) >= 3)
         self.assertEqual((a.counters.streams.opened, a.counters.streams.via[1]), (0, "none"))
 
     async def test_attempts_at_a_peer_that_fails_become_rarer(self) -> None:
-        """Each doubles the wait, up to some seconds: ten attempts would take half a minute."""
+        """Attempts to connect to a peer that fails become rarer: each doubles the wait up to some seconds, so that ten
+        attempts take half a minute."""
         made = self.listen_as(1, b"no")
         self.start_streams(0)
         await until(lambda: len(made) >= 4)
@@ -266,7 +271,8 @@ class PeerTests(StreamCase):
         self.assertLessEqual(len(made) - count, 2)
 
     async def test_frame_of_a_peer_makes_the_next_attempt_follow_at_once(self) -> None:
-        """The wait after failures may be seconds, but a peer that speaks is there."""
+        """A frame of a peer makes the next attempt to connect follow at once, though the wait after failures may be
+        seconds."""
         made = self.listen_as(1, b"no")
         a, receiver = self.start_streams(0)
         await until(lambda: len(made) >= 5)
@@ -280,7 +286,8 @@ class PeerTests(StreamCase):
         self.assertLess(reactor.seconds() - began, 0.5)  # the wait alone was at least 0.8 s
 
     async def test_frames_wait_while_a_connection_is_being_opened(self) -> None:
-        """A server that has just started loses nothing of what it says first."""
+        """Frames wait while a connection is being opened: a server that has just started loses nothing of what it sends
+        first."""
         a, b = self.make(0), self.start_streams(1)
         receiver = NotingReceiver()
         self.addCleanup(a.stop)
@@ -291,7 +298,8 @@ class PeerTests(StreamCase):
         self.assertEqual(b[1].messages, [accept(1, sender=0), accept(2, sender=0)])
 
     async def test_peer_that_restarts_is_reached_at_once(self) -> None:
-        """The end of its process ends the connection, and refusals tell when it listens again."""
+        """A peer that restarts is reached at once: the end of its process ends the connection, and attempts are refused
+        until it listens again."""
         a, b = self.start_streams(0), self.start_streams(1)
         await self.meet(a, b)
         await deferLater(reactor, 0.1)
@@ -304,7 +312,8 @@ class PeerTests(StreamCase):
         await self.exchange(a, again)
 
     async def test_many_large_frames_arrive_in_order_through_small_buffers(self) -> None:
-        """More than the system's buffers hold: they wait, and leave when the peer has read."""
+        """Many large frames arrive in order through small buffers of the system: they wait, and leave when the peer has
+        read."""
         a, b = self.start_streams(0), self.start_streams(1)
         await self.meet(a, b)
         for number in range(60):
@@ -315,7 +324,8 @@ class PeerTests(StreamCase):
         self.assertEqual(a[0].counters.streams.dropped, 0)
 
     async def test_faults_lose_and_cut_as_on_datagrams(self) -> None:
-        """FAULT stands above the network; a cut does not end connections, and after it frames pass at once."""
+        """FAULT works with connections as with datagrams: a cut does not end connections, and after it frames pass at
+        once."""
         a, b = self.start_streams(0), self.start_streams(1)
         await self.meet(a, b)
         a[0].faults.cut([1])
@@ -337,7 +347,8 @@ class ChangeTests(StreamCase):
     """A cluster changes from one transport to another, one server after the other."""
 
     async def test_every_pair_of_steps_understands_each_other(self) -> None:
-        """Servers before, amid and after each change; at no step are two of them out of reach."""
+        """Servers before, amid and after each change of transport understand each other: at no step are two of them out
+        of reach."""
         changes = [("udp", "tcp"), ("tcp", "udp")]
         for before, after in changes:
             for one, other in (((before,), (after, before)), ((after, before),) * 2, ((after, before), (after,))):
@@ -350,7 +361,8 @@ class ChangeTests(StreamCase):
                     await each.stop()
 
     async def test_streams_are_preferred_once_they_are_there(self) -> None:
-        """STATUS tells by which transport each peer is reached, before the former one is given up."""
+        """Connections are used as soon as they are open; STATUS tells by which transport each peer is reached, before
+        the former one is given up."""
         a, b = self.start(0, kinds=("tcp", "udp")), self.start(1, kinds=("udp",))
         await self.exchange(a, b)
         self.assertEqual(a[0].counters.streams.via[1], "udp")
@@ -360,7 +372,7 @@ class ChangeTests(StreamCase):
         await self.exchange(a, b)
 
     async def test_peer_that_is_gone_is_told_by_datagrams(self) -> None:
-        """A refused connection says nothing about a peer that takes datagrams; a refused datagram does."""
+        """A refused connection is no sign that a peer which takes datagrams is gone; a refused datagram is."""
         a, receiver = self.start(0, kinds=("tcp", "udp"))
         assert isinstance(a, StreamTransport)
         b, _ = self.start(1, kinds=("udp",))
@@ -370,7 +382,8 @@ class ChangeTests(StreamCase):
         await until(lambda: 1 in receiver.refusals, lambda: a.send([accept(sender=0)], 1))
 
     async def test_datagrams_are_not_measured_while_streams_carry_the_frames(self) -> None:
-        """A large frame leaves in one piece on a stream, and in parts where datagrams are small."""
+        """While connections carry the frames, sizes of datagrams are not measured: a large frame leaves in one
+        piece."""
         self.patch(tcp.SocketAddress, "is_loopback", False)
         a, b = self.start(0, kinds=("tcp", "udp")), self.start(1, kinds=("udp",))
         path = a[0].links.path(1)

@@ -52,7 +52,8 @@ class NameTests(every_transport.NameTests):
     kinds = ("tls",)
 
     async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
-        """Not so with TLS: the certificate proves more than the address, so the new address counts at once."""
+        """With TLS a new address of a peer counts at once, without a secret: the certificate proves more than the
+        address."""
         await self.assert_address_is_learned()
 
 
@@ -62,7 +63,7 @@ class StartAndStopTests(every_transport.StartAndStopTests):
 
 @skipUnless(HAS_TLS, NO_TLS)
 class CertificateTests(StreamCase):
-    """Certificates that are not those of a peer are refused, and both sides say so in one line."""
+    """Certificates that are not those of a peer are refused, and the logs of both servers say so in one line."""
 
     kinds = ("tls",)
 
@@ -75,21 +76,21 @@ class CertificateTests(StreamCase):
         return security(server_id, "three", self.given.get(server_id))
 
     def made(self, cluster: str = "three") -> Any:
-        """A directory with another authority, which has made no certificate of a server yet."""
+        """Make a directory with another authority and no certificate of a server."""
         directory = CertificateDirectory(Path(self.mktemp()), cluster)
         directory.make_authority(NOW)
         return directory
 
     def same_authority(self) -> Any:
-        """A directory with the authority of the other tests, and no certificate of a server."""
+        """Make a directory with the authority of the other tests and no certificate of a server."""
         directory = CertificateDirectory(Path(self.mktemp()), "three")
         shutil.copytree(certificates("three").path, directory.path, ignore=shutil.ignore_patterns("server-*"))
         return directory
 
     async def assertRefused(self, server_id: int, says: str, hears: str) -> None:
-        """Servers 0 and 1 do not reach each other, since the certificate of server 1 is wrong.
+        """Require that servers 0 and 1 do not reach each other, since the certificate of server 1 is wrong.
 
-        `says` is a part of the line in the log of server 0, and `hears` one of the line in that of server 1.
+        `says` is a part of the line in the log of server 0, and `hears` a part of the line in that of server 1.
         """
         with capturedLogs() as events:
             a, b = self.start(0), self.start(1)
@@ -119,7 +120,7 @@ class CertificateTests(StreamCase):
         )
 
     async def test_certificate_that_has_expired(self) -> None:
-        """The peer is told that its own certificate is meant."""
+        """An expired certificate is refused, and its own server is told that its certificate is meant."""
         directory = self.same_authority()
         directory.make_server(1, [], NOW - timedelta(days=3), 1)
         self.given[1] = directory
@@ -127,7 +128,8 @@ class CertificateTests(StreamCase):
         await self.assertRefused(1, says, "it says that the certificate of this server has expired")
 
     async def test_certificate_of_another_server(self) -> None:
-        """Server 2 cannot take the address of server 1, and not speak in its name."""
+        """The certificate of another server is refused: server 2 can neither take the address of server 1 nor speak in
+        its name."""
         directory = self.same_authority()
         directory.make_server(2, [], NOW, 1)
         shutil.copy(directory.server_file(2), directory.server_file(1))
@@ -139,7 +141,7 @@ class CertificateTests(StreamCase):
         self.assertEqual((a[1].frames, b[1].frames), ([], []))
 
     async def test_certificate_of_another_cluster_of_the_same_authority(self) -> None:
-        """One authority may serve several clusters; a certificate counts in its own."""
+        """A certificate of another cluster is refused although the same authority has made it."""
         directory = self.same_authority()
         directory.cluster = "four"
         directory.make_server(1, [], NOW, 1)
@@ -148,7 +150,7 @@ class CertificateTests(StreamCase):
         await self.assertRefused(1, says, "has closed the connection without an answer")
 
     async def test_no_certificate(self) -> None:
-        """A program that speaks TLS, and has nothing to show."""
+        """A program that speaks TLS without a certificate is refused."""
         a, receiver = self.start(0)
         endpoint = wrapClientTLS(_AnyServer(), clientFromString(reactor, f"tcp:{HOST}:{self.addresses[0][1]}"))
         stranger = Stranger()
@@ -160,7 +162,7 @@ class CertificateTests(StreamCase):
         self.assertEqual(receiver.frames, [])
 
     async def test_plain_frames_where_tls_is_demanded(self) -> None:
-        """A right frame without TLS is not looked at."""
+        """A right frame without TLS is not looked at where TLS is demanded."""
         a, receiver = self.start(0)
         stranger = await self.knock(0)
         assert stranger.transport is not None
@@ -169,7 +171,8 @@ class CertificateTests(StreamCase):
         self.assertEqual((a.counters.streams.turned_away, receiver.frames), ({"plain": 1}, []))
 
     async def test_renewed_certificates_are_taken_without_a_restart(self) -> None:
-        """New connections use them, also after another authority has taken over."""
+        """Renewed certificates are used for new connections without a restart, also after another authority has taken
+        over."""
         mine = self.same_authority()
         for server_id in (0, 1):
             mine.make_server(server_id, [], NOW, 1)
@@ -189,7 +192,8 @@ class CertificateTests(StreamCase):
         self.assertIn("new certificates were read", "\n".join(map(formatEvent, events)))
 
     async def test_files_that_cannot_be_used_leave_the_former_ones_in_use(self) -> None:
-        """A copy that is half done, for example; the log says so once."""
+        """Files that cannot be used, such as half-finished copies, leave the former certificates in use, and the log
+        says so once."""
         mine = self.same_authority()
         mine.make_server(0, [], NOW, 1)
         credentials = Credentials(mine.authority_file, mine.server_file(0))
@@ -203,7 +207,7 @@ class CertificateTests(StreamCase):
         self.assertIsNot(credentials.context(), former)
 
     async def test_change_from_tcp_to_tls_keeps_every_pair_in_reach(self) -> None:
-        """Servers before, amid and after the change."""
+        """While a cluster changes from TCP to TLS, servers before, amid and after the change all reach each other."""
         for one, other in ((("tcp",), ("tls", "tcp")), (("tls", "tcp"),) * 2, (("tls", "tcp"), ("tls",))):
             a, b = self.start(0, kinds=one), self.start(1, kinds=other)
             await self.exchange(a, b)
@@ -214,7 +218,8 @@ class CertificateTests(StreamCase):
                 await each.stop()
 
     async def test_preferred_way_is_tried_again_after_a_while(self) -> None:
-        """A handshake that once took too long does not leave a peer without TLS for the rest of the change."""
+        """A connection with TLS is tried again after a while: one handshake that took too long does not leave a peer
+        without TLS for the rest of the change."""
         self.patch(outgoing_stream, "OTHERWISE_SECONDS", 0.5)
         a, b = self.start(0, kinds=("tls", "tcp")), self.start(1, kinds=("tcp", "tls"))
         self.patch(b[0].streams.door, "kinds", frozenset({"tcp"}))  # type: ignore[attr-defined]
@@ -223,7 +228,8 @@ class CertificateTests(StreamCase):
         await until(lambda: a[0].counters.streams.via[1] == "tls")
 
     def test_own_certificate_is_checked_at_the_start(self) -> None:
-        """One line, which names the file and the command that makes another one."""
+        """A server's own certificate is checked at the start; the error is one line with the file and the command that
+        makes another."""
         directory = self.same_authority()
         for make, says in (
             (lambda: None, "server-0.pem: No such file or directory; `pfsb certificates CONFIG` makes"),
@@ -245,7 +251,7 @@ class CertificateTests(StreamCase):
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _AnyServer:
-    """Speaks TLS to any server, without a certificate."""
+    """A client that speaks TLS to any server, without a certificate."""
 
     def clientConnectionForTLS(self, protocol: object) -> Any:
         connection = Connection(Context(TLS_METHOD), None)

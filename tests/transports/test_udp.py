@@ -26,7 +26,7 @@ def ports_at(number: int) -> list[Port]:
 
 class DeliveryTests(every_transport.DeliveryTests):
     async def test_garbage_is_counted_and_the_port_lives_on(self) -> None:
-        """A datagram that is no frame of this cluster never reaches a turn."""
+        """Datagrams that are no frames of this cluster are counted, and the port still receives."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -40,10 +40,11 @@ class DeliveryTests(every_transport.DeliveryTests):
 
 class RefusalTests(every_transport.RefusalTests):
     async def test_refusal_waiting_in_the_socket_does_not_cost_the_next_frame(self) -> None:
-        """The kernel answers a send with the refusal of an earlier one, and sends nothing; so it is sent again."""
+        """A refusal that waits in the socket does not cost the next frame: the kernel answers a send with the earlier
+        refusal and sends nothing, so the frame is sent again."""
         a, _ = self.start(0)
         a.send([accept(sender=0)], 1)
-        # No iteration of the reactor in between: the refusal is still in the socket when the peer is back.
+        # There is no iteration of the reactor in between: the refusal is still in the socket when the peer is back.
         _, peer = self.start(1)
         a.send([accept(2, sender=0)], 1)
         await until(lambda: peer.frames)
@@ -60,7 +61,8 @@ class SourceTests(every_transport.SourceTests):
             other.sendto(frame, self.addresses[to])
 
     async def test_frame_from_another_address_is_dropped_and_counted(self) -> None:
-        """Neither the address of another server nor that of a stranger will do; any port will."""
+        """A frame in the name of server 0 from another address, that of another server included, is dropped and
+        counted; its port may be any."""
         transport, receiver = self.start(1)
         self.forge("127.0.0.3", to=1)
         self.forge("127.0.0.9", to=1)
@@ -70,7 +72,8 @@ class SourceTests(every_transport.SourceTests):
         self.assertEqual(len(receiver.frames), 1)
 
     async def test_with_a_secret_the_address_does_not_matter(self) -> None:
-        """The tag proves more, and servers behind a translator of addresses can only be told by it."""
+        """With a secret the address of a frame does not matter: the tag proves its sender, which may be behind a
+        translator of addresses."""
         self.secret = b"a secret"
         transport, receiver = self.start(1)
         self.forge("127.0.0.9", to=1)
@@ -80,7 +83,8 @@ class SourceTests(every_transport.SourceTests):
 
 class NameTests(every_transport.NameTests):
     async def test_peer_that_moves_to_another_machine_is_sent_measured_datagrams(self) -> None:
-        """On this machine every frame is one datagram; on a network, only if the path is known to carry it."""
+        """A peer on this machine gets each frame in one datagram; when it moves to another machine, it does only if the
+        path is known to carry it."""
         a, _ = self.start(0), self.start(1)
         path = a[0].links.path(1)
         await until(lambda: a[0].counters.addresses.get(1) is not None)
@@ -90,7 +94,7 @@ class NameTests(every_transport.NameTests):
         self.assertEqual(a[0].counters.paths.datagram_bytes, {1: BASE_BYTES})
 
     async def test_path_to_a_new_address_is_measured_anew(self) -> None:
-        """The new path may carry less than the former one did."""
+        """The path to a new address of a peer is measured anew, since it may carry less than the former one."""
         self.patch(SocketAddress, "is_loopback", False)
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
@@ -104,7 +108,8 @@ class NameTests(every_transport.NameTests):
         self.assertEqual(path.size, BASE_BYTES)
 
     async def test_port_that_is_forwarded_from_another_address_works_with_a_secret(self) -> None:
-        """A translator passes on what comes to the outer address; the server sends from its inner address."""
+        """With a secret, a port that is forwarded from another address works, although the server sends from its inner
+        address."""
         self.secret = b"a secret"
         outer, port, inner = "127.0.0.2", self.addresses[1][1], ("127.0.0.9", free_ports(1)[0])
 
@@ -124,7 +129,8 @@ class NameTests(every_transport.NameTests):
 
 class BrokenSocketTests(TransportTestCase):
     async def test_broken_sending_socket_is_opened_anew(self) -> None:
-        """No OSError escapes from `send`, and the next frame gets through."""
+        """When sending from a socket fails, the socket is opened anew: no OSError escapes from `send`, and the next
+        frame gets through."""
         a, _ = self.start(0)
         _, receiver = self.start(1)
         a.send([accept(1, sender=0)], 1)
@@ -138,7 +144,7 @@ class BrokenSocketTests(TransportTestCase):
         self.assertEqual(receiver.messages, [accept(1, sender=0), accept(3, sender=0)])
 
     async def test_lost_receiving_port_is_opened_again(self) -> None:
-        """A server that hears nothing must not go on sending ALIVE."""
+        """A lost receiving port is opened again: a server that hears nothing must not go on sending ALIVE."""
         a, _ = self.start(0)
         _, receiver = self.start(1)
         [port] = ports_at(self.addresses[1][1])
@@ -148,7 +154,8 @@ class BrokenSocketTests(TransportTestCase):
         self.assertNotIn(port, ports_at(self.addresses[1][1]))
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
-        """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""
+        """When no socket can be made for want of file descriptors, the frame is lost, and the socket is made with the
+        next frame."""
         sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
 
         def none_left(*args: object) -> socket.socket:
@@ -163,7 +170,7 @@ class BrokenSocketTests(TransportTestCase):
         self.assertEqual(sender.fileno(), -1)
 
     def test_error_of_one_frame_keeps_the_socket(self) -> None:
-        """A datagram too long, like a full queue or a firewall's rule, says nothing about the socket."""
+        """An error of one frame, such as a datagram too long, a full queue or a firewall's rule, keeps the socket."""
         sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
         self.addCleanup(sender.close)
         sender.write(b"frame")

@@ -37,7 +37,7 @@ msgpack_values = st.recursive(
 
 class RoundTripTests(SynchronousTestCase):
     def test_strategies_know_every_message_type(self) -> None:
-        """A message type added to Figure 3 must be added to these tests."""
+        """The test strategies know every message type: one that is added to Figure 3 must be added to them."""
         self.assertEqual(set(BY_TYPE), set(get_args(Message)))
 
     def test_each_type_comes_back_as_it_was(self) -> None:
@@ -76,7 +76,8 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_batch_bytes_are_not_touched(self) -> None:
         """A batch is encoded once, at the leader; its bytes go to the disk as they came."""
-        # An integer in a longer form than msgpack would choose: encoded anew, it would be shorter.
+        # The integer has a longer form than msgpack would choose: if it were encoded anew, the bytes would be
+        # shorter.
         unusual = b"\x92\xce\x00\x00\x00\x05\x90"
         [message] = decode_all(SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
         assert isinstance(message, Proposal)
@@ -101,13 +102,13 @@ class HostileBytesTests(SynchronousTestCase):
     @examples(300)
     @given(st.integers(0, 14), st.lists(msgpack_values, max_size=6))
     def test_wrong_fields_are_malformed_at_worst(self, kind: int, fields: list[object]) -> None:
-        """Well-formed msgpack, of any shape, behind any message type."""
+        """Well-formed msgpack of any shape behind any message type raises nothing but Malformed."""
         self.decode_or_refuse(msgpack.packb([[kind, *fields]]))
 
     @FEW
     @given(any_message, st.data())
     def test_truncated_body_is_malformed(self, message: Message, data: st.DataObject) -> None:
-        """No message is read from a part of its bytes."""
+        """A body without its last bytes is malformed: no message is read from a part of its bytes."""
         body = join_encoded([encode_any(message)])
         cut = body[: data.draw(st.integers(0, len(body) - 1))]
         self.assertRaises(Malformed, decode_all, SENDER, cut)
@@ -115,7 +116,7 @@ class HostileBytesTests(SynchronousTestCase):
     @FEW
     @given(any_message, st.data())
     def test_flipped_bit_never_gives_a_batch_that_cannot_be_opened(self, message: Message, data: st.DataObject) -> None:
-        """A batch that was accepted can be executed: a stored batch must never fail to open."""
+        """A batch with a flipped bit is malformed or can be opened: a stored batch must never fail to open."""
         body = bytearray(join_encoded([encode_any(message)]))
         bit = data.draw(st.integers(0, len(body) * 8 - 1))
         body[bit // 8] ^= 1 << bit % 8
@@ -124,22 +125,23 @@ class HostileBytesTests(SynchronousTestCase):
                 decoded.batch.open()
 
     def test_deeply_nested_body_is_malformed(self) -> None:
-        """No recursion of the decoder reaches the server."""
+        """A deeply nested body is malformed: no recursion of the decoder reaches the server."""
         self.assertRaises(Malformed, decode_all, SENDER, b"\x91" * 60_000)
 
     def test_trailing_bytes_are_malformed(self) -> None:
-        """A body is exactly its messages."""
+        """A body with bytes behind its last message is malformed."""
         self.assertRaises(Malformed, decode_all, SENDER, join_encoded([encode(accept())]) + b"\x00")
 
     def test_unhashable_map_key_and_bad_timestamp_are_malformed(self) -> None:
-        """msgpack raises more than ValueError: TypeError, and what its extension types raise."""
+        """An unhashable map key and a bad timestamp are malformed: msgpack raises TypeError and others for them, not
+        ValueError."""
         for body in (b"\x91\x81\x81\x01\x02\x03", b"\x91\xd6\xff\x00", b"\x91\xc7\x0c\xff" + b"\xff" * 12):
             with self.subTest(body):
                 self.assertRaises(Malformed, decode_all, SENDER, body)
 
 
 class RangeTests(SynchronousTestCase):
-    """Every field is checked, so that no handler meets a value outside its range."""
+    """Fields with values outside their ranges are malformed, so that no handler meets one."""
 
     EMPTY = Batch.of(0, []).data
 
@@ -148,7 +150,7 @@ class RangeTests(SynchronousTestCase):
         self.assertIn(about, str(error))
 
     def test_out_of_range_fields_are_named(self) -> None:
-        """Each refusal says which field was wrong."""
+        """A field out of its range is named in the error."""
         rows: list[tuple[tuple[object, ...], str]] = [
             ((MessageKind.PROPOSAL, 1, 0, self.EMPTY), "seq"),
             ((MessageKind.PROPOSAL, 0, 1, self.EMPTY), "view"),
@@ -193,7 +195,7 @@ class RangeTests(SynchronousTestCase):
                 self.assertMalformed(row, about)
 
     def test_long_values_are_cut_in_the_text(self) -> None:
-        """A refusal is a line in a log, whatever was sent."""
+        """Long values are cut in the text of an error, which is one line of a log."""
         error = self.assertRaises(Malformed, decode, SENDER, (MessageKind.STRANGER, b"x" * 50_000))
         self.assertLess(len(str(error)), 200)
 
@@ -207,19 +209,19 @@ class WellFormedTests(SynchronousTestCase):
     @FEW
     @given(batches)
     def test_what_a_leader_makes_is_well_formed(self, batch: Batch) -> None:
-        """`Batch.of` gives batches that followers take."""
+        """Batches made by `Batch.of` are well-formed, so that followers take them."""
         self.assertTrue(well_formed(batch))
 
     @examples(300)
     @given(st.lists(msgpack_values, min_size=2, max_size=2) | msgpack_values)
     def test_what_is_well_formed_can_be_opened(self, content: object) -> None:
-        """A follower that stored a batch can execute it."""
+        """A batch that is well-formed can be opened, so that a follower that has stored it can execute it."""
         batch = Batch(msgpack.packb(content))
         if well_formed(batch):
             batch.open()
 
     def test_each_wrong_field_of_an_update_is_found(self) -> None:
-        """All fields of all updates are checked, not only those of the first."""
+        """A wrong field of any update of a batch is found, not only of the first."""
         right = ["alice", 1, 41, 800, b"payload"]
         self.assertTrue(well_formed(Batch(msgpack.packb([5, [right, right]]))))
         wrong: list[object] = [
@@ -241,12 +243,12 @@ class WellFormedTests(SynchronousTestCase):
                 self.assertFalse(well_formed(Batch(msgpack.packb([5, [right, row]]))))
 
     def test_wrong_outer_shapes_are_found(self) -> None:
-        """A batch is a time and a list."""
+        """A batch that is not a time and a list is refused."""
         for content in ([5], [5, [], 0], [-1, []], [True, []], [5, {}], [5, None], {"a": 1, "b": 2}, "ab", 7):
             with self.subTest(content=content):
                 self.assertFalse(well_formed(Batch(msgpack.packb(content))))
 
     def test_proposal_with_a_broken_batch_is_refused(self) -> None:
-        """A follower never votes for what it could not execute."""
+        """A proposal with a broken batch is refused: a follower never votes for a batch that it could not execute."""
         broken = Batch(proposal().batch.data[:-1])
         self.assertRaises(Malformed, decode_all, SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, broken))]))

@@ -40,12 +40,12 @@ NO_TLS = "pfsb[tls] is not installed"
 
 reactor: Any = global_reactor
 PATIENCE_SECONDS = 20.0
-"""How long a slow machine may take; a fast one never waits so long."""
+"""The time that a test may take on a slow machine; on a fast one no test waits that long."""
 HOST = "127.0.0.1"
 
 
 async def until(condition: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Wait, a bounded time, for a condition that the network will bring about."""
+    """Wait, a bounded time, until `condition` is true."""
     deadline = reactor.seconds() + PATIENCE_SECONDS
     while not condition():
         if reactor.seconds() > deadline:
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], object], meanwhile: Callable[[], object]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free just now, below those that the kernel gives to sockets which do not care."""
+    """Ports that were free just now, below those that the kernel gives to sockets without a chosen port."""
     found: list[int] = []
     for port in Random().sample(range(15_000, 32_000), 500):
         if is_free(port):
@@ -97,7 +97,8 @@ def certificates(cluster: str) -> Any:
 
 
 def security(server_id: int, cluster: str = "three", made: Any = None) -> ServerSecurity:
-    """The TLS of a server with certificates of a directory; None: of those that all tests share."""
+    """The TLS configuration of a server, with certificates of the given directory, or None for the one that all tests
+    share."""
     made = certificates(cluster) if made is None else made
     return MutualTLS(cluster, Credentials(made.authority_file, made.server_file(server_id)))
 

@@ -199,7 +199,7 @@ class AsyncClerk:
         try:
             yield held
         except BaseException:
-            with suppress(ClerkError):  # the caller gets the error of the block instead
+            with suppress(ClerkError):  # the block has raised an error, and the caller gets that one
                 await self.release(held)
             raise
         await self.release(held)
@@ -214,7 +214,8 @@ class AsyncClerk:
 
         def told(result: HeldLock | ClerkError) -> None:
             if granted.cancelled():
-                if isinstance(result, HeldLock):  # granted between the cancellation and the task's notice of it
+                # The lock was granted after the cancellation, and before the task noticed it.
+                if isinstance(result, HeldLock):
                     self._core.release(result, lambda _reply: None, self._driver.now, None)
                 return
             if isinstance(result, HeldLock):

@@ -204,7 +204,7 @@ class Clerk:
         try:
             yield self._wait(grant.get())
         except BaseException:
-            with suppress(ClerkError, RuntimeError):  # the caller gets the error of the block instead
+            with suppress(ClerkError, RuntimeError):  # the block has raised an error, and the caller gets that one
                 self._wait(grant.give_back())
             raise
         self._wait(grant.give_back())
@@ -237,7 +237,7 @@ class Clerk:
     async def _close(self) -> None:
         await self._clerk.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:  # calls of other threads, which fail now that the clerk is closed
+        if others:  # calls of other threads fail now, since the clerk is closed
             await asyncio.wait(others, timeout=END_SECONDS)
         await asyncio.sleep(0)
 
@@ -260,7 +260,7 @@ class Clerk:
         try:
             return future.result()
         except BaseException:
-            future.cancel()  # no effect unless this thread was interrupted
+            future.cancel()  # has an effect only if this thread was interrupted
             raise
 
     def _refuse_own_thread(self) -> None:
@@ -291,8 +291,8 @@ class _Grant:
         return self._held
 
     async def give_back(self) -> None:
-        """Gives the lock back if it has come, and else asks for it no more. Raises `LockLost` if the lock was lost
-        before."""
+        """Gives the lock back if the clerk has got it, and else stops asking for it. Raises `LockLost` if the lock was
+        lost before."""
         self._is_over = True
         held, self._held = self._held, None
         if held is not None:
@@ -336,7 +336,7 @@ class Chat:
                 raise StopIteration
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening to the chat."""
         with suppress(Closed):
             self._wait(self._stream.aclose())
 

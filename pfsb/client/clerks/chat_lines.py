@@ -20,7 +20,7 @@ class Driver(Protocol):
 
     @property
     def now(self) -> float:
-        """The time of its event loop, in seconds."""
+        """The time by the clock of the driver's event loop, in seconds."""
 
     def act(self) -> None:
         """Carry out the actions of the clerk's core."""
@@ -30,10 +30,10 @@ class News(Protocol):
     """An event of an event loop: tells coroutines that something has come."""
 
     def clear(self) -> None:
-        """Forget what has come so far."""
+        """Forget all calls of `set` so far."""
 
     def set(self) -> None:
-        """Wake all coroutines that wait."""
+        """Wake all coroutines that wait for this event."""
 
     def wait(self) -> Awaitable[object]:
         """Wait for a call of `set` that comes after the last `clear`."""

@@ -34,10 +34,10 @@ class ChatStream(LineIterator):
             raise self._buffer.error
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """Stop listening to the chat."""
         self._end()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and the clerk with it
+    with contextlib.suppress(RuntimeError):  # the event loop is closed, and with it the clerk
         loop.call_soon_threadsafe(function)

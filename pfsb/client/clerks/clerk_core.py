@@ -299,7 +299,7 @@ class ClerkCore:
     def listen(self, listener: Listener, now: float) -> None:
         """Begin to deliver lines of the chat to this listener."""
         self._now = now
-        calls.listen(listener.next)  # raises for a wrong number, before the listener is there
+        calls.listen(listener.next)  # a wrong number raises an exception here, before the listener is registered
         self.listeners.add(listener)
 
     def unlisten(self, listener: Listener, now: float) -> None:

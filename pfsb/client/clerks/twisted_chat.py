@@ -18,7 +18,7 @@ class _News:
     _waiters: list[Deferred[None]] = field(factory=list)
 
     def clear(self) -> None:
-        """Do nothing: a coroutine waits for what comes after its call of `wait`."""
+        """Do nothing: each coroutine waits only for lines that come after its call of `wait`."""
 
     def wait(self) -> Deferred[None]:
         waiter: Deferred[None] = Deferred()
@@ -28,7 +28,7 @@ class _News:
     def set(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.called:  # one that was cancelled has been called
+            if not waiter.called:  # a waiter that was cancelled has been called already
                 waiter.callback(None)
 
 
@@ -45,5 +45,5 @@ class TwistedChat(LineIterator):
         super().__init__(buffer, _News(), reactor.callFromThread)
 
     def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening to the chat."""
         self._end()

@@ -62,6 +62,6 @@ def name_of(line: str) -> str:
         try:
             name, _end = json.JSONDecoder().raw_decode(rest)
         except ValueError:
-            return rest  # the server will refuse this line
+            return rest  # the name is not well-formed, so the server will refuse the line
         return str(name)
     return (rest.split(None, 1) or [""])[0]

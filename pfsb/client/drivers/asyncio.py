@@ -146,7 +146,8 @@ class AsyncioDriver:
 
 
 def _context(address: ServerAddress) -> ssl.SSLContext | None:
-    """The TLS towards a server; None: it speaks none. Raises OSError if the file of the authority cannot be used."""
+    """The TLS context for a server; None: the server does not speak TLS. Raises OSError if the file of the authority
+    cannot be used."""
     if not address.tls:
         return None
     try:

@@ -43,18 +43,18 @@ RAW_TYPE: Final = "application/octet-stream"
 
 @frozen
 class RawValue:
-    """The content of an answer that is one value, as its bytes."""
+    """A value that is the whole content of an answer, as its bytes: no JSON is made of it."""
 
     data: bytes
 
 
 @frozen
 class NotModified:
-    """The content of an answer to a client that has that content already."""
+    """The content of an answer (304) to a client that already has the present content of the resource."""
 
 
 Content = Mapping[str, Any] | RawValue | NotModified | Refused
-"""Content of an answer: a JSON object, or one of the other kinds."""
+"""Content of an answer: a JSON object, or an object of one of the other classes here."""
 
 
 class NotAllowed(BadRequest):

@@ -34,7 +34,7 @@ def path_segments(uri: bytes) -> list[Quoted]:
     path = uri.partition(b"?")[0]
     if whole := _WHOLE_URI.match(path):
         path = path[whole.end() :] or b"/"
-    if not path.startswith(b"/") and path != b"*":  # OPTIONS * asks for no resource
+    if not path.startswith(b"/") and path != b"*":  # the request `OPTIONS *` names no resource
         shown = quoted(path.decode("latin-1"))
         raise BadRequest(f"the path begins with a slash, as in /v1/kv/colour, and not as {shown} does")
     _refuse_wrong_escapes(path)
@@ -262,7 +262,7 @@ class Body:
         return found
 
     def number(self, name: str) -> float | None:
-        """The value of a member that is a number; None if the member is not there."""
+        """The value of a member that is a number; None if the body has no such member."""
         if self._is_absent(name):
             return None
         try:
@@ -297,15 +297,16 @@ class Body:
         return found
 
     def words(self, name: str) -> list[str]:
-        """The arguments of a command, from a member that is a list; none if it is not there. A string is a value, which
-        is never taken for an option; an integer is a number; null is the word `nil`."""
+        """The arguments of a command, from a member that is a list; empty if the body has no such member. A string is a
+        value, which is never taken for an option; an integer is a number; null is the word `nil`."""
         if self._is_absent(name):
             return []
         found: list[Any] = self._take(name, list, "a list")
         return [self._word(name, value) for value in found]
 
     def options(self, name: str) -> list[str]:
-        """The options of a command, `name=value` each, from a member that is an object; none if it is not there."""
+        """The options of a command, `name=value` each, from a member that is an object; empty if the body has no such
+        member."""
         if self._is_absent(name):
             return []
         found: Mapping[str, Any] = self._take(name, dict, "an object")

@@ -33,7 +33,7 @@ HELD_BACK_MAX: Final = 128
 One more ends the stream."""
 CHAT: Final = "LISTEN"
 FAILED: Final = b": the server made a mistake and noted it in its log\n\n"
-"""The comment at the end of a stream that ends since a line cannot be told."""
+"""The comment that ends a stream of events when a line of the chat cannot be told."""
 
 
 _log = Logger()
@@ -123,7 +123,7 @@ class EventStream:
         if self._client_id is not None:
             self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
-        # Paused at first, since all lines from `first` on may be a large part of the memory.
+        # The subscription is paused at first, since all lines from `first` on may be a large part of the memory.
         self._subscription = subscription = self._site.server.event_feed.subscribe(
             CHAT, first or 0, self._tell, self._failed, is_paused=True
         )

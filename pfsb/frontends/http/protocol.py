@@ -69,11 +69,11 @@ class Channel(http.HTTPChannel):
     def connectionMade(self) -> None:
         try:
             self._begin()
-        except Exception as error:  # Twisted would leave the connection open
+        except Exception as error:  # Twisted itself would leave the connection open
             self.fail(error)
 
     def _begin(self) -> None:
-        """Lets the client in, or refuses it if there are too many."""
+        """Lets the client connect, or refuses it if there are too many connections."""
         super().connectionMade()
         self.address = address_of(self.transport)
         self.opened: set[str] = set()
@@ -136,7 +136,8 @@ class Channel(http.HTTPChannel):
             self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
 
     def _answers_are_late(self) -> None:
-        """Ends the connection, unless its next request waits for the client to read: `UnreadOutput` sees to that."""
+        """Ends the connection of a client that has closed its side. If the next request waits for the client to read,
+        does nothing: `UnreadOutput` ends the connection then."""
         if self._output_is_full:
             self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
         else:
@@ -152,7 +153,8 @@ class Channel(http.HTTPChannel):
         self.loseConnection()
 
     def _leave_end_to_reading(self) -> None:
-        """Called when the last answer is written to a client that has closed its side."""
+        """Called when the last answer is written to a client that has closed its side: ends the connection when the
+        client has read all answers, or reads no more."""
         if self._end_of_answers is not None and self._end_of_answers.active():
             self._end_of_answers.cancel()
         if unsent_bytes(self.transport):
@@ -160,8 +162,8 @@ class Channel(http.HTTPChannel):
 
     @property
     def _answer_seconds(self) -> float:
-        """How long, in seconds, an answer takes at most, and the client to read it. An answer that waits for a lock may
-        take longer."""
+        """Maximum time, in seconds, for an answer to be made and read by the client. An answer that waits for a lock
+        may take longer."""
         return self.factory.server.config.limits.request_seconds + LEAVE_SECONDS
 
     def requestDone(self, request: http.Request) -> None:

@@ -439,7 +439,7 @@ class PfsbRequest(http.Request):
             self.finish()
         except Exception as error:
             channel: Any = self.channel
-            channel.fail(error)  # what was written may be a part of the answer
+            channel.fail(error)  # a part of the answer may have been written
 
     def _leave_session(self) -> None:
         session, self._session = self._session, None

@@ -52,7 +52,7 @@ _WITHOUT_END: Final = frozenset({chat.follow})
 
 
 def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
-    """Parts of a path -> method -> handler. Among the parts, None stands for a name in braces."""
+    """Parts of a path -> method -> handler, for all resources. Among the parts, None stands for a name in braces."""
     return {
         tuple(None if part.startswith("{") else part for part in path[1:].split("/")): methods
         for path, methods in ROUTES.items()

@@ -14,7 +14,8 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 
 READ_BYTES: Final = 262_144
-"""Number of bytes of a snapshot that are read at once, and written when the client has taken those before."""
+"""Number of bytes of a snapshot that are read at once. Each such portion is written to the client when it has taken the
+one before."""
 
 
 def take_snapshot(request: PfsbRequest) -> None:
@@ -28,8 +29,8 @@ def take_snapshot(request: PfsbRequest) -> None:
 def send_backup(request: PfsbRequest) -> None:
     """Have a snapshot taken, and send the whole of it, as one stream: the state of the cluster after one slot.
 
-    This is no GET, since the server works and writes for it: a web page of a third party could have a browser send a
-    GET.
+    The request is a POST, since the server works and writes to its disk for it: a web page of a third party could have
+    a browser send a GET.
     """
     seconds = _seconds(request)
     request.query.refuse_more()
@@ -101,7 +102,8 @@ class _Backup:
             self._request.site.server.snapshots.note_backup(self._name)
             self._request.end_stream()
         elif not data:
-            # The snapshot is not there any more. The client would take the next reply for bytes of this one.
+            # The file of the snapshot is gone. Without an end of the connection, the client would take the next reply
+            # for bytes of the snapshot.
             self._request.break_off()
         else:
             self._read()

@@ -21,13 +21,13 @@ _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|(?:[a-z0-9._~!$&'()*+,;=-]|%[0
 """Regular expression of `host`, `host:port` or `[IPv6 address]:port`, in lower case; the group is the host."""
 _ORIGIN: Final = re.compile(r"https?://(.+)")
 PROBES: Final = (b"/healthz", b"/readyz")
-"""The resources that tell no more than that a server is there. Programs that check the health of servers may ask for
-them by any name."""
+"""The resources that tell no more than that a server is there. They may be asked for under any `Host`, by programs that
+check the health of servers."""
 
 
 def refuse_wrong_host(hosts: Sequence[bytes], is_needed: bool) -> None:
-    """Raises `BadRequest` if a request has several headers `Host`, one that names no host, or none although one
-    `is_needed`, as in HTTP/1.1 (RFC 9112, section 3.2). `hosts` are the values."""
+    """Raises `BadRequest` if a request has several headers `Host`, one that names no host, or none although `is_needed`
+    says that it must have one, as in HTTP/1.1 (RFC 9112, section 3.2). `hosts` are the values."""
     if len(hosts) > 1:
         raise BadRequest(f"header Host is given {len(hosts)} times, once is right")
     if not hosts and is_needed:
@@ -77,7 +77,7 @@ class OwnNames:
 
 
 def _host(authority: str) -> str | None:
-    """The host of `host:port`, in normal form; None if it is no such text."""
+    """The host of a text `host:port`, in normal form; None if `authority` is no such text."""
     found = _AUTHORITY.fullmatch(authority)
     return None if found is None else _normal(found[1])
 

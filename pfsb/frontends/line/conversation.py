@@ -209,7 +209,8 @@ class Conversation:
         return self._unlisten if verb in self._verbs.unlisten else None
 
     def submit_pipelined(self) -> None:
-        """Submits the pipelined commands: called when no requests are left, and before one that is not pipelined."""
+        """Submits the pipelined commands. Called when no requests are left, and before a request that is not
+        pipelined."""
         commands, tags = self._pipelined, self._pipelined_tags
         if not commands:
             return
@@ -225,7 +226,7 @@ class Conversation:
         self._is_paused = True
         self._subscriptions.pause()
         if self._large is not None and self._large_is_answered:
-            self._large.stops_being_read()  # others do not wait for long until this client reads
+            self._large.stops_being_read()  # Other clients need not wait for long until this client reads again.
 
     def resume(self) -> None:
         self._is_paused = False
@@ -254,7 +255,8 @@ class Conversation:
         self.replies.handle_when_first(request.tag, partial(handle, request))
 
     def _handle_alone(self, tag: Any, handle: Callable[[Answer], None]) -> None:
-        """Handles a request when all earlier ones have their replies, and no later one before it has its answer."""
+        """Handles a request when all earlier ones have their replies, and lets no later one be handled before this one
+        has its answer."""
         self.must_be_alone = True
         self.replies.handle_when_first(tag, partial(self._begin_alone, handle))
 
@@ -378,7 +380,8 @@ class Conversation:
             if self._large is request:
                 self._large_is_answered = True
             answer(result)
-            # It is over when its reply is written: many large replies that are being written would fill the memory.
+            # The large request is over only when its reply is written: many large replies that are being written would
+            # fill the memory.
             if self._is_paused:
                 request.stops_being_read()
             self.replies.call_between_replies(request.over)
@@ -395,7 +398,7 @@ class Conversation:
                 answered(refusal(error))
 
         if self._large is not None:
-            self._large.over()  # its reply is written, since this request is first
+            self._large.over()  # the reply to the large request is written: this request is the first in the queue now
         self._large_is_answered = False
         request = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered, fate)
         request.ask()
@@ -469,8 +472,8 @@ class Conversation:
             self._hello_answered(answer, refusal(error))
 
     def _noting_hello(self, client_id: str, answer: Answer) -> Answer:
-        """Return a call-back that passes the answer to a HELLO on, and notes that its session is not being opened any
-        more."""
+        """Return a call-back that passes the answer to a HELLO on, and notes that the session of that client id is no
+        longer being opened."""
 
         def answered(result: Result) -> None:
             self._shared.addresses.answered(self._address, client_id)

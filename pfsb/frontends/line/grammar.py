@@ -43,7 +43,7 @@ class BadLine(BadRequest):
         self.number = number
 
 
-@define  # and not frozen: one is made for each line, and to make a frozen one takes twice as long
+@define  # not frozen: a request is made for each line, and to make a frozen one takes twice as long
 class Request:
     """One request of a client.
 
@@ -76,7 +76,8 @@ class Request:
 
     @property
     def text(self) -> str | None:
-        """The rest of the line, for verbs that take it: as it is, or the value of one JSON string; None if empty."""
+        """The rest of the line, for verbs that take free text: as it stands, or the value of one JSON string; None if
+        the rest is empty."""
         if self.rest.startswith('"'):
             value, end = _literal_or_none(self.rest)
             if value is not None and end == len(self.rest):

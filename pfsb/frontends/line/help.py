@@ -81,7 +81,7 @@ def one_command(description: CommandDescription) -> Result:
 def _lines(first: str, text: str, indent: int) -> list[str]:
     """`text` in lines of up to `COLUMNS` characters, each behind `indent` spaces; the words `first` stand before the
     first line if they fit into these spaces, and else in a line of their own."""
-    from textwrap import wrap  # imported only here, since HELP is seldom asked for
+    from textwrap import wrap  # imported here, since HELP is seldom asked for
 
     lines = wrap(text, max(COLUMNS - indent, TEXT_COLUMNS_MIN), break_long_words=False, break_on_hyphens=False)
     lines = [" " * indent + line for line in lines]
@@ -117,5 +117,5 @@ def _example(description: CommandDescription) -> str:
 
 
 def _from_usage(usage: str) -> str:
-    """A command's usage without its optional parts, such as `[ttl=SECONDS]`."""
+    """A command's usage without its optional parts, which are in brackets, such as `[ttl=SECONDS]`."""
     return re.sub(r" *\[[^\]]*\]", "", usage)

@@ -40,7 +40,7 @@ a verb has at most 32 characters."""
 _without_hash: Final = itemgetter(slice(1, None))
 
 
-@define  # and not frozen: one is made for each line that comes alone
+@define  # not frozen: one object is made for each line that comes alone
 class PlainLines:
     """Lines of one verb, and the commands that they are, checked by their application."""
 
@@ -95,7 +95,8 @@ class PlainForm:
         is_local = self._has_levels and data.endswith(_STALE_END, start, end)
         expression, (firsts, *places) = self._lines[is_numbered, is_local]
         found = expression.match(data, start, end)
-        if found is None and self._has_levels:  # the first line may be of the other level than the last one
+        # The first line may have another read level than the last line before it.
+        if found is None and self._has_levels:
             is_local = not is_local
             expression, (firsts, *places) = self._lines[is_numbered, is_local]
             found = expression.match(data, start, end)

@@ -56,8 +56,8 @@ class LineProtocol(StreamProtocol):
         self._has_had_a_line = False
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | Endless | PlainLines]:
-        # The first line is looked at by itself; and before its admission, a connection handles its first request and no
-        # more. So the lines must come one by one then.
+        # The first line is checked by itself (`pfsb.frontends.line.foreign`), and a connection that is not admitted yet
+        # handles one request only. In both cases lines must come one by one.
         together = self._has_had_a_line and (self._is_admitted or self._admission.is_open)
         return self._splitter.feed(data) if together else self._splitter.feed_lines(data)
 

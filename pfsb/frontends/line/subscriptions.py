@@ -42,7 +42,7 @@ class Subscriptions:
         self.end(verb)
         if first:
             answer(Done())
-        # Paused at first, since all events from `first` on may be a large part of the memory.
+        # The subscription is paused at first, since all events from `first` on may be a large part of the memory.
         self._by_verb[verb] = subscription = self._server.event_feed.subscribe(
             verb, first, self._write_event, self.replies.fail, is_paused=True
         )

@@ -34,7 +34,7 @@ def entry_of(name: str, command: RedisCommand, dialect: Dialect) -> bytes:
             _words(command.flags.split(), dialect),
             *map(replies.integer, positions),
             _words([f"@{category}" for category in _categories(command)], dialect),
-            dialect.collection(()),  # advice to clients of a cluster of Redis, none of which is needed here
+            dialect.collection(()),  # advice to clients of a Redis cluster, which this server does not need to give
             dialect.collection(() if keys is None else (_key_specification(keys, dialect),)),
             _entries(name, command, dialect),
         )

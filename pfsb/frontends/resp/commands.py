@@ -178,7 +178,7 @@ def _scan(args: Sequence[bytes], client: Client) -> TranslatedCommand:
             case b"COUNT" if (wanted := integer_in(value) or 0) > 0:
                 limit = min(wanted, rows_max)
             case b"TYPE":
-                has_keys = value.lower() == b"string"  # the type of every value here, as TYPE names it in Redis
+                has_keys = value.lower() == b"string"  # all values here have the type that TYPE calls "string" in Redis
             case _:
                 problem = quoted(b"%b %b" % (name, value))
                 raise BadRequest(f"SCAN takes MATCH prefix*, COUNT n and TYPE name, not {problem}")

@@ -33,7 +33,7 @@ def _own(
     categories: str | None = None,
     subcommands: Mapping[str, RedisCommand] | None = None,
 ) -> RedisCommand:
-    """A command without a translation and without keys."""
+    """Makes a `RedisCommand` that has no translation and no keys."""
     return RedisCommand(arity, help, None, group, flags, None, since, categories, subcommands or {})
 
 
@@ -162,7 +162,7 @@ class ConnectionCommands:
                     raise BadRequest(f"CLIENT SETINFO takes LIB-NAME or LIB-VER, not {quoted(attribute)}")
                 self._library[attribute.lower()] = _client_name(value, attribute.lower())
             case ("NO-EVICT" | "NO-TOUCH", _):
-                pass  # accepted without effect: no client is evicted here, and no library needs special treatment
+                pass  # accepted without effect: this server evicts no client, and treats all client libraries alike
             case _:
                 raise BadRequest(f"CLIENT {quoted(' '.join(args))} is not known here, but {', '.join(_CLIENT)} are")
         return replies.OK

@@ -191,11 +191,11 @@ class Dialect:
         return b"%%%d\r\n%s" % (len(flat) // 2, b"".join(flat)) if self.protocol == 3 else array(flat)
 
     def collection(self, items: Sequence[bytes]) -> bytes:
-        """A set; in RESP 2 an array."""
+        """A set of these encoded items; in RESP 2 an array."""
         return b"~%d\r\n%s" % (len(items), b"".join(items)) if self.protocol == 3 else array(items)
 
     def text(self, text: str) -> bytes:
-        """A text that people read, as it is; in RESP 2 a bulk string as any other."""
+        """A text for people, with its line ends, as RESP 3 marks such texts; in RESP 2 a bulk string."""
         return bulk_text(text) if self.protocol == 2 else b"=" + bulk_text(f"txt:{text}")[1:]
 
 

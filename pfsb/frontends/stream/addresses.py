@@ -38,7 +38,8 @@ def address_of(transport: Any) -> str:
         return LOCAL
     if ":" not in host:
         return host
-    from ipaddress import IPv6Address, ip_network  # takes some milliseconds, which a start has not to spare
+    # Imported here: the import takes some milliseconds, by which a server would start later.
+    from ipaddress import IPv6Address, ip_network
 
     try:
         address = IPv6Address(host.partition("%")[0])
@@ -70,7 +71,8 @@ class Addresses:
     """Number of client ids from which on those that have ended are searched: half more than the last search left."""
     _cleaned_at: float = field(init=False, default=float("-inf"))
     _forget_at: float = field(init=False)
-    """When the next search is due although no address has too many sessions."""
+    """Time by the clock of the next search for sessions that have ended, due even if no address has too many of
+    them."""
 
     @_forget_at.default
     def _first_forget_at(self) -> float:

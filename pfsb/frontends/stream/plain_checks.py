@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from pfsb.applications.interfaces import Command
 
 Check = Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
-"""`check_plain` of an application (`pfsb.applications.interfaces.IPlainChecker`)."""
+"""Type of the method `check_plain` of an application (`pfsb.applications.interfaces.IPlainChecker`)."""
 
 _log = Logger()
 

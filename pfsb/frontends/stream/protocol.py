@@ -167,7 +167,7 @@ class StreamProtocol(Protocol):
     def connectionMade(self) -> None:
         try:
             self._begin()
-        except Exception as error:  # Twisted would leave the connection open
+        except Exception as error:  # Twisted itself would leave the connection open
             self.replies.fail(error)
 
     def _begin(self) -> None:
@@ -288,7 +288,7 @@ class StreamProtocol(Protocol):
         reason overrides this method."""
 
     def write_failure(self, reason: str) -> None:
-        """Writes the reason why the server ends the connection after a mistake of its own."""
+        """Writes the reason why the server ends the connection: it has made a mistake with it."""
         self.write_farewell(reason)
 
     def _tell_held(self) -> None:
@@ -394,7 +394,8 @@ class StreamProtocol(Protocol):
             else:
                 self._regulate()
         except Exception as error:
-            # Requests are lost then, so no reply could be told from another one.
+            # The requests that were taken out of the queue are lost, so the client could not tell which reply is for
+            # which request.
             _log.failure("a connection is ended, since its requests could not be handled", Failure(error))
             self.on_failure()
 

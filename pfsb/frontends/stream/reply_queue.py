@@ -87,12 +87,13 @@ def _texts_of_rows(rows: Sequence[Fields]) -> int:
     try:
         return sum(map(_text_bytes, rows))
     except Exception:
-        return 0  # rows of an application that are none: an error comes in their place when they are rendered
+        # An application has given rows of a wrong type: an error is written in place of the reply when it is rendered.
+        return 0
 
 
 def is_large(result: Result) -> bool:
     """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
-    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply of Redis
+    if type(result) is Done and not result.rows:  # this is nearly always so, and is asked for each reply of Redis
         value = result.fields[0][1] if result.fields else 0
         return isinstance(value, _SIZED) and len(value) > OUTPUT_BYTES_MAX
     if isinstance(result, DoneGrowing):
@@ -483,7 +484,7 @@ class ReplyQueue:
         if type(results) is RunResults and self._render_run is not None:
             return self._render_run(place.tags, results)
         render: Any = self._render
-        if len(results) <= REPLIES_AT_ONCE:  # counting bytes for each reply cost 4 % of a read at 8 x 8
+        if len(results) <= REPLIES_AT_ONCE:  # a count of bytes for each reply would take 4 % of a read at 8 x 8
             return b"".join(map(render, place.tags, results))
         size, pieces = 0, []
         for tag, result in zip(place.tags, results, strict=True):

@@ -156,7 +156,7 @@ class UnreadOutput:
         for reader, unread in list(self._unread.items()):
             left = reader.bytes_to_read()
             has_read = left < unread.bytes_left
-            unread.bytes_left = left  # more than before if the server has written
+            unread.bytes_left = left  # the number has grown if the server has written more
             if has_read:
                 unread.since = now
             elif now - unread.since >= self.seconds_max:

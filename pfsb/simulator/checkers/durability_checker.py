@@ -74,7 +74,8 @@ class DurabilityChecker:
                 for update in message.updates:
                     self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
             case SnapshotOffer():
-                # A server may offer the snapshot before, until it hears that the record of the next one is on disk.
+                # A server may still offer the snapshot before the one on its disk: it has not been told yet that the
+                # record of the latter is on disk.
                 disk, name = self.disks[server_id], message.name
                 named = disk.contents.snapshot
                 is_there = named is not None and (name == named or (name.seq < named.seq and name in disk.snapshots))
@@ -144,7 +145,9 @@ class DurabilityChecker:
         disk holds a proposal that was accepted in an older view.
         """
         if self.messages.leads(server_id, message.view):
-            return  # a request for a part (Departure 47): a leader's own promise never leaves it
+            # A PREPARE_OK of the leader itself only asks for a part of another promise (Departure 47); its own
+            # promise is never sent.
+            return
         for entry in message.data_list:
             if isinstance(entry, GloballyOrderedUpdate):
                 self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")

@@ -380,9 +380,9 @@ class WatchedSessions:
         self._slot = slot = Slot(seq, updates=tuple(updates))
         self._checks.executes(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
-        # Outside recovery, `_settle` puts the check behind the durability gate. It must be there before the execution
-        # puts the answers there, so that the slot is settled before its answers leave. In recovery, `_settle` runs the
-        # check at once, so it is called after the execution.
+        # Outside recovery, `_settle` puts the check behind the durability gate. The check must be put there before the
+        # execution puts the answers there, so that the slot is settled before its answers leave. In recovery, `_settle`
+        # runs the check at once, so `_settle` is called after the execution.
         if not recovers:
             self._settle(self._checks.settled, self._server_id, slot)
         sessions: dict[str, Session] = {}

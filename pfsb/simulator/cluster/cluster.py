@@ -505,7 +505,8 @@ class SimulatedCluster:
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]
-        if disk is true or disk.identity != true.identity:  # an older copy tells less than before
+        # With an older copy of its disk, a server rightly tells a lower position than before.
+        if disk is true or disk.identity != true.identity:
             self.findings.note(self.checks.positions.sent, server_id, frame, disk)
 
     def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:

@@ -248,7 +248,8 @@ def contents_of(session: Session) -> Sequence[object]:
 
 
 def _kept(result: Any) -> object:
-    """A copy of a kept result: of a value that grows, with the bytes that it has now."""
+    """A copy of a kept result. If the result is a beginning of a value that grows, the copy has the present bytes of
+    that value."""
     if isinstance(result, Beginning):
         growing = result.growing
         return result.name, result.size, result.fields, growing.data, growing.kept, growing.counted

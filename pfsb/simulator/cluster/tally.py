@@ -29,7 +29,7 @@ TALLY = "tally"
 class Tally(Application):
     """Counts how often each name was given to TALLY. Version 2 tells also the sum over all names.
 
-    Each version reads the snapshots of the other, so that a cluster can go forth and back.
+    Each version reads the snapshots of the other, so that a cluster can change from one to the other, and back again.
     """
 
     name = TALLY

@@ -89,13 +89,14 @@ def _without_waits(process: Any) -> None:
 
 
 class _OfNow(FrozenKeys):
-    """Reads entries as they are when their piece is made."""
+    """A frozen state that gives entries as they are when their piece is made, not as they were when the state was
+    frozen."""
 
     def keep(self, key: bytes, entry: Entry | None) -> None:
         pass
 
     def keep_deleted(self, key: bytes, entry: Entry) -> None:
-        super().keep(key, entry)  # a key that was deleted has no present value
+        super().keep(key, entry)  # the key is absent now, so it has no present entry
         super().keep_deleted(key, entry)
 
     def keep_all(self, keys: object) -> None:
@@ -123,7 +124,8 @@ def _pre_images_forgotten(process: Any) -> None:
 @implementer(ISnapshotFile)
 @define(eq=False)
 class _HastyFile:
-    """Calls back when the end of the file was given to the storage, which has not written it yet."""
+    """A file of a snapshot that says that it is on disk when its end was only given to the storage, which has not
+    written it yet."""
 
     _inner: Any
     _clock: Any
@@ -234,7 +236,7 @@ def _silent_source_kept(process: Any) -> None:
 @implementer(IFetchedSnapshot)
 @define(eq=False)
 class _BoldFile:
-    """Never tells that there was no room for it."""
+    """A file of a fetched snapshot that never says that there was no room for it on the disk."""
 
     _inner: Any
     has_failed: bool = field(default=False, init=False)

@@ -128,7 +128,8 @@ class _CountsTwice(DataStructures):
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
 def _vote_counted_twice(process: Any) -> None:
-    """The second copy is stored as the vote of a server that there is not, and all ids are counted."""
+    """Store the second copy of an ACCEPT as the vote of a server that does not exist, and count the ids of all voters,
+    also of such ones."""
     replica = process.replica
     become(replica.data, _CountsTwice)
     for handler in (replica.ordering, replica.telling):

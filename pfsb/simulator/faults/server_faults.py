@@ -489,7 +489,8 @@ class ServerFaults(FaultInjector):
         cluster.isolate(server_id)
         cluster.network.mend(old, server_id)
         if self._rng.random() < 0.7:
-            cluster.network.mend(server_id, old)  # or the server would never get to know the deposed leader
+            # Without this link the server would never hear of the deposed leader.
+            cluster.network.mend(server_id, old)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
     def _able_to_lose_their_disk(self) -> list[int]:

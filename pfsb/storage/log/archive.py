@@ -30,7 +30,7 @@ STEP_BYTES: Final = 262_144
 """Number of bytes that are copied and forced to disk at once, where a file must be copied: groups of the log wait for
 the same disk meanwhile, or for the same bus."""
 UNFINISHED: Final = "next.new"
-"""Name of the file that is being copied into the archive."""
+"""Name that a file has in the archive while it is being copied there."""
 IDENTITY_NAME: Final = re.compile(rf"[0-9a-f]{{{2 * IDENTITY_BYTES}}}", re.ASCII)
 """Name of the directory of one storage in an archive."""
 _COPIED: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -43,7 +43,7 @@ class NotArchived(Exception):
 
 
 class _Ends(Exception):
-    """Raised in the thread when it has to end in the middle of a copy."""
+    """Raised in the thread of snapshots when the thread has to end in the middle of a copy."""
 
 
 def archive_of(directory: Path, identity: bytes) -> Path:
@@ -61,8 +61,8 @@ class Archive:
     """
 
     directory: Path
-    """The archive of this storage (`archive_of`): two directories below that of the configuration, which is never
-    made here."""
+    """The directory in the archive for the files of this storage (`archive_of`). The archive itself, which the
+    configuration names, is two levels above; it is never made here."""
     log: Path
     """The directory of the segments from which files are taken."""
     head: SegmentHead
@@ -90,7 +90,7 @@ class Archive:
         return due
 
     def count(self) -> None:
-        """Count what is in the archive, after the first call of `take`."""
+        """Count the files and bytes in the archive, after the first call of `take`."""
         try:
             log = self.directory / "log"
             self.counters.bytes = sum(bytes_in(each) for each in (log, self._snapshots_directory) if each.is_dir())
@@ -168,8 +168,8 @@ class Archive:
             raise NotArchived(_words(target, error)) from error
 
     def _link_or_copy(self, path: Path, target: Path) -> bool:
-        """Give the file its name in the archive; returns False if it is there already, from an attempt that a crash
-        has ended."""
+        """Put the file into the archive under the name `target`, by a link or as a copy; returns False if the archive
+        has it already, from an attempt that a crash has ended."""
         try:
             if not target.exists():
                 os.link(path, target)
@@ -219,7 +219,8 @@ class Archive:
 
 
 def _make_directories(directory: Path) -> None:
-    """Make a directory and those above it, as far as they are missing; their names are on disk then."""
+    """Make a directory and those above it, as far as they are missing. Their names are on disk when this function
+    returns."""
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)

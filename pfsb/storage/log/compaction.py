@@ -26,7 +26,8 @@ class Slack:
     """Maximum total size, in bytes, of the segments that are kept although they hold no slot above that of the
     snapshot."""
     kept_above: int | None = None
-    """As `IStableStorage.kept_above`. Then the segments may have the size of the snapshot, if that is larger."""
+    """Slot above which all segments are kept (`IStableStorage.kept_above`), as long as they are not larger than the
+    snapshot, or than `bytes_max`; None: there is none."""
 
 
 def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) -> StoredSnapshot:
@@ -38,7 +39,7 @@ def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) ->
     numbers = [number for number in log.heads if number < log.segment]
     needed = _first_above(log, numbers, name.seq)
     first = needed if skipped else _first_above(log, numbers, name.seq - slack.slots)
-    bytes_max, kept_above = slack.bytes_max, slack.kept_above  # which the reactor may change meanwhile
+    bytes_max, kept_above = slack.bytes_max, slack.kept_above  # the reactor may change these values meanwhile
     if kept_above is not None and not skipped:
         first, bytes_max = min(first, _first_above(log, numbers, kept_above)), max(bytes_max, name.size)
     sizes = 0

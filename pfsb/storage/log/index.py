@@ -74,7 +74,7 @@ class SlotIndex:
         return None
 
     def drop(self, up_to: int) -> None:
-        """Free the memory of the slots up to `up_to`, as far as whole chunks end there. The places of the others
+        """Free the memory of the slots up to `up_to`, as far as whole chunks end there. The places of the other slots
         stay."""
         for number in [number for number in self._chunks if number < up_to + 1 >> _CHUNK_BITS]:
             del self._chunks[number]

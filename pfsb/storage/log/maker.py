@@ -24,7 +24,7 @@ AGAIN_SECONDS: Final = 0.5
 
 
 class _Ends(Exception):
-    """Raised in the thread to end it in the middle of its work."""
+    """Raised in the maker's thread to end it in the middle of its work."""
 
 
 @define(eq=False)
@@ -59,7 +59,7 @@ class SegmentMaker(StorageThread):
         return ready
 
     def begin_stop(self) -> None:
-        """Let the thread end, in the middle of its work too."""
+        """Let the thread end, even in the middle of its work."""
         self._ends.set()
         self._wanted.put(None)
 

@@ -86,7 +86,7 @@ def delete_old_files(directory: Path) -> None:
     """Delete the files of the database in `directory`, which a finished migration has left over."""
     left = [path for path in old_files(directory) if path.exists()]
     if left:
-        sync_directory(directory)  # the name of the log must be on disk before the database is gone
+        sync_directory(directory)  # the name of the new log must be on disk before the database is deleted
     for path in left:
         path.unlink()
     if left:

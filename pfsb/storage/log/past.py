@@ -35,13 +35,14 @@ from pfsb.storage.owner import StorageOwner
 TOGETHER: Final = 1_000
 """Number of slots that are looked up at once."""
 PARSED_MAX: Final = 4
-"""Maximum number of segments of one storage of which the places of all slots are kept in memory."""
+"""Maximum number of segments of one storage whose slots are kept in memory with their places."""
 FIRST_GROUP_BYTES: Final = 65_536
 """Number of bytes of a segment that are read for its first group; more, if that is larger."""
 ATTEMPTS_MAX: Final = 3
-"""How often files are looked for again, without a slot in between, when one is not where it was a moment ago."""
+"""How often, for one slot, files are looked for again because one of them is not where it was a moment ago."""
 DEPTH_MAX: Final = 2
-"""How many directories deep storages are looked for below a directory that is none itself, as `archive/ID/STORAGE`."""
+"""How many directories deep storages are looked for below a directory that is not a storage itself: in an archive they
+are at `archive/ID/STORAGE`."""
 
 
 class Missing(StorageRefused):
@@ -64,11 +65,11 @@ class SlotPlace(NamedTuple):
 
 @frozen
 class _Begin:
-    """The beginning of a segment."""
+    """The beginning of a segment, up to and including its first group."""
 
     head: SegmentHead
     chain: bytes
-    """First bytes of the checksum of the group before the first one."""
+    """First bytes of the checksum of the group before the segment's first one."""
     state: Content
     """The whole state after the first group."""
 
@@ -100,13 +101,14 @@ class _Parsed:
 
 @frozen
 class KeptSnapshot:
-    """A snapshot that a storage has named, as a file."""
+    """A snapshot that a group of a storage names, and the path of its file."""
 
     path: Path
     seq: int
     cluster_identity: bytes
     name: SnapshotName | None
-    """The name that a group has told; None: no group tells, since that part of the log is not there."""
+    """The name that a group of the log gives to the snapshot; None: the part of the log that would name it is not
+    there."""
 
 
 def find_storages(place: Path) -> list[Path]:
@@ -133,7 +135,7 @@ class StorageHistory:
     owner: StorageOwner
     directories: list[Path] = field(factory=list)
     faults: dict[Path, str] = field(factory=dict, init=False)
-    """Path of a file that cannot be used, or not as a whole -> the reason, in words; as far as files were read."""
+    """Path of a file that cannot be used, or only in part -> the reason, in words; for the files read so far."""
     _begins: dict[int, tuple[Path, _Begin]] = field(factory=dict, init=False)
     """Number of a segment -> where it is, and its beginning; ascending, without those that hold no group."""
     _parsed: OrderedDict[int, _Parsed] = field(factory=OrderedDict, init=False)
@@ -141,13 +143,14 @@ class StorageHistory:
     """Path of a snapshot that a group is known to name -> the snapshot."""
 
     def look(self) -> None:
-        """Find the files that are there now."""
+        """Find the segments and snapshots that are there now."""
         found: dict[int, list[Path]] = {}
         for directory in self.directories:
             log = directory / "log"
             for number in numbers_in(log) if log.is_dir() else ():
                 found.setdefault(number, []).append(segment_path(log, number))
-        self._parsed.pop(max(self._begins, default=0), None)  # its server may have written more
+        # The server of this storage may have written more into the last segment.
+        self._parsed.pop(max(self._begins, default=0), None)
         known, self._begins = self._begins, {}
         for number in sorted(found):
             begin = known.get(number)
@@ -223,7 +226,7 @@ class StorageHistory:
         is_known, names = self._names(seq)
         name = next((each for each in names if each.seq == seq), None)
         if is_known and name is None:
-            return None  # complete, and never named: no majority may have executed the same
+            return None  # the file is complete, but no group has named it: no majority may have executed the same
         if name is not None and name.size != size:
             raise WrongSnapshot(f"it has {size} bytes instead of {name.size}")
         return KeptSnapshot(path, seq, decoder.cluster_identity, name)
@@ -240,7 +243,7 @@ class StorageHistory:
         return parsed.fault is None, names | parsed.names
 
     def why_missing(self, first: int) -> Iterator[str]:
-        """Reasons why slot `first` is not found here: faults of files, and segments that are missing."""
+        """Reasons why slot `first` is not found in this storage: faults of files, and segments that are missing."""
         yield from (f"{path}: {fault}" for path, fault in sorted(self.faults.items()) if path.suffix == ".log")
         numbers = list(self._begins)
         names = ", ".join(map(str, self.directories))
@@ -301,7 +304,7 @@ class StorageHistory:
 
     @property
     def _others(self) -> bool:
-        """Whether there are other servers, from which a snapshot may come."""
+        """Whether the cluster has other servers, from which a snapshot may come."""
         return len(self.owner.members) > 1
 
     def _break_before(self, later: _Parsed | None, parsed: _Parsed) -> Iterator[tuple[int, int]]:
@@ -342,7 +345,8 @@ class ClusterHistory:
         if not by_identity:
             empty = f"{', '.join(map(str, places))}: neither a data directory nor an archive is there"
             raise StorageRefused("; ".join(f"{path}: {why}" for path, why in faults.items()) or empty)
-        for directory in without_head:  # an archive of which only snapshots are left has the name of its storage
+        # An archive that holds only snapshots tells its storage by the name of the directory.
+        for directory in without_head:
             if IDENTITY_NAME.fullmatch(directory.name) and bytes.fromhex(directory.name) in by_identity:
                 by_identity[bytes.fromhex(directory.name)].directories.append(directory)
         found = cls(list(by_identity.values()))
@@ -354,7 +358,7 @@ class ClusterHistory:
         return found
 
     def look(self) -> None:
-        """Find the files that are there now."""
+        """Find the segments and snapshots that are there now, in all storages."""
         for each in self.storages:
             each.look()
 
@@ -399,7 +403,7 @@ class ClusterHistory:
                 raise self._missing(first, end)
 
     def has(self, first: int, last: int) -> bool:
-        """Whether all slots from `first` to `last` are there."""
+        """Whether all slots from `first` to `last` are in one of the storages."""
         return self.first_gap(first, last) is None
 
     def first_gap(self, first: int, last: int) -> int | None:

@@ -63,7 +63,7 @@ class LogReader:
         return found
 
     def ordered(self, local_aru: int, after: int = 0) -> Iterator[tuple[int, Batch]]:
-        """Yield the slots above `after` up to `local_aru`, as (seq, batch), and close the reader.
+        """Yield the slots above `after` up to `local_aru`, as (seq, batch), and close the file at the end.
 
         Raises `StorageRefused` at a damaged group.
         """
@@ -86,7 +86,7 @@ class LogReader:
         return None if slot is None else Accepted(seq, slot[_VIEW], self._batch(slot))
 
     def close(self) -> None:
-        """Close the file. A later call of another method opens it again."""
+        """Close the open file. A later call of another method opens it again."""
         if self._segment:
             os.close(self._descriptor)
         self._segment, self._window, self._entry = 0, b"", 0

@@ -53,7 +53,8 @@ class Log:
     top: int = 0
     """The highest slot in the segment `segment`, as in `highest`; 0: it has none."""
     leftovers: list[int] = field(factory=list)
-    """Numbers of segments that are there and not needed: a crash came before they were deleted."""
+    """Numbers of segments whose files are there although the log does not need them: a crash came before they were
+    deleted."""
     end: int = 0
     """Offset, in the segment `segment`, of the end of its last group; if it has none, of the end of its head."""
     torn_bytes: int = 0
@@ -108,7 +109,7 @@ class Log:
 
     def drop_front(self) -> list[int]:
         """Forget the segments that are not needed any more, and the slots that are not read any more. Returns the
-        numbers of these segments, whose files are still there."""
+        numbers of the forgotten segments, whose files are still there."""
         dropped = [number for number in self.heads if number < self.state.first_segment]
         for number in dropped:
             del self.heads[number]
@@ -261,7 +262,7 @@ def _begin(directory: Path, owner: StorageOwner | None) -> tuple[Log, list[int]]
 
 
 def _begin_behind(log: Log, number: int) -> bool:
-    """Have the log begin with the first group of this segment, whatever was before it. Returns False, and does
+    """Let `log` begin with the first group of this segment, whatever was before that group. Returns False, and does
     nothing, if there is no such group."""
     head = log.heads[number]
     first = group_at(_content(log.path(number)), head.size, head.salt)

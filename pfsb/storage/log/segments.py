@@ -37,7 +37,7 @@ of the parts that follow it: those of the cluster digest and of the cluster's na
 UNFINISHED: Final = "next.new"
 """Name of the file of a segment that is still being made."""
 DROPPED: Final = "dropped.new"
-"""Name of the file of the head that remains in the place of the first segment, while it is being made."""
+"""Name, while it is being made, of the file with only a head that takes the place of a dropped first segment."""
 
 
 @frozen
@@ -54,7 +54,7 @@ class SegmentHead:
     identity: bytes
     """Identity of the storage (Departure 12)."""
     salt: bytes
-    """Random bytes, of this segment alone."""
+    """Random bytes that no other segment has."""
     owner: StorageOwner
     version: int = FORMAT_VERSION
 

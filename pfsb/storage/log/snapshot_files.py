@@ -89,7 +89,8 @@ class SnapshotFiles:
                 yield path, int(match[1])
 
     def older(self, snapshot: SnapshotName | None) -> list[Path]:
-        """The files of complete snapshots of lower slots than that of `snapshot`, the last one that a record names."""
+        """The files of complete snapshots of lower slots than that of `snapshot`, the one that the last record
+        names."""
         return [path for path, seq in self.complete() if snapshot is not None and seq < snapshot.seq]
 
     def delete_leftovers(
@@ -131,7 +132,7 @@ class SnapshotFiles:
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            fault = str(error)  # a sector of the disk that cannot be read
+            fault = str(error)  # such as a sector of the disk that cannot be read
         return None if fault is None else f"damaged ({fault})"
 
     def refuse_wrong(self, snapshot: SnapshotName) -> None:

@@ -47,12 +47,12 @@ class SnapshotThread(StorageThread):
     thread_name: ClassVar[str] = "pfsb storage snapshots"
     _queue: SimpleQueue[Callable[[], None] | None] = field(factory=SimpleQueue, init=False)
     ends: Event = field(factory=Event, init=False)
-    """Set when the thread has to end soon: snapshots are not written further then."""
+    """Set when the thread has to end soon: from then on no more bytes of snapshots are written."""
     open_files: set[GrowingFile] = field(factory=set, init=False)
     """The files that are open, to be closed when the thread ends. Used in the thread."""
 
     def do(self, job: Callable[[], None]) -> None:
-        """Have `job` called in the thread, after all that it was given before."""
+        """Call `job` in the thread, after all jobs that were given before."""
         self._queue.put(job)
 
     def pause(self) -> None:
@@ -79,7 +79,7 @@ class GrowingFile:
     _thread: SnapshotThread
     _room: Room
     _size: int = 0
-    """Size, in bytes, of the part that was there before."""
+    """Size, in bytes, of the part of the file that was there when it was opened."""
     _descriptor: int = field(default=-1, init=False)
     _unforced: int = field(default=0, init=False)
     """Number of bytes that were written and not forced to disk yet."""
@@ -157,10 +157,11 @@ class SnapshotStore:
     counters: StorageCounters
     snapshot: SnapshotName | None
     lost: Callable[[SnapshotName, str], None]
-    """Called in the reactor with the present snapshot, and its fate in words, when its file is found missing or
-    damaged. The snapshot is none any more then."""
+    """Called in the reactor when the file of the present snapshot is found missing or damaged: with the name of the
+    snapshot, and its fate in words. From then on the store has no present snapshot."""
     archive: Archive | None = None
-    """Where snapshots go that were named by a record, and that a later one has replaced; None: they are deleted."""
+    """The archive, to which snapshots go that were named by a record and that a later one has replaced; None: they are
+    deleted."""
     is_silent: bool = field(default=False, init=False)
     """Whether the storage was closed or has failed, so that no callback is called any more."""
     _complete: set[SnapshotName] = field(factory=set, init=False)
@@ -169,9 +170,9 @@ class SnapshotStore:
     """Snapshots of which parts were fetched, at this start of the server or an earlier one, except the present one ->
     the size, in bytes, of their files."""
     _looks: bool = field(default=False, init=False)
-    """Whether the thread was asked to look at the present snapshot, and has not answered yet."""
+    """Whether the thread was asked to look at the file of the present snapshot, and has not answered yet."""
     _seen: dict[SnapshotName, tuple[int, ...]] = field(factory=dict, init=False)
-    """Snapshot -> what told its file from any other one when it was complete, or was looked at last. Used in the
+    """Snapshot -> the marks of its file (`_marks_of`) when the file was complete, or was looked at last. Used in the
     thread."""
     _made: SnapshotFile | None = field(default=None, init=False)
     _fetched: FetchedSnapshot | None = field(default=None, init=False)
@@ -187,14 +188,14 @@ class SnapshotStore:
         return self.files.path(name.seq) if name in self._complete else None
 
     def write(self, seq: int, cluster_identity: bytes) -> SnapshotFile:
-        """As `IStableStorage.write_snapshot`."""
+        """Begin the file of a snapshot that this server makes (`IStableStorage.write_snapshot`)."""
         if self._made is not None:
             self._made.abandon()
         self._made = SnapshotFile(self, SnapshotEncoder(seq, cluster_identity))
         return self._made
 
     def fetch(self, name: SnapshotName) -> FetchedSnapshot:
-        """As `IStableStorage.fetch_snapshot`."""
+        """Begin, or go on with, the file of a snapshot that another server sends (`IStableStorage.fetch_snapshot`)."""
         present = self._fetched
         if present is not None and present.name == name and not present.is_over:
             return present
@@ -203,8 +204,8 @@ class SnapshotStore:
         size = self._parts.pop(name, 0)
         if size > name.size:
             size = 0
-        # Servers have different snapshots at times. What has come of another one is kept, since the server that sends
-        # this one may fall silent, too: so one of two fetches in turn comes to its end.
+        # Servers have different snapshots at times. The parts of another one that have come are kept, since the server
+        # that sends the present one may fall silent, too: so one of two fetches in turn comes to its end.
         longest = max(self._parts, key=lambda other: self._parts[other], default=None)
         self._drop_parts([other for other in self._parts if other != longest])
         self._fetched = FetchedSnapshot(self, name, name.size if name in self._complete else size)
@@ -221,7 +222,8 @@ class SnapshotStore:
         self._complete.difference_update(older)
         self.thread.do(drop)
         if self.archive is not None and former in older:
-            # Others were never named, so no majority may have executed the same (Departure 56).
+            # The other snapshots were never named by a record, so no majority may have executed the same (Departure
+            # 56).
             older.remove(former)
             self.thread.do(partial(self._to_archive, self.archive, self.files.path(former.seq)))
         self.thread.do(partial(self._delete, [self.files.path(other.seq) for other in older]))
@@ -233,18 +235,18 @@ class SnapshotStore:
             self.thread.do(partial(self._delete, [self.files.fetched_path(name) for name in names]))
 
     def forget_parts(self, name: SnapshotName) -> None:
-        """Take notice that the file of this snapshot, which was put aside, is not there any more."""
+        """Called when the file of this snapshot, whose fetching was put aside, has been deleted."""
         self._parts.pop(name, None)
 
     def completed(self, name: SnapshotName) -> None:
-        """Take notice that the file of this snapshot is complete and on disk."""
+        """Called when the file of this snapshot is complete and on disk."""
         self._complete.add(name)
 
     def given_up(self, seq: int, reason: str) -> None:
         self._log.warn("storage: the snapshot of slot {seq} is given up: {reason}", seq=seq, reason=reason)
 
     def stop(self) -> None:
-        """Call no callback any more."""
+        """Call no callback from now on: the storage was closed or has failed."""
         self.is_silent = True
 
     def is_another_named(self, name: SnapshotName) -> bool:
@@ -260,7 +262,7 @@ class SnapshotStore:
             self.thread.do(partial(self._look, name, reads_all))
 
     def _look(self, name: SnapshotName, reads_all: bool) -> None:
-        """Called in the thread."""
+        """Look at the file of a snapshot, in the thread, and tell the reactor of a fault."""
         self.in_reactor(self._looked, name, None if self.thread.ends.is_set() else self._fate(name, reads_all))
 
     def _fate(self, name: SnapshotName, reads_all: bool) -> str | None:
@@ -277,7 +279,7 @@ class SnapshotStore:
 
     def note_complete(self, name: SnapshotName) -> None:
         """Called in the thread when the file of a snapshot has got its name."""
-        with suppress(FileNotFoundError):  # which the next look finds
+        with suppress(FileNotFoundError):  # the next look finds that the file is gone
             self._seen[name] = _marks_of(self.files.path(name.seq))
         self.count_bytes()
 
@@ -293,12 +295,12 @@ class SnapshotStore:
         self.counters.snapshot_bytes = self.files.complete_bytes()
 
     def _to_archive(self, archive: Archive, path: Path) -> None:
-        """Called in the thread."""
+        """Move the file of a snapshot into the archive; called in the thread."""
         archive.take((), (path,), 0)
         self.count_bytes()
 
     def _delete(self, paths: list[Path]) -> None:
-        """Called in the thread."""
+        """Delete these files; called in the thread."""
         for path in paths:
             self.thread.pause()
             path.unlink(missing_ok=True)
@@ -320,7 +322,7 @@ class SnapshotFile:
 
     _store: SnapshotStore
     _encoder: SnapshotEncoder
-    """Used in the thread alone, but for the slot."""
+    """Encoder of the snapshot, used in the thread alone, but for its slot."""
     has_failed: bool = field(default=False, init=False)
     _is_over: bool = field(default=False, init=False)
     """Whether nothing more is written: the file was abandoned or given up."""

@@ -52,7 +52,8 @@ class LogWriter:
     _has_asked: bool = field(default=False, init=False)
     """Whether the next segment has been asked for."""
     _was_refused: bool = field(default=False, init=False)
-    """Whether the last group was refused for want of room, so that bytes of it may be in the present segment."""
+    """Whether the last group was refused because the disk was full, so that bytes of it may be in the present
+    segment."""
 
     @classmethod
     def open(
@@ -120,7 +121,7 @@ class LogWriter:
 
     def _sealed(self, content: Content) -> tuple[Sealed, Content]:
         """The next group, ready to be written, and its content: that is `content`, with the item of a snapshot that it
-        names, and also the whole state if the group opens a segment."""
+        names, and with the whole state if the group opens a segment."""
         log = self.log
         if content.effect.snapshot is not None:
             content = self._with_snapshot(content, content.effect.snapshot)

@@ -1,4 +1,5 @@
-"""Calls as values: what no server could take is refused when the call is made, and calls of others' applications."""
+"""Calls as values: a call that no server could take is refused when it is made; and calls of applications that the
+library does not know."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class WrongArgumentTests(SynchronousTestCase):
         )
 
     def test_every_call_refuses_every_argument_of_a_wrong_type(self) -> None:
-        """None of these may raise AttributeError, as an argument that is no text once did."""
+        """Every call refuses an argument of a wrong type with `BadCall`; an argument that is no text once raised
+        AttributeError."""
         for wrong in (5, None, 1.5, ["a"], object()):
             for make in (
                 lambda x: calls.get(x),
@@ -56,7 +58,8 @@ class WrongArgumentTests(SynchronousTestCase):
                 self.refusal(make, wrong)
 
     def test_number_is_no_text_that_could_end_the_line(self) -> None:
-        """Otherwise a program that passes a text on would let its user send commands."""
+        """A text in place of a number is refused when the call is made: it could end the line, and let the user of a
+        program send commands."""
         for wrong in ("1\nDEL a", "1", 1.0, True, None):
             self.refusal(calls.incr, "n", wrong)
             self.refusal(calls.unlock, "door", wrong)
@@ -66,7 +69,7 @@ class WrongArgumentTests(SynchronousTestCase):
                 self.refusal(calls.listen, wrong)
 
     def test_read_level_is_refused_with_the_right_ones(self) -> None:
-        """At once, and by every call that has one."""
+        """Every call that has a read level refuses a wrong one when it is made, with the right ones."""
         for wrong in ("stael", "", "Stale", None, 5, ["stale"]):
             for make in (
                 lambda x: calls.get("a", read=x),
@@ -78,7 +81,7 @@ class WrongArgumentTests(SynchronousTestCase):
                 self.assertIn("read is one of linearizable, sequential, stale, not ", self.refusal(make, wrong))
 
     def test_revision_of_the_past_is_a_number_from_0_on(self) -> None:
-        """A revision stands in the place of the read level."""
+        """`at` is a revision, a number from 0 on, which is sent in place of the read level."""
         for make in (calls.get, calls.get_bytes, calls.entry):
             self.assertEqual(make("a", at=0).line, 'GET "a" at=0')
             self.assertEqual(make("a", read="stale", at=7).line, 'GET "a" at=7')
@@ -87,7 +90,8 @@ class WrongArgumentTests(SynchronousTestCase):
                 self.assertIn("at is ", self.refusal(lambda x, make=make: make("a", at=x), wrong))
 
     def test_past_that_is_not_kept_is_an_error_of_its_own(self) -> None:
-        """The text of the server says which revision is the lowest."""
+        """A revision that is not kept any more raises `NotKept`, with the server's text, which names the lowest
+        revision."""
         reply = read_reply("ERR COMPACTED fate=none what is kept goes back to revision 7")
         assert reply is not None
         error = self.assertRaises(NotKept, calls.get("a", at=3).read, reply)

@@ -37,11 +37,11 @@ from tests.client.cluster import LoopbackTestCase, reactor
 from tests.long import long
 
 WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True, True, None, "w!", None, 1)
-"""The results of the calls below."""
+"""The results of the calls in `use_everything` and `await_everything`, in order."""
 
 
 def use_everything(clerk: Clerk) -> tuple[Any, ...]:
-    """Make calls by the blocking clerk."""
+    """Make one call of every kind by the blocking clerk. Returns the results."""
     clerk.put("a", "v")
     entry = clerk.entry("a")
     assert entry is not None
@@ -65,7 +65,7 @@ def use_everything(clerk: Clerk) -> tuple[Any, ...]:
 
 
 async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
-    """Make the calls of `use_everything` by another clerk."""
+    """Make the calls of `use_everything` by a clerk whose calls are awaited. Returns the results."""
     await clerk.put("a", "v")
     entry = await clerk.entry("a")
     assert entry is not None
@@ -90,7 +90,7 @@ async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
 
 class ImportTests(SynchronousTestCase):
     def test_scripts_get_no_reactor(self) -> None:
-        """A program that uses the blocking clerk may choose its own reactor later, or none."""
+        """The import of the blocking clerk installs no reactor: its program may choose one later, or use none."""
         program = "import pfsb.client, sys; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": str(Path(pfsb.__file__).resolve().parents[1])}
         self.assertEqual(subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode, 0)
@@ -187,7 +187,7 @@ class CallTests(ClerkTestCase):
         self.assertEqual(await self.blocking(script), (["a", "b"], ["a", "b", "c"], ["b"], {"a": "1"}))
 
     async def test_settings_are_shown_and_changed(self) -> None:
-        """Every clerk can, and a wrong value is the mistake of the caller."""
+        """Every clerk shows and changes settings; a wrong value raises `BadCall`."""
 
         def script(clerk: Clerk) -> Any:
             clerk.change_settings({"session_window": 64, "apps": "kv"})
@@ -212,7 +212,8 @@ class CallTests(ClerkTestCase):
         self.assertEqual(await self.blocking(lambda clerk: (clerk.put(text, text), clerk.get(text))[1]), text)
 
     async def test_bytes_are_stored_unchanged(self) -> None:
-        """As keys and as values, of every clerk; a str that was made of bytes stands for them."""
+        """Every clerk stores bytes unchanged, as keys and as values; a str that was made of bytes stands for these
+        bytes."""
         data = bytes(range(256))
         text = data.decode(errors="surrogateescape")
 
@@ -301,7 +302,8 @@ class CallTests(ClerkTestCase):
         await self.end_silence()
 
     async def test_clerk_says_why_no_server_takes_changes(self) -> None:
-        """The program has the servers' reason within seconds, also if it has no session, and HELLO is refused."""
+        """A program learns within seconds, with the servers' reason, that no server takes changes; also if it has no
+        session and HELLO is refused."""
         clerk, other = self.twisted(), self.twisted()
         await clerk.get("a")
         for member in self.cluster.members:
@@ -370,7 +372,8 @@ class LockTests(ClerkTestCase):
         self.assertEqual(self.cluster.shared.executed[-1][2][0], "UNLOCK")
 
     async def test_lock_is_given_back_if_it_is_granted_when_the_task_was_just_cancelled(self) -> None:
-        """The task learns of its cancellation one iteration of the loop later. The reply is read in between."""
+        """If the lock is granted just when the task was cancelled, the clerk gives the lock back. The task learns of
+        its cancellation one iteration of the loop later, and the reply is read in between."""
         cancelled: list[asyncio.Task[Any]] = []
         lock_of_core = ClerkCore.lock
 
@@ -388,7 +391,7 @@ class LockTests(ClerkTestCase):
             task = asyncio.create_task(clerk.acquire("door"))
             cancelled.append(task)
             await asyncio.wait([task])
-            await clerk.incr("n")  # UNLOCK is answered before
+            await clerk.incr("n")  # returns only after UNLOCK was answered
             async with clerk.lock("door", wait=0):
                 return task.cancelled()
 
@@ -397,13 +400,14 @@ class LockTests(ClerkTestCase):
         self.assertEqual(verbs, ["LOCK", "UNLOCK", "INCR", "LOCK", "UNLOCK"])
 
     async def test_lock_is_given_back_if_it_comes_when_the_script_was_just_interrupted(self) -> None:
-        """The script never sees the lock, and could not give it back."""
+        """If the lock comes just when the script was interrupted, the clerk gives the lock back: the script never sees
+        it."""
 
         def script(clerk: Clerk) -> Any:
-            clerk.get("a")  # the session is open
+            clerk.get("a")  # opens the session
             with Interrupted() as interrupted, clerk.lock("a"):
                 self.fail("the block of a lock that was interrupted")
-            clerk.incr("n")  # UNLOCK is answered before
+            clerk.incr("n")  # returns only after UNLOCK was answered
             return interrupted.results
 
         (held,) = await self.blocking(script)
@@ -412,7 +416,8 @@ class LockTests(ClerkTestCase):
         self.assertEqual(verbs, ["GET", "LOCK", "UNLOCK", "INCR"])
 
     async def test_lock_that_is_waited_for_is_not_taken_when_the_script_was_interrupted(self) -> None:
-        """The interruption comes before the thread waits for the call, so the call cannot be cancelled there."""
+        """A LOCK that waits is withdrawn when the script was interrupted before its thread waits for the call, where
+        the call cannot be cancelled."""
         holder = self.twisted()
         held = await holder.acquire("a")
 
@@ -441,7 +446,8 @@ class LockTests(ClerkTestCase):
         self.assertEqual(error.fate, "none")
 
     async def test_clerk_does_not_give_one_lock_to_two_of_its_users(self) -> None:
-        """Both users have the same session, so the servers would grant the lock to both."""
+        """A clerk refuses a lock that another user of the same clerk holds or waits for: both have the same session, so
+        the servers would grant it to both."""
         clerk = self.twisted()
         async with clerk.lock("door"):
             error = await self.assertFailure(clerk.acquire("door"), StateError)
@@ -483,7 +489,8 @@ class LockTests(ClerkTestCase):
                 raise ZeroDivisionError
 
     async def test_lost_lock_is_reported_and_no_call_is_sent_until_the_block_ends(self) -> None:
-        """A program that believes to hold the lock must not act as its holder."""
+        """After a lock is lost, the clerk sends no call until the block ends: the program may believe that it still
+        holds the lock."""
         clerk = self.twisted()
         told: list[Any] = []
         with self.assertRaises(LockLost):
@@ -523,7 +530,8 @@ class ChatTests(ClerkTestCase):
         self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
 
     async def test_line_that_comes_when_the_script_was_just_interrupted_is_not_lost(self) -> None:
-        """The script gets each line once, also if it goes on after Ctrl-C."""
+        """A line of the chat that comes just when the script was interrupted is not lost: the script gets each line
+        once, also if it goes on after Ctrl-C."""
 
         def script(clerk: Clerk) -> Any:
             clerk.say("one")
@@ -582,7 +590,8 @@ class ChatTests(ClerkTestCase):
         self.assertEqual(heard, [1, 2, 3, 4, 5, 6])
 
     async def test_slow_listener_holds_up_no_calls_and_misses_no_line(self) -> None:
-        """Lines that do not fit into the stream stay at the server."""
+        """A slow listener keeps no other call waiting and misses no line: lines that do not fit into its buffer stay at
+        the server."""
         self.patch(line_buffer, "LINES_MAX", 10)
 
         async def program(clerk: AsyncClerk) -> list[int]:

@@ -84,8 +84,8 @@ class DoubtTests(SynchronousTestCase):
         self.assertEqual([end.code for end in self.ends], ["NOSESSION"])
 
     def test_answers_to_stale_reads_take_no_doubt_away(self) -> None:
-        """A server that is cut off answers them, while the majority ends the session. So the clerk asks a majority
-        although its server answers all the time."""
+        """Answers to stale reads do not show that the session is alive, since a server that is cut off gives them. So
+        the clerk asks for an answer of a majority, although its server answers stale reads all the time."""
         probes = 0
         for _ in range(int(4 * TTL)):
             answers: list[Any] = []
@@ -111,7 +111,8 @@ class DoubtTests(SynchronousTestCase):
         self.assertEqual(answers[0].code, "CLOSED")
 
     def test_callback_that_raises_keeps_nothing_from_being_told(self) -> None:
-        """An exception of the program once left calls of the lost session without any answer."""
+        """An exception of a callback keeps no other callback from being called: it once left calls of the lost session
+        without any answer."""
 
         def fail(_what: Any) -> None:
             raise ZeroDivisionError

@@ -138,25 +138,29 @@ class ForkTests(LoopbackTestCase):
         return deferToThread(run)
 
     async def test_calls_of_a_child_fail_at_once_and_the_parent_goes_on(self) -> None:
-        """The child once waited for ever, for a thread that only the parent has. A clerk of its own works there."""
+        """Calls of a blocking clerk in a child of `fork` fail at once, and the clerk of the parent goes on. The child
+        once waited for ever for a thread that only the parent has. A new clerk works in the child."""
         self.assertEqual(await self.run_program(BLOCKING), "0 2\n")
 
     async def test_calls_of_a_pool_of_processes_fail_at_once(self) -> None:
         self.assertEqual(await self.run_program(POOL), "FORKED FORKED FORKED FORKED 2\n")
 
     async def test_asyncio_clerk_belongs_to_its_process_and_to_its_loop(self) -> None:
-        """Two children that were given one client id would take the session from each other."""
+        """An asyncio clerk fails in another process and in another loop: two children with one client id would take the
+        session from each other."""
         self.assertEqual(await self.run_program(ASYNCIO), "FORKED\n1\nOTHERLOOP none\n")
 
     async def test_asyncio_clerk_fails_in_a_child_that_goes_on_with_the_same_loop(self) -> None:
-        """The child once sent its call nowhere: its copy of the connection leads to the null device."""
+        """An asyncio clerk fails in a child that goes on with the same loop: the child's copy of the connection leads
+        to the null device."""
         self.assertEqual(await self.run_program(SAME_LOOP), "FORKED none\n2\n")
 
     async def test_child_does_not_keep_the_connection_of_a_parent_that_was_killed(self) -> None:
-        """Otherwise the servers would see the client as long as the child lives, and its locks would never be free."""
+        """When a parent was killed, its child does not keep the connection open: otherwise the servers would see the
+        client as long as the child lives, and its locks would stay held."""
         child = int((await self.run_program(OUTLIVED)).split()[0])
         try:
             await self.until(lambda: not any(member.factory.connections for member in self.cluster.members))
-            os.kill(child, 0)  # the child lives
+            os.kill(child, 0)  # raises an exception unless the child lives
         finally:
             os.kill(child, 9)

@@ -37,7 +37,7 @@ class BlockingTests(ClerkTestCase):
         self.assertEqual(await self.blocking(script), (False, ["first"]))
 
     async def test_iteration_of_another_thread_ends_when_the_chat_is_closed(self) -> None:
-        """The clerk goes on."""
+        """When a chat is closed, the iteration of another thread over it ends, and the clerk goes on."""
 
         def script(clerk: Clerk) -> Any:
             with clerk.listen() as chat:
@@ -49,20 +49,21 @@ class BlockingTests(ClerkTestCase):
         self.assertEqual(await self.blocking(script), (False, 1))
 
     async def test_break_stops_listening(self) -> None:
-        """The program keeps no iterator that it could close."""
+        """A `break` out of `async for` or `for` stops the listening, although the program has no iterator that it could
+        close."""
 
         def script(clerk: Clerk) -> Any:
             clerk.say("first")
             for _line in clerk.listen(1):
                 break
             gc.collect()
-            clerk.get("a")  # the clerk's thread has come to the end of the listening by then
+            clerk.get("a")  # the clerk's thread has ended the listening by the time of this answer
             return clerk.listening
 
         self.assertEqual(await self.blocking(script), 0)
 
     async def test_call_after_the_end_is_refused_and_none_waits_for_ever(self) -> None:
-        """Threads call while another one closes the clerk: each call ends."""
+        """Threads call while another one closes the clerk: each call ends, with a result or with `Closed`."""
 
         def script(clerk: Clerk) -> Any:
             ended: list[str] = []
@@ -194,7 +195,8 @@ class TwistedTests(ClerkTestCase):
         chat.stop()
 
     async def test_function_that_raises_is_reported_and_gets_the_next_line(self) -> None:
-        """The connection goes on: an exception once broke it, and the same line came again for ever."""
+        """A function `heard` that raises an exception gets the next line; the exception is logged. It once broke the
+        connection, and the same line came again for ever."""
         clerk = self.twisted()
         heard: list[int] = []
 

@@ -59,7 +59,7 @@ texts: list[str] = right.run_all([calls.incr("n")])  # wrong
 
 class AtOnceTests(SynchronousTestCase):
     def error(self, kind: type[Exception], **options: Any) -> str:
-        """The text of the error, which is the same for each of the three clerks."""
+        """The text of the error for these options, which is the same for each of the three clerks."""
         texts = {
             str(self.assertRaises(kind, Clerk, SERVERS, **options)),
             str(self.assertRaises(kind, AsyncClerk, SERVERS, **options)),

@@ -23,27 +23,27 @@ class Script:
         self.note()
 
     def note(self) -> None:
-        """Record the actions that the core has left."""
+        """Record the actions that the core has to be carried out."""
         self.did += [line for action in self.core.take_actions() for line in _shown(action)]
 
     def take(self) -> list[str]:
-        """The actions since the last call."""
+        """The actions that were recorded since the last call."""
         self.note()
         did, self.did = self.did, []
         return did
 
     def connect(self) -> None:
-        """The server accepts the connection."""
+        """Let the server accept the connection."""
         self.core.connected(self.now)
         self.note()
 
     def hear(self, *lines: str) -> None:
-        """The server sends these lines."""
+        """Let the server send these lines."""
         self.core.received("".join(f"{line}\n" for line in lines).encode(), self.now)
         self.note()
 
     def hang_up(self, why: str = "gone") -> None:
-        """The server closes the connection."""
+        """Let the server close the connection."""
         self.core.lost(why, self.now)
         self.note()
 

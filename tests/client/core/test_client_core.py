@@ -27,7 +27,7 @@ class ClientCoreTestCase(SynchronousTestCase):
         )
 
     def lose_server(self) -> None:
-        """The connection breaks, and the next server is there."""
+        """Break the connection, and let the next server accept one."""
         self.script.hang_up()
         self.script.pass_time(1)
         self.script.take()
@@ -48,7 +48,7 @@ class NumberTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), ["connect 0", HELLO, "#42 PUT a 1"])
 
     def test_unanswered_commands_keep_number_and_order_at_the_next_server(self) -> None:
-        """docs/protocol.rst: unanswered commands are repeated with their numbers."""
+        """Unanswered commands are repeated at the next server with their numbers, in order (docs/protocol.rst)."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT a 2")
         self.script.answer_hello()
@@ -59,7 +59,8 @@ class NumberTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), [HELLO, "#1 PUT a 1", "#2 PUT a 2"])
 
     def test_command_that_came_too_late_for_its_number_gets_another(self) -> None:
-        """A server had no room for #1 and took #2. Numbers only grow, and fate=none says that #1 did not run."""
+        """A command that is refused since a later one has run gets another number: a server had no room for #1 and took
+        #2, and fate=none says that #1 did not run."""
         self.script.submit("PUT a 1")
         self.script.submit("PUT b 1")
         self.script.answer_hello()
@@ -100,8 +101,8 @@ class NumberTests(ClientCoreTestCase):
         return asked
 
     def test_answer_is_readonly_if_no_server_takes_changes(self) -> None:
-        """Each of them was asked a few times, which takes seconds and not the whole time of a call. Commands that were
-        sent together are refused together, and a later one at once."""
+        """If every server has answered READONLY a few times, which takes seconds, READONLY is the answer. Commands that
+        were sent together are refused together, and a later one at once."""
         for text in ("PUT a 1", "PUT b 1", "PUT c 1"):
             self.script.submit(text)
         asked = self.refuse_by_all("#1 ERR READONLY fate=none short of memory", 1_000)
@@ -112,7 +113,8 @@ class NumberTests(ClientCoreTestCase):
         self.assertEqual(self.script.outcomes, [("READONLY", "none")] * 3)
 
     def test_search_for_a_server_that_takes_changes_begins_anew_some_time_later(self) -> None:
-        """Another server may have room by then, also if the program asks often."""
+        """After READONLY was an answer, the search for a server that takes changes begins anew after some time, even if
+        the program asks often: another server may have room by then."""
         self.script.submit("PUT a 1")
         self.refuse_by_all("#1 ERR READONLY fate=none no", 1_000)
         for number in range(2, 7):
@@ -125,7 +127,8 @@ class NumberTests(ClientCoreTestCase):
         self.assertEqual(self.script.outcomes[-1], ("OK", ""))
 
     def test_some_servers_that_take_no_changes_do_not_matter(self) -> None:
-        """Refusals of different days do not add up, and the number of servers counts."""
+        """READONLY is no answer as long as some server takes changes: refusals of different days do not add up, and the
+        number of servers counts."""
         for number in range(1, 20):
             self.script.submit("PUT a 1")
             for _ in range(2 * len(ADDRESSES)):
@@ -140,7 +143,8 @@ class NumberTests(ClientCoreTestCase):
         self.assertEqual({*self.script.outcomes}, {("OK", "")})
 
     def test_answer_tells_why_no_server_opens_a_session(self) -> None:
-        """HELLO is refused to a new session when memory is short: the program hears why, and no command was sent."""
+        """If every server refuses HELLO because its memory is short, the program gets this reason as answer, and its
+        commands are not sent."""
         for code in ("READONLY", "DIVERGED"):
             self.setUp()
             self.script.submit("PUT a 1")
@@ -153,7 +157,8 @@ class NumberTests(ClientCoreTestCase):
             self.assertEqual(self.script.outcomes, [(code, "none"), ("OK", "")])
 
     def test_unlock_is_tried_until_a_server_takes_it(self) -> None:
-        """Otherwise the lock would be held as long as the session lives, which the client keeps alive."""
+        """An UNLOCK is tried at all servers until one takes it: otherwise the lock would be held as long as the session
+        lives, which the client keeps alive."""
         self.hold_lock()
         unlock = self.script.submit('UNLOCK "door" token=5')
         put = self.script.submit("PUT a 1")
@@ -174,7 +179,8 @@ class NumberTests(ClientCoreTestCase):
         self.assertTrue(unlock.is_over)
 
     def test_command_that_a_server_has_refused_has_not_run(self) -> None:
-        """The fate is known until the command is sent again: a server has accepted HELLO, and then said fate=none."""
+        """A command that was refused with fate=none, by a server that had accepted HELLO, has not run, until it is sent
+        again."""
         command = self.script.submit("PUT a 1")
         self.script.answer_hello()
         self.script.hear("#1 ERR SHUTDOWN fate=none go on elsewhere")
@@ -216,7 +222,8 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.ends, [])
 
     def test_session_of_a_hello_whose_answer_was_lost_is_not_the_former_one(self) -> None:
-        """The first HELLO after the expiry began a session, and its answer was lost; the second one resumes that."""
+        """A session that was begun by a HELLO whose answer was lost, after the former session had expired, is not taken
+        for the former one when the next HELLO resumes it."""
         self.hold_lock()
         self.lose_server()
         self.script.connect()
@@ -246,7 +253,9 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual([end.locks for end in self.ends], [()])
 
     def test_numbers_that_servers_have_forgotten_prove_nothing(self) -> None:
-        """docs/internals/sessions.rst: the last number of a closed session is kept for the horizon only."""
+        """If the servers tell a last number below one that was answered, they have forgotten the session, and no number
+        proves anything: the last number of a closed session is kept for the horizon only
+        (docs/internals/sessions.rst)."""
         self.script.submit("PUT a 1")
         self.script.answer_hello()
         self.script.hear("#1 OK revision=2")
@@ -256,7 +265,8 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.script.outcomes[1:], [("NOSESSION", "unknown")])
 
     def test_servers_say_that_they_have_forgotten_the_session(self) -> None:
-        """No command was answered before the session was lost: only `forgotten` shows that `last=0` proves nothing."""
+        """If no command was answered before the session was lost, only the field `forgotten` shows that `last=0` proves
+        nothing."""
         self.script.submit("INCR n")
         self.script.answer_hello(opened=7)
         self.lose_server()
@@ -265,7 +275,8 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), [HELLO])
 
     def test_sessions_forgotten_before_this_one_began_do_not_matter(self) -> None:
-        """The former session ended after its HELLO at revision 7, so it is remembered, and its command has not run."""
+        """If servers have forgotten only sessions that ended before this one's HELLO, at revision 7, the former session
+        is remembered, and its command has not run."""
         self.script.submit("INCR n")
         self.script.answer_hello(opened=7)
         self.lose_server()
@@ -274,7 +285,8 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), [HELLO, "#1 INCR n"])
 
     def test_last_number_below_that_of_a_question_is_still_trusted(self) -> None:
-        """A question has a number, but servers do not count the number as executed."""
+        """A last number below that of an answered question is still believed: servers do not count the number of a
+        question as executed."""
         self.script.submit("PUT a 1")
         self.script.answer_hello()
         self.script.hear("#1 OK revision=2")
@@ -286,7 +298,7 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), [HELLO, "#3 PUT a 2"])
 
     def test_settings_are_a_question_only_without_set(self) -> None:
-        """One verb is a question or a command, by the word that follows."""
+        """SETTINGS is a question, and a command if SET follows."""
         for line, is_question in (
             ("SETTINGS", True),
             ("settings read=stale", True),
@@ -313,7 +325,8 @@ class LostSessionTests(ClientCoreTestCase):
         self.assertEqual([end.locks for end in self.ends], [("door",)])
 
     def test_session_taken_by_another_program_is_not_taken_back(self) -> None:
-        """Two programs with one client id would take the session from each other for ever."""
+        """A session that another program has opened is not taken back: two programs with one client id would take it
+        from each other for ever."""
         self.hold_lock()
         self.script.submit("PUT a 1")
         self.script.hear("* SESSION state=replaced")
@@ -371,7 +384,8 @@ class ResponseTimeoutTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), ["hang up", "connect 2"])
 
     def test_idle_holder_of_a_lock_asks_for_what_only_a_majority_can_answer(self) -> None:
-        """A server that is cut off answers PING for ever, while the session expires at the others."""
+        """A client that holds a lock and is idle sends LOCKS, which only a majority can answer: a server that is cut
+        off answers PING for ever, while the session expires at the others."""
         self.hold_lock()
         self.script.pass_time(3.0)
         self.assertEqual(self.script.take(), ["#2 LOCKS limit=1"])
@@ -407,7 +421,8 @@ class ResponseTimeoutTests(ClientCoreTestCase):
 
 class ListeningTests(ClientCoreTestCase):
     def test_listening_from_now_on_continues_at_its_beginning(self) -> None:
-        """No line is missed if the connection breaks before the first one: LISTEN's reply has its number."""
+        """A client that listens from now on, and whose connection breaks before the first line, goes on at the line
+        that LISTEN's reply has named, so it misses none."""
         self.script.submit("LISTEN")
         self.script.connect()
         self.script.hear("OK from=4")
@@ -440,10 +455,11 @@ class StopTests(ClientCoreTestCase):
 
 
 class WithoutMajorityTests(ClientCoreTestCase):
-    """Servers that answer no HELLO, since there is no majority: what they know themselves is told all the same."""
+    """Servers that answer no HELLO, since there is no majority, still answer questions from what they know
+    themselves."""
 
     def test_stale_read_needs_no_session(self) -> None:
-        """Neither a HELLO nor a number goes before it."""
+        """A stale read is sent without a HELLO before it and without a number."""
         self.script.submit("GET a read=stale")
         self.script.connect()
         self.assertEqual(self.script.take(), ["connect 0", "GET a read=stale"])
@@ -451,7 +467,8 @@ class WithoutMajorityTests(ClientCoreTestCase):
         self.assertEqual(self.script.outcomes, [("OK", "")])
 
     def test_stale_read_overtakes_commands_that_wait_for_a_session(self) -> None:
-        """On the next connection at the latest, since nothing behind HELLO is answered."""
+        """A stale read is sent before commands that wait for a session, on the next connection at the latest, since
+        nothing behind HELLO is answered."""
         self.script.submit("PUT a 1")
         self.script.submit("GET a read=stale")
         self.script.connect()
@@ -464,13 +481,14 @@ class WithoutMajorityTests(ClientCoreTestCase):
         self.assertEqual(self.script.take(), ["hang up", "connect 1", "GET b READ=STALE", HELLO])
 
     def test_session_that_is_open_carries_stale_reads(self) -> None:
-        """As before: with a number, in their order."""
+        """In an open session a stale read is sent with a number, in order."""
         self.script.answer_hello_after("PUT a 1")
         self.script.submit("GET a read=stale")
         self.assertEqual(self.script.take()[-1], "#2 GET a read=stale")
 
     def test_sequential_read_needs_a_session_only_if_the_client_may_have_seen_more(self) -> None:
-        """The answer must never be older than what this client has seen, at any server."""
+        """A sequential read is sent outside of a session only if its answer cannot be older than anything that this
+        client has seen at any server."""
         self.script.submit("GET a read=sequential")
         self.script.connect()
         self.script.hear('OK value="1" revision=3')
@@ -485,7 +503,8 @@ class WithoutMajorityTests(ClientCoreTestCase):
         self.assertEqual(self.script.take()[-1], HELLO, "this server may know less")
 
     def test_sequential_read_stays_behind_the_commands_before_it(self) -> None:
-        """The answer shows what this client has written."""
+        """A sequential read is sent behind the commands before it, so that its answer shows what the client has
+        written."""
         self.script.connect()
         self.script.submit("PUT a 1")
         self.script.submit("GET a read=sequential")
@@ -499,7 +518,7 @@ class WithoutMajorityTests(ClientCoreTestCase):
         self.assertEqual((core.give_up(question), core.give_up(command)), ("none", "unknown"))
 
     def test_all_servers_are_named_when_none_can_be_reached(self) -> None:
-        """Once, until one was reached again; none of them is blamed alone."""
+        """When no server can be reached, the program is told once, with all servers, until one was reached again."""
         told: list[str] = []
         self.script = self.make(on_unreachable=told.append)
         for _ in range(7):

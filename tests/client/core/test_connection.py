@@ -83,7 +83,8 @@ class LineConnectionTests(SynchronousTestCase):
         self.assertEqual((self.replies, self.refused), ([], []))
 
     def test_unnumbered_reply_without_request_refuses_the_connection(self) -> None:
-        """A server with too many connections sends ERR BUSY before the client has sent a request."""
+        """A reply without a number that belongs to no request refuses the connection: a server with too many
+        connections sends ERR BUSY before any request."""
         self.connection.receive(b"ERR BUSY fate=none full\n* CHAT index=1\n")
         self.assertEqual((self.refused, self.events), (["ERR BUSY fate=none full"], []))
 

@@ -44,7 +44,7 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(event_loops_after_import(*names), [])
 
     def test_driver_imports_its_event_loop(self) -> None:
-        """Otherwise the tests above would prove nothing."""
+        """A driver imports its event loop, which shows that the check of the core's imports can find one."""
         self.assertEqual(event_loops_after_import("pfsb.client.drivers.asyncio"), ["asyncio"])
         self.assertIn("twisted", event_loops_after_import("pfsb.client.drivers.twisted"))
 

@@ -9,7 +9,8 @@ from pfsb.client.core.actions import Action
 
 @define(eq=False)
 class ScriptedCore:
-    """Has the methods of `Driven`. `events` tells which of them were called, without their times."""
+    """A core with the methods of `Driven`. `events` has the names of the methods that were called, without the
+    times."""
 
     actions: list[Action] = field(factory=list)
     events: list[str | bytes] = field(factory=list)

@@ -108,7 +108,8 @@ class AsyncioDriverTests(SynchronousTestCase):
         self.play(script)
 
     def test_connection_that_the_core_has_left_is_not_heard_any_more(self) -> None:
-        """Late bytes would be taken for those of the next connection."""
+        """Bytes of a connection that the core has left are not passed to the core: they would be taken for those of the
+        next connection."""
 
         async def script(stage: Stage) -> None:
             connection = await stage.accept()
@@ -119,7 +120,8 @@ class AsyncioDriverTests(SynchronousTestCase):
         self.assertEqual(self.play(script).events, ["start", "connected", "connected", "stop"])
 
     def test_attempt_that_was_given_up_tells_nothing(self) -> None:
-        """The core has gone to another server by then."""
+        """The end of an attempt that the core has given up is not told to it: the core has gone to another server by
+        then."""
 
         async def script(stage: Stage) -> None:
             stage.do(HangUp(at_once=True), Connect(stage.address))
@@ -140,7 +142,8 @@ class AsyncioDriverTests(SynchronousTestCase):
         self.assertEqual(self.play(script).events.count("woken"), 1)
 
     def test_earlier_time_moves_the_timer(self) -> None:
-        """A later one leaves it: then the core is woken for nothing, which is cheaper than a new timer."""
+        """The timer is moved if the core's next time has become earlier. If it has become later, the core is woken for
+        nothing, which is cheaper than a new timer."""
 
         async def script(stage: Stage) -> None:
             for seconds in (2 * SECONDS, 0.01):

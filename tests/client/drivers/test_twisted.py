@@ -59,7 +59,7 @@ class TwistedDriverTests(SynchronousTestCase):
         self.assertIn("refused", str(self.core.events[1]))
 
     def test_bytes_to_send_are_written_together(self) -> None:
-        """One system call carries what the core sends in one call of it."""
+        """The bytes that the core sends in one call are written together, by one system call."""
         _, transport = self.accept()
         written: list[bytes] = []
         transport.write = written.append  # type: ignore[method-assign, assignment]
@@ -67,7 +67,8 @@ class TwistedDriverTests(SynchronousTestCase):
         self.assertEqual(written, [b"GET a\nGET b\n"])
 
     def test_connection_that_the_core_has_left_is_not_heard_any_more(self) -> None:
-        """Late bytes would be taken for those of the next connection."""
+        """Bytes of a connection that the core has left are not passed to the core: they would be taken for those of the
+        next connection."""
         protocol, transport = self.accept()
         self.do(HangUp(at_once=False), Connect(ADDRESS))
         protocol.dataReceived(b"late\n")
@@ -77,13 +78,14 @@ class TwistedDriverTests(SynchronousTestCase):
         self.assertEqual(self.core.events, ["start", "connected", "connected"])
 
     def test_hanging_up_at_once_aborts(self) -> None:
-        """The server must notice now, and not when it reads."""
+        """A `HangUp` at once aborts the connection, so that the server notices now, and not when it reads."""
         _, transport = self.accept()
         self.do(HangUp(at_once=True))
         self.assertTrue(transport.aborted)
 
     def test_attempt_that_was_given_up_tells_nothing(self) -> None:
-        """The core has gone to another server by then."""
+        """The end of an attempt that the core has given up is not told to it: the core has gone to another server by
+        then."""
         self.do(HangUp(at_once=True))
         self.assertTrue(self.reactor.connectors[-1].stoppedConnecting)
         self.assertEqual(self.core.events, ["start"])
@@ -98,7 +100,8 @@ class TwistedDriverTests(SynchronousTestCase):
         self.assertEqual(self.core.events.count("woken"), 1)
 
     def test_earlier_time_moves_the_timer(self) -> None:
-        """A later one leaves it: then the core is woken for nothing, which is cheaper than a new timer."""
+        """The timer is moved if the core's next time has become earlier. If it has become later, the core is woken for
+        nothing, which is cheaper than a new timer."""
         for wake_at in (5.0, 2.0):
             self.core.wake_at = wake_at
             self.driver.act()

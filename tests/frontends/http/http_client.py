@@ -57,7 +57,7 @@ class Connection:
         self.send("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + data)
 
     def heard(self) -> bytes:
-        """The bytes that have come since the last call."""
+        """The bytes that have come from the server since the last call."""
         self._clock.advance(0)
         data = self.transport.value()
         self.transport.clear()
@@ -99,7 +99,7 @@ class HTTPCase(SynchronousTestCase):
         return self.client.ask(method, path, body, **headers)
 
     def content(self, method: str, path: str, body: object = None, **headers: str) -> dict[str, Any]:
-        """The content of an answer, which must be 200."""
+        """Send a request, whose answer must have status 200. Returns the content of the answer."""
         reply = self.ask(method, path, body, **headers)
         self.assertEqual(reply.status, 200, reply.body)
         return reply.content

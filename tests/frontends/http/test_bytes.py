@@ -19,7 +19,8 @@ PNG = b"\x89PNG\r\n\x1a\n\0\0\xff"
 
 class BytesTests(HTTPCase):
     def test_body_of_bytes_is_the_value(self) -> None:
-        """The value comes back as it is to a client that asks for bytes, and by an escape in JSON."""
+        """A body that is just bytes is stored as the value. A client that asks for bytes gets the same bytes, and any
+        other one JSON with escapes."""
         self.assertEqual(self.ask("PUT", "/v1/kv/photo", PNG, Content_Type=RAW).content, {"revision": 1})
         self.assertEqual(self.commands(), [("PUT", b"photo", PNG)])
         reply = self.ask("GET", "/v1/kv/photo", None, Accept=RAW)
@@ -36,7 +37,8 @@ class BytesTests(HTTPCase):
             self.assertEqual(self.ask("GET", "/v1/kv/a", None, Accept=RAW).body, body)
 
     def test_body_of_bytes_is_appended_or_hashed(self) -> None:
-        """The query says which, since the body has no place for it. Conditions hold as with JSON."""
+        """A body that is just bytes is appended or hashed, as the query says, since the body has no place for that.
+        Conditions hold as with JSON."""
         self.content("PATCH", "/v1/kv/a?op=append", PNG, Content_Type=RAW)
         self.content("PATCH", "/v1/kv/a?op=append", b'{"op": "incr"}', Content_Type=RAW)
         self.assertEqual(self.ask("GET", "/v1/kv/a", None, Accept=RAW).body, PNG + b'{"op": "incr"}')
@@ -115,7 +117,8 @@ class BytesTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     def test_texts_and_names_are_no_bytes(self) -> None:
-        """The chat, locks and clients have text; other bytes are refused before anything is ordered."""
+        """Texts of the chat, client ids and names of locks must be UTF-8; other bytes are refused before anything is
+        ordered."""
         self.assertRefused(self.ask("POST", "/v1/chat", {"text": "\udcff"}), 400, "BADREQUEST")
         self.assertRefused(self.ask("POST", "/v1/chat", {"text": "a\0"}), 400, "BADREQUEST")
         self.assertRefused(self.ask("POST", "/v1/locks/%ff", None, Pfsb_Client="alice"), 400, "BADREQUEST")
@@ -136,7 +139,7 @@ class BytesTests(HTTPCase):
         self.content("PATCH", path, {"op": "cas", "old": content["value"], "new": content["value"]})
 
     def test_answers_stay_utf8_on_one_line(self) -> None:
-        """Text is written as it is, and only other bytes by the escape."""
+        """Answers are UTF-8 on one line: text is written as it is, and only other bytes by an escape."""
         done = Done((("count", 1), ("state", Word("open"))), ((("key", "\u00e9".encode()), ("value", b"\xff1\\")),))
         content = b'{"count":1,"state":"open","rows":[{"key":"\xc3\xa9","value":"\\udcff1\\\\"}]}\n'
         self.assertEqual(encoded(done_content(done)), content)

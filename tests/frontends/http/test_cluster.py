@@ -21,7 +21,7 @@ class ClusterCase(ClusterTestCase):
         self.sites = {i: HTTPSite(self.server(i), self.cluster.clock, bytes) for i in self.cluster.ids}
 
     def browser(self, server_id: int) -> Connection:
-        """A connection whose requests are answered while the simulation goes on."""
+        """A connection to a server whose requests are answered while the simulation goes on."""
         connection = Connection(self.sites[server_id], Clock())
         connection.heard()
         return connection
@@ -38,7 +38,7 @@ class ClusterCase(ClusterTestCase):
 
 class SessionTests(ClusterCase):
     def test_repeated_everywhere_runs_once(self) -> None:
-        """A command number that is sent to every server twice is one increment, with one answer."""
+        """A command under one number that is sent to every server twice runs once, with one answer everywhere."""
         replies = [
             self.ask(i, "PATCH", "/v1/kv/n", {"op": "incr"}, Pfsb_Client="alice", Pfsb_Number="1")
             for i in (*self.cluster.ids, *self.cluster.ids)
@@ -48,7 +48,8 @@ class SessionTests(ClusterCase):
         self.assertEqual(self.ask(0, "GET", "/v1/kv/n").content["value"], "1")
 
     def test_what_was_fenced_off_does_not_run_late(self) -> None:
-        """A command that waits at a server without a majority; its client goes on elsewhere; the link is back."""
+        """A command waits at a server that was cut off, and its client goes on at another server. When the link is
+        back, the command does not run."""
         self.ask(self.leader, "POST", "/v1/session", None, Pfsb_Client="alice", Pfsb_Ttl="60")
         self.cluster.isolate(self.leader)
         late = self.browser(self.leader)
@@ -64,7 +65,8 @@ class SessionTests(ClusterCase):
             self.assertEqual(self.ask(server_id, "GET", "/v1/kv/colour").content["value"], "new")
 
     def test_locks_stay_with_a_session_that_moves_and_go_with_its_end(self) -> None:
-        """A takeover loses nothing; the end of the ttl frees the lock for the client that waits."""
+        """Locks stay with a session that moves to another server; the end of its ttl frees the lock for a client that
+        waits."""
         headers = {"Pfsb_Client": "alice", "Pfsb_Ttl": "3"}
         token = self.ask(0, "POST", "/v1/locks/a", None, **headers).content["token"]
         self.assertEqual(self.ask(1, "POST", "/v1/locks/a", None, **headers).content["token"], token)
@@ -76,7 +78,7 @@ class SessionTests(ClusterCase):
         self.assertGreater(waiting.reply().content["token"], token)
 
     def test_idle_sessions_leave_nothing(self) -> None:
-        """After the ttl no session is left in the replicated state."""
+        """A session without requests is gone from the replicated state after its ttl."""
         for server_id in self.cluster.ids:
             self.ask(server_id, "PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client=f"client{server_id}", Pfsb_Ttl="1")
         self.cluster.run(5.0)
@@ -85,7 +87,8 @@ class SessionTests(ClusterCase):
 
 class RevisionTests(ClusterCase):
     def test_read_your_writes_at_a_server_that_is_behind(self) -> None:
-        """With the revision of the write a sequential read waits for it; without, it may show the state before."""
+        """At a server that is behind, a sequential read with the revision of a write waits for the write; without it,
+        the read may show the state before."""
         follower = self.other()
         self.cluster.isolate(follower)
         written = self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
@@ -100,7 +103,7 @@ class RevisionTests(ClusterCase):
         self.assertEqual(reader.reply().content["value"], "1")
 
     def test_header_is_never_older_than_the_answer(self) -> None:
-        """The header has reached the revision at which the content of the answer was written."""
+        """The header Pfsb-Revision is not lower than the revision at which the content of the answer was written."""
         for server_id in self.cluster.ids:
             for number in range(3):
                 reply = self.ask(server_id, "PUT", f"/v1/kv/{number}", {"value": "1"})
@@ -112,7 +115,8 @@ _SAMPLE = re.compile(r'([a-z_]+)(\{[a-z]+="[^"\\]*"(,[a-z]+="[^"\\]*")*\})? (-?[
 
 class MetricsTests(ClusterCase):
     def figures(self, server_id: int) -> dict[str, float]:
-        """Figures by name with labels. Every line is a sample of a family that was announced, or announces one."""
+        """The figures of /metrics, by name with labels. Each line must announce a family, or be a sample of one that
+        was announced."""
         clock: Any = self.cluster.clock
         metrics = Metrics(self.server(server_id).facts, ReactorLag(clock))
         metrics.site = self.sites[server_id]
@@ -129,7 +133,7 @@ class MetricsTests(ClusterCase):
         return found
 
     def test_what_has_happened_is_counted(self) -> None:
-        """Commands by verb and result, proposals and their sizes, views."""
+        """/metrics counts commands by verb and result, proposals and their sizes, and views."""
         self.ask(self.leader, "PUT", "/v1/kv/a", {"value": "1"})
         self.ask(self.leader, "GET", "/v1/kv/b")
         figures = self.figures(self.leader)
@@ -144,7 +148,8 @@ class MetricsTests(ClusterCase):
         self.assertEqual(self.figures(self.other())["pfsb_leads"], 0)
 
     def test_trouble_is_counted(self) -> None:
-        """A leader is cut off: timers expire, views change, and the former leader catches up."""
+        """/metrics counts expired timers, view changes, and the slots by which a former leader, which was cut off,
+        catches up."""
         before = self.figures(self.other())["pfsb_view_changes_total"]
         away = self.leader
         self.cluster.isolate(away)

@@ -50,7 +50,8 @@ class CommandTests(HTTPCase):
         self.assertEqual((granted.status, granted.content["name"]), (200, "door"))
 
     def test_verb_whose_effect_belongs_to_a_session_needs_a_client(self) -> None:
-        """An anonymous session is shared by all clients without a name, so each of them could give the lock back."""
+        """A verb whose effect belongs to a session, such as LOCK, needs a client id: clients without a name share
+        anonymous sessions, and each of them could give the lock back."""
         for verb in ("TRYLOCK", "UNLOCK"):
             body = {"command": verb, "args": ["door"]}
             refused = self.ask("POST", "/v1/commands", body)

@@ -14,7 +14,8 @@ class ConditionTests(HTTPCase):
         return value
 
     def test_etag_is_the_revision_of_the_last_write(self) -> None:
-        """The tag does not change with other keys; the bare value has another tag, since it is another answer."""
+        """The ETag of a key is the revision at which it was last written. Writes to other keys do not change it; the
+        bare value has another ETag, since it is another answer."""
         self.put()
         self.content("PUT", "/v1/kv/other", {"value": "1"})
         self.assertEqual(self.ask("GET", "/v1/kv/wall").headers["ETag"], '"1"')
@@ -42,7 +43,8 @@ class ConditionTests(HTTPCase):
             self.assertRefused(self.ask("GET", "/v1/kv/wall", None, If_Match=tags), 412, "PRECONDITION")
 
     def test_change_of_the_version_that_the_client_has_read(self) -> None:
-        """The condition and the change are one command; a client that comes second is told so."""
+        """With If-Match a change runs only if the key has the version that the client has read: of two clients, the
+        second one is refused."""
         self.assertEqual(self.put().status, 200)
         self.assertEqual(self.put(If_Match='"1"').content, {"revision": 2})
         self.assertEqual(self.commands()[-1], ("IF", b"wall", 1, "PUT", b"wall", b"grey"))
@@ -61,7 +63,7 @@ class ConditionTests(HTTPCase):
         self.assertEqual(self.put(If_None_Match="*").status, 200)
 
     def test_repeated_number_gets_its_answer_again(self) -> None:
-        """The condition does not hold any more; the number has run."""
+        """A repeated command number gets its first answer, although its condition does not hold any more."""
         client = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
         first = self.put(If_None_Match="*", **client)
         again = self.put(If_None_Match="*", **client)
@@ -74,7 +76,7 @@ class ConditionTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     def test_conditions_that_cannot_be_evaluated(self) -> None:
-        """Each is refused, and nothing is ordered."""
+        """A condition that cannot be evaluated is refused, and nothing is ordered."""
         for headers in (
             {"If_Match": "1"},
             {"If_Match": '"1'},

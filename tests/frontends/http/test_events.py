@@ -21,7 +21,8 @@ class EventCase(HTTPCase):
 
 class ChatTests(EventCase):
     def test_events_from_a_line_on(self) -> None:
-        """Existing lines come first, then new ones, each once, with its number as the event's id."""
+        """A stream of events from a line on has the existing lines first, then new ones, each once, with its number as
+        the event's id."""
         self.say("one", "two")
         stream = self.listen("/v1/events?from=2")
         self.say("three")
@@ -33,14 +34,16 @@ class ChatTests(EventCase):
             self.assertEqual(told.count(f'"text":"{text}"}}\n\n'), 1)
 
     def test_client_that_reconnects(self) -> None:
-        """Last-Event-ID tells which lines the client has seen, and counts more than `from` in the URL."""
+        """For a client that reconnects, the header Last-Event-ID tells which lines it has seen, and counts more than
+        `from` in the URL."""
         self.say("one", "two", "three")
         told = self.listen("/v1/events?from=1", Last_Event_ID="2").heard().decode()
         self.assertNotIn('"two"', told)
         self.assertIn('"three"', told)
 
     def test_events_from_now_on(self) -> None:
-        """The position is sent first, so that a client that is cut off before the first line misses none."""
+        """A stream from now on begins with the client's position, so that a client that is cut off before the first
+        line misses none."""
         self.say("one", "two")
         stream = self.listen()
         self.assertIn(b"id: 2\n\n", stream.heard())
@@ -48,7 +51,7 @@ class ChatTests(EventCase):
         self.assertIn(b"id: 3\nevent: chat\n", stream.heard())
 
     def test_slow_reader_is_told_no_more_than_it_reads(self) -> None:
-        """Lines that the client has not read stay in the log, and are sent when it reads on."""
+        """A client that reads slowly is sent no more than it reads: other lines stay in the log until it reads on."""
         stream = self.listen()
         stream.heard()
         stream.protocol.pauseProducing()
@@ -59,7 +62,7 @@ class ChatTests(EventCase):
         self.assertEqual(stream.heard().count(b"event: chat"), 2)
 
     def test_client_that_is_gone(self) -> None:
-        """A client that is gone gets no events, and the server keeps nothing for it."""
+        """To a client that is gone no events are sent, and the server keeps nothing for it."""
         stream = self.listen(Pfsb_Client="alice")
         stream.heard()
         stream.hang_up()
@@ -70,21 +73,22 @@ class ChatTests(EventCase):
         self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
     def test_heartbeats(self) -> None:
-        """A comment now and then keeps proxies from closing the stream."""
+        """The server sends a comment now and then, so that proxies do not close the stream of events."""
         stream = self.listen()
         stream.heard()
         self.clock.advance(HEARTBEAT_SECONDS)
         self.assertIn(b":\n\n", stream.heard())
 
     def test_server_that_stops(self) -> None:
-        """The stream ends properly, so that the client goes on elsewhere."""
+        """When the server stops, streams end properly, so that clients go on at another server."""
         stream = self.listen()
         self.site.leave()
         self.assertTrue(stream.heard().endswith(b"0\r\n\r\n"))
         self.assertTrue(stream.transport.disconnecting)
 
     def test_line_that_cannot_be_told_ends_the_stream(self) -> None:
-        """With a comment that says why. Otherwise the client would wait for lines, while heartbeats come."""
+        """A line that cannot be told ends the stream, with a comment that says why. Otherwise the client would wait for
+        lines while heartbeats come."""
         stream = self.listen()
         stream.heard()
         self.cluster.subscriptions[0].failed(ZeroDivisionError())
@@ -106,7 +110,8 @@ class ChatTests(EventCase):
 
 class SessionEventTests(EventCase):
     def test_lock_that_is_granted(self) -> None:
-        """The grant is told on the client's own streams only, also after the request for the lock has gone."""
+        """A lock that is granted is told on streams of its own client only, even when the request for the lock has
+        gone."""
         alice, bob = self.listen("/v1/events?client=alice"), self.listen(Pfsb_Client="bob")
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
@@ -119,7 +124,8 @@ class SessionEventTests(EventCase):
         self.assertEqual(bob.heard().count(b"event: lock"), 1)
 
     def test_wait_that_began_at_another_server(self) -> None:
-        """The session is taken over with its places in the queues of locks, and this server tells the grant."""
+        """A client takes its session over from another server, where it waits for a lock: this server tells the
+        grant."""
         _, elsewhere = self.make_site(server_id=1)
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         Connection(elsewhere, self.clock).request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
@@ -128,7 +134,8 @@ class SessionEventTests(EventCase):
         self.assertIn(b'event: lock\ndata: {"name":"a"', stream.heard())
 
     def test_lock_that_is_granted_after_a_refusal_with_an_unknown_fate(self) -> None:
-        """The disk of this server hung, and works again: the stream is told of the grant all the same."""
+        """If the disk of this server hung when a lock was asked for, and works again, the stream is told of the
+        grant."""
         stream = self.listen(Pfsb_Client="alice")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         waiting = Connection(self.site, self.clock)
@@ -141,7 +148,7 @@ class SessionEventTests(EventCase):
         self.assertEqual(stream.heard().count(b'event: lock\ndata: {"name":"a"'), 1)
 
     def test_session_that_goes_elsewhere_and_comes_back(self) -> None:
-        """Each takeover is told; the stream does not take the session back by itself."""
+        """Each takeover of the session is told on the stream; the stream does not take the session back by itself."""
         stream = self.listen(Pfsb_Client="alice")
         _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
@@ -151,7 +158,7 @@ class SessionEventTests(EventCase):
         self.assertIn(b"event: lock", stream.heard())
 
     def test_stream_keeps_the_session(self) -> None:
-        """A client with a stream is alive; the ttl begins at the end of the stream."""
+        """A stream keeps the session of its client open; the ttl begins at the end of the stream."""
         stream = self.listen(Pfsb_Client="alice", Pfsb_Ttl="5")
         self.clock.advance(17)
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
@@ -162,7 +169,8 @@ class SessionEventTests(EventCase):
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
 
     def test_client_that_never_reads(self) -> None:
-        """Up to `HELD_BACK_MAX` events of its session wait for the client; then its stream ends."""
+        """Up to `HELD_BACK_MAX` events of its session are kept for a client that does not read; then its stream
+        ends."""
         stream = self.listen(Pfsb_Client="alice")
         stream.protocol.pauseProducing()
         for number in range(HELD_BACK_MAX):

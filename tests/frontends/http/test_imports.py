@@ -26,7 +26,8 @@ def imports_of(path: Path) -> set[str]:
 
 class ImportTests(SynchronousTestCase):
     def test_no_module_imports_itself_through_others(self) -> None:
-        """A request knows its site by the protocol `Site` only."""
+        """No module of the package imports itself through others: a request knows its site by the protocol `Site`
+        only."""
         paths = {path.stem: path for path in Path(package.__path__[0]).glob("*.py")}
         graph = {name: imports_of(path) & set(paths) for name, path in paths.items()}
         self.assertIn("request", graph["protocol"])

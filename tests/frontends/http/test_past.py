@@ -13,7 +13,8 @@ class PastTests(HTTPCase):
         self.values[b"colour", 3] = Done((("value", b"red"), ("revision", 2)))
 
     def test_value_and_its_revision(self) -> None:
-        """In JSON or as bare bytes; the ETag is that of the revision at which it was written."""
+        """The value at an earlier revision comes in JSON or as bare bytes; its ETag is the revision at which it was
+        written."""
         reply = self.ask("GET", "/v1/kv/colour?at=3")
         self.assertEqual((reply.status, reply.content), (200, {"key": "colour", "value": "red", "revision": 2}))
         self.assertEqual(reply.headers["ETag"], '"2"')
@@ -22,7 +23,7 @@ class PastTests(HTTPCase):
         self.assertEqual(self.ask("GET", "/v1/kv/colour?at=3", If_None_Match='"2"').status, 304)
 
     def test_refusals(self) -> None:
-        """A past that is gone, an absent key, and one that cannot be built now."""
+        """A past that is not kept any more, an absent key, and a past that cannot be built now are refused."""
         self.assertRefused(self.ask("GET", "/v1/kv/colour?at=1"), 410, "COMPACTED")
         self.values[b"colour", 2] = Refused("NOTFOUND", "there was no key colour at revision 2")
         self.assertRefused(self.ask("GET", "/v1/kv/colour?at=2"), 404, "NOTFOUND")

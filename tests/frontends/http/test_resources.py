@@ -20,7 +20,8 @@ from tests.frontends.http.http_client import Connection, HTTPCase
 
 class KeyValueTests(HTTPCase):
     def test_put_get_delete(self) -> None:
-        """A value goes in, is there with its revision, and goes away; the header follows the revision."""
+        """A value is written, is read with its revision, and is deleted; the header Pfsb-Revision follows the
+        revision."""
         self.assertEqual(self.content("PUT", "/v1/kv/colour", {"value": "blue"}), {"revision": 1})
         reply = self.ask("GET", "/v1/kv/colour")
         self.assertEqual(reply.content, {"key": "colour", "value": "blue", "revision": 1})
@@ -37,7 +38,7 @@ class KeyValueTests(HTTPCase):
             self.assertEqual(self.commands()[-2], ("PUT", key.encode(), key.encode()))
 
     def test_patch_operations(self) -> None:
-        """Each operation is the line protocol's command of that name."""
+        """Each operation of PATCH does what the command of that name does in the line protocol."""
         self.assertEqual(self.content("PATCH", "/v1/kv/n", {"op": "incr"})["value"], "1")
         self.assertEqual(self.content("PATCH", "/v1/kv/n", {"op": "incr", "by": -5.0})["value"], "-4")
         self.assertEqual(self.content("PATCH", "/v1/kv/t", {"op": "append", "text": "ab"})["value"], "ab")
@@ -48,7 +49,7 @@ class KeyValueTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/kv/c")["value"], "x")
 
     def test_many_at_once(self) -> None:
-        """POST sets all or nothing; GET shows a range, some keys, or only their names."""
+        """POST writes several keys, either all or none; GET shows a range, some keys, or only their names."""
         self.content("POST", "/v1/kv", {"put": {"a": "1", "b": "2", "limit=1": "3"}})
         self.assertEqual(len(self.commands()), 1)
         rows = self.content("GET", "/v1/kv?from=a&to=c")
@@ -60,7 +61,7 @@ class KeyValueTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/kv?from=x"), {"count": 0, "rows": []})
 
     def test_wrong_bodies_and_queries(self) -> None:
-        """Each is refused with BADREQUEST before anything is ordered."""
+        """Wrong bodies and queries are refused with BADREQUEST before anything is ordered."""
         wrong: list[tuple[str, str, object]] = [
             ("PUT", "/v1/kv/a", b""),
             ("PUT", "/v1/kv/a", b"{"),
@@ -103,21 +104,23 @@ class KeyValueTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     def test_body_that_does_not_say_that_it_is_json(self) -> None:
-        """The status is 415: a form on a foreign page must not be able to write."""
+        """A body that does not say that it is JSON gets status 415: a form on a foreign page must not be able to
+        write."""
         for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
             reply = self.ask("POST", "/v1/chat", {"text": "hello"}, Content_Type=kind)
             self.assertRefused(reply, 415, "MEDIATYPE")
         self.assertEqual(self.commands(), [])
 
     def test_too_large_body_is_read_and_refused(self) -> None:
-        """The client gets its answer, and the connection goes on."""
+        """A body that is too large is read to its end and refused; the connection goes on."""
         limit = self.server.config.limits.command_bytes
         self.assertRefused(self.ask("PUT", "/v1/kv/a", b"x" * (limit + 1)), 413, "TOOLARGE")
         self.assertRefused(self.ask("PUT", "/v1/kv/" + "k" * 1_025, {"value": ""}), 413, "TOOLARGE")
         self.content("PUT", "/v1/kv/a", {"value": "x" * (limit - 20)})
 
     def test_endless_body_is_cut_off(self) -> None:
-        """After a megabyte the request is refused and the connection closed; nothing of the body is kept."""
+        """An endless body is cut off: after a megabyte the request is refused and the connection closed, and nothing of
+        the body is kept."""
         self.client.send(b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n")
         for _ in range(17):
             self.client.send(b"x" * 65_536)
@@ -127,7 +130,8 @@ class KeyValueTests(HTTPCase):
 
 class ReadLevelTests(HTTPCase):
     def test_only_linearizable_reads_go_through_the_log(self) -> None:
-        """This server answers read=sequential and read=stale from its own state."""
+        """Only linearizable reads go through the log; this server answers read=sequential and read=stale from its own
+        state."""
         self.ask("GET", "/v1/kv?read=linearizable")
         self.assertEqual(self.server.local_clients.connections[0].calls, ["submit"])
         self.ask("GET", "/v1/kv?read=sequential")
@@ -135,7 +139,7 @@ class ReadLevelTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections[0].calls, ["submit", "ask", "ask"])
 
     def test_sequential_read_waits_for_the_revision_that_was_seen(self) -> None:
-        """The read is answered when this server has reached the revision, and not before."""
+        """A sequential read waits until this server has reached the revision that the client has seen."""
         self.content("PUT", "/v1/kv/a", {"value": "1"})
         self.server.revisions.behind = 1
         self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="1")
@@ -146,7 +150,8 @@ class ReadLevelTests(HTTPCase):
         self.assertEqual(self.client.reply().content["value"], "1")
 
     def test_sequential_read_that_waits_too_long(self) -> None:
-        """The status is 503 after request_seconds: another server may have reached the revision."""
+        """A sequential read that has waited for `request_seconds` gets status 503: another server may have reached the
+        revision."""
         self.client.request("GET", "/v1/kv/a?read=sequential", Pfsb_Revision="9")
         self.server.revisions.waits[0][2](False)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
@@ -158,7 +163,7 @@ class ReadLevelTests(HTTPCase):
 
 class ServerInfoTests(HTTPCase):
     def test_status_and_servers(self) -> None:
-        """The resources status and servers are those of the line protocol, as JSON."""
+        """The resources for status and servers have what STATUS and SERVERS of the line protocol have, as JSON."""
         self.assertEqual(self.content("GET", "/v1/status"), self.server.status())
         servers = self.content("GET", "/v1/servers")
         self.assertEqual((servers["count"], servers["rows"][0]["alive"]), (4, True))
@@ -167,7 +172,8 @@ class ServerInfoTests(HTTPCase):
         self.assertIn(b"server 2 of cluster four", self.ask("GET", "/").body)
 
     def test_ready_with_a_leader_and_a_majority_only(self) -> None:
-        """Health is independent of it: a load balancer asks for readiness, a supervisor for health."""
+        """A server is ready only with a leader and a majority, and healthy in any case: a load balancer asks for
+        readiness, a supervisor for health."""
         self.assertEqual(self.ask("GET", "/readyz").status, 200)
         self.server.dead = {0, 1}
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
@@ -178,42 +184,45 @@ class ServerInfoTests(HTTPCase):
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 
     def test_not_ready_while_servers_differ(self) -> None:
-        """Departure 40: the server refuses changes, so a load balancer should send them elsewhere."""
+        """A server is not ready while servers differ (Departure 40): it refuses changes, so a load balancer should send
+        them elsewhere."""
         self.server.differs_from = [0, 3]
         answer = self.ask("GET", "/readyz")
         self.assertRefused(answer, 503, "UNAVAILABLE")
         self.assertIn(b"executed otherwise than 0, 3", answer.body)
 
     def test_not_ready_while_the_disk_hangs_or_is_full(self) -> None:
-        """Departures 44 and 45: clients are refused, so a load balancer should send them elsewhere."""
+        """A server is not ready while its disk hangs or is full (Departures 44 and 45): it refuses clients, so a load
+        balancer should send them elsewhere."""
         for self.server.disk_trouble, text in DISK_TROUBLES.items():
             answer = self.ask("GET", "/readyz")
             self.assertRefused(answer, 503, "UNAVAILABLE")
             self.assertIn(text.encode(), answer.body)
 
     def test_not_ready_while_it_stops(self) -> None:
-        """A stopping server refuses commands, with their fate."""
+        """A server that stops is not ready, and refuses commands, with their fate."""
         self.server.local_clients.draining = True
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}), 503, "SHUTDOWN")
         self.assertRefused(self.ask("GET", "/v1/kv/a?read=stale"), 503, "SHUTDOWN")
 
     def test_digest_that_does_not_come(self) -> None:
-        """The status is 503 after request_seconds."""
+        """A digest of a slot that does not come gets status 503 after `request_seconds`."""
         self.server.local_clients.silent = True
         self.client.request("GET", "/v1/digest?seq=812")
         self.clock.advance(self.server.config.limits.request_seconds)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
 
     def test_faults_only_where_they_are_allowed(self) -> None:
-        """Without `faults: true` the answer is DENIED; otherwise the resource does as FAULT does."""
+        """Without `faults: true` the resource of faults is refused with DENIED; with it, the resource does what FAULT
+        does."""
         self.content("POST", "/v1/faults", {"fault": ["SKIP", "9"]})
         self.assertEqual(self.server.skip, {9})
         self.server.config = evolve(self.server.config, faults=False)
         self.assertRefused(self.ask("POST", "/v1/faults", {"fault": ["HEAL"]}), 403, "DENIED")
 
     def test_description_names_every_resource_and_method(self) -> None:
-        """The OpenAPI document and the table of routes are the same list."""
+        """The OpenAPI description has the same resources and methods as the table of routes."""
         described = {
             path: {method.upper() for method in item if method != "parameters"}
             for path, item in description()["paths"].items()
@@ -222,7 +231,8 @@ class ServerInfoTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/openapi.json"), description())
 
     def test_description_has_the_refusals_that_no_tester_provokes(self) -> None:
-        """Each operation lists 405 and 400, 415 if it takes a body, 429 and 503 if its command goes to the log."""
+        """For each operation the description names 405 and 400, 415 if the operation takes a body, and 429 and 503 if
+        its command goes to the log."""
         for path, item in description()["paths"].items():
             for method, operation in item.items():
                 described = set(operation["responses"])
@@ -231,7 +241,8 @@ class ServerInfoTests(HTTPCase):
                     self.assertLessEqual({"404", "409", "415", "429", "503"}, described, path)
 
     def test_methods_that_a_resource_does_not_take(self) -> None:
-        """The status is 405 with the header Allow; HEAD is GET without the body, but not for streams."""
+        """A method that a resource does not take gets status 405 with the header Allow. HEAD is GET without the body,
+        and is refused for streams."""
         reply = self.ask("POST", "/v1/kv/a")
         self.assertRefused(reply, 405, "METHOD")
         self.assertEqual(reply.headers["Allow"], "GET, PUT, DELETE, PATCH, HEAD")
@@ -250,7 +261,7 @@ class ServerInfoTests(HTTPCase):
 
 class ConnectionTests(HTTPCase):
     def test_one_connection_too_many(self) -> None:
-        """The connection gets a 503 and is closed; once another one ends, there is room again."""
+        """A connection beyond the limit gets a 503 and is closed; when another one has ended, there is room again."""
         _, site = self.make_site(Limits(connections=1))
         first = Connection(site, self.clock)
         second = Connection(site, self.clock)
@@ -261,7 +272,8 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(Connection(site, self.clock).ask("GET", "/healthz").status, 200)
 
     def test_client_that_is_gone_behind_a_request_that_waits(self) -> None:
-        """The end is seen although nothing more is read, and the server does not look when no request waits."""
+        """The end of a client behind a request that waits is noticed, although nothing more is read. The server does
+        not look when no request waits."""
         looks: list[HangUp | None] = [None, None, HangUp.GONE]
         self.patch(protocol, "hang_up_of", lambda _: looks.pop(0))
         self.content("GET", "/v1/status")
@@ -276,7 +288,8 @@ class ConnectionTests(HTTPCase):
         self.assertTrue(waiting.transport.disconnecting)
 
     def test_body_that_is_far_too_large_is_refused_once(self) -> None:
-        """The client may have sent much more of the body by then, or its end and another request."""
+        """A body that is far too large is refused once, even if much more of it, or its end and another request, have
+        arrived by then."""
         head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
         size = DISCARDED_BYTES_MAX + 1
         chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (size, b"x" * size) + b"1\r\nx\r\n" * 100
@@ -290,7 +303,8 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     def test_client_that_closed_its_side_gets_its_answers(self) -> None:
-        """All that it has sent is answered, and then the connection ends; half a request behind them is not missed."""
+        """A client that closed its sending side gets the answers to all its requests, and then the connection ends; an
+        incomplete request behind them is ignored."""
         self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/kv/a HTTP/1.1\r\nHo")
@@ -310,7 +324,8 @@ class ConnectionTests(HTTPCase):
             self.assertEqual(client.heard(), b"")
 
     def test_answer_to_a_client_that_closed_its_side_does_not_come(self) -> None:
-        """The client may be gone, so the connection ends; as long as answers come, the time begins anew."""
+        """If answers to a client that closed its side do not come, the connection ends, since the client may be gone;
+        each answer begins the time anew."""
         self.server.local_clients.hold = True
         for _ in range(2):
             self.client.request("PUT", "/v1/kv/a", {"value": "1"})
@@ -327,7 +342,7 @@ class ConnectionTests(HTTPCase):
         self.client.hang_up()
 
     def test_client_that_closed_its_side_reads_its_last_answer_slowly(self) -> None:
-        """The client may take its time, and is dropped when it reads no more."""
+        """A client that closed its side may read its last answer slowly, and is dropped when it reads nothing more."""
         limits = self.server.config.limits
         for more in ({}, {"Connection": "close"}):
             client = Connection(self.site, self.clock)
@@ -369,8 +384,8 @@ class ConnectionTests(HTTPCase):
         self.client.hang_up()
 
     def test_lock_for_a_client_that_closed_its_side(self) -> None:
-        """The client's session is kept no longer than its ttl, as if it had hung up; it is answered if it gets
-        the lock before."""
+        """For a client that closed its side while it waits for a lock, the session is kept for its ttl, as if it had
+        hung up; the client is answered if it gets the lock before."""
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         for ttl, gets_it in ((5, True), (1, False)):
             waiting = Connection(self.site, self.clock)
@@ -390,7 +405,8 @@ class ConnectionTests(HTTPCase):
         self.assertTrue(self.client.transport.disconnecting)
 
     def test_client_that_closed_its_side_while_nothing_is_read(self) -> None:
-        """The rest of its requests is read and answered when the first of them is."""
+        """If a client closes its side while the server does not read, the rest of its requests is read and answered
+        after the first one."""
         self.patch(protocol, "hang_up_of", lambda _: HangUp.CLOSED_ITS_SIDE)
         self.server.local_clients.hold = True
         for _ in range(2):
@@ -405,7 +421,7 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_client_that_waits_for_100_continue(self) -> None:
-        """The client is told to go on only if the head of its request is right."""
+        """A client that waits for `100 Continue` is told to go on only if the head of its request is right."""
         head = "PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += "Content-Length: {length}\r\nExpect: 100-continue\r\n{more}\r\n"
         self.client.send(head.format(path="/v1/kv/a", length=13, more="").encode())
@@ -434,7 +450,7 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(len(self.commands()), 1)
 
     def test_length_that_is_told_in_chunks(self) -> None:
-        """The length is not known before, so the client is told to go on."""
+        """A client that sends its body in chunks, so that the length is not known before, is told to go on."""
         self.client.send(
             b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
@@ -461,19 +477,21 @@ class ConnectionTests(HTTPCase):
             self.assertTrue(client.transport.disconnecting)
 
     def test_length_of_thousands_of_digits(self) -> None:
-        """Python refuses to parse such a number; the client gets a 400, and no error is logged."""
+        """A length of thousands of digits, which Python refuses to parse, gets a 400, and no error is logged."""
         self.client.send(b"PUT / HTTP/1.1\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n")
         self.assertRefused(self.client.reply(), 400, "BADREQUEST")
 
     def test_pipelined_requests_are_answered_in_order(self) -> None:
-        """The handlers of hundreds of requests in one read do not run inside each other."""
+        """Pipelined requests are answered in order; the handlers of hundreds of requests in one read do not run inside
+        each other."""
         self.client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 300)
         for _ in range(300):
             self.clock.advance(0)
         self.assertEqual(self.client.heard().count(b"HTTP/1.1 200 OK"), 300)
 
     def test_client_that_is_gone_is_not_answered(self) -> None:
-        """The command runs all the same; a client that repeats it gets the result."""
+        """A command of a client that is gone runs all the same, and is not answered; a client that repeats it gets the
+        result."""
         self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.client.hang_up()
@@ -482,7 +500,7 @@ class ConnectionTests(HTTPCase):
         self.assertEqual(self.commands(), [("PUT", b"a", b"1")])
 
     def test_stopping_server_writes_its_last_answers(self) -> None:
-        """An answer that was given in the last iteration is written before the connection is closed."""
+        """An answer that was given in the last iteration before a stop is written before the connection is closed."""
         self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         self.server.local_clients.release()

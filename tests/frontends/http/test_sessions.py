@@ -10,7 +10,7 @@ from tests.frontends.http.http_client import Connection, HTTPCase
 
 class ExactlyOnceTests(HTTPCase):
     def test_repeated_number_gets_the_same_answer(self) -> None:
-        """A repeated command is not run again."""
+        """A command with a repeated number gets the same answer, and is not run again."""
         who = {"Pfsb_Client": "alice", "Pfsb_Number": "3"}
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
         again = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
@@ -18,7 +18,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.commands(), [("INCR", b"n", 1)])
 
     def test_repeated_at_another_server(self) -> None:
-        """The session follows its client to another server, and the answer is the same."""
+        """A command that is repeated at another server, which takes the session over, gets the same answer."""
         _, elsewhere = self.make_site(server_id=1)
         who = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
         first = self.ask("PATCH", "/v1/kv/n", {"op": "incr"}, **who)
@@ -28,7 +28,8 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(len(self.commands()), 1)
 
     def test_client_that_comes_back(self) -> None:
-        """Each server that the client speaks to takes the session over, and none keeps an old one."""
+        """When a client goes from server to server and comes back, each server takes the session over, and none keeps
+        an old one."""
         _, elsewhere = self.make_site(server_id=1)
         other = Connection(elsewhere, self.clock)
         for number, client in enumerate((self.client, other, self.client, other), 1):
@@ -37,7 +38,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual((len(self.site.sessions), len(elsewhere.sessions)), (0, 1))
 
     def test_hello_once_while_requests_come(self) -> None:
-        """Requests that come while HELLO is under way wait for the same one."""
+        """Requests that come while HELLO is under way wait for that HELLO."""
         self.server.local_clients.hold = True
         others = [Connection(self.site, self.clock) for _ in range(3)]
         for other in others:
@@ -52,7 +53,8 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(session.calls, ["hello alice 10", *["submit"] * 4])
 
     def test_numbers_that_the_server_chooses(self) -> None:
-        """The numbers continue those that the client has chosen, and the client is told; questions take no number."""
+        """The numbers that the server chooses continue those of the client, and the client is told; questions take no
+        number."""
         headers = {"Pfsb_Client": "alice"}
         self.assertEqual(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers).headers["Pfsb-Number"], "1")
         self.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Number="7", **headers)
@@ -79,7 +81,8 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections, [])
 
     def test_connection_opens_so_many_sessions(self) -> None:
-        """A client that makes up ids is told to connect anew; ids that it has used, and open sessions, still work."""
+        """A connection may open so many sessions; a client that makes up ids is then told to connect anew. Ids that the
+        connection has used, and open sessions, still work."""
         _, site = self.make_site(Limits(opened_sessions=2))
         client, other = Connection(site, self.clock), Connection(site, self.clock)
         for name in ("alice", "bob", "alice"):
@@ -93,7 +96,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="carol").status, 200)
 
     def test_window_of_a_session(self) -> None:
-        """Beyond session_window unanswered requests the status is 429; the fate of a number in use is unknown."""
+        """Beyond `session_window` unanswered requests the status is 429, with the fate unknown for a number in use."""
         server, site = self.make_site(Limits(session_window=2))
         clients = [Connection(site, self.clock) for _ in range(4)]
         clients[0].ask("POST", "/v1/session", None, Pfsb_Client="alice")
@@ -105,7 +108,8 @@ class ExactlyOnceTests(HTTPCase):
         self.assertRefused(reply, 429, "BUSY", "unknown")
 
     def test_session_that_cannot_be_opened(self) -> None:
-        """The request has not run, but its number may have, at another server. The next request tries again."""
+        """If the session cannot be opened, the request has not run; its number may have run at another server. The next
+        request tries again."""
         self.server.local_clients.refuse = Refused("UNAVAILABLE", "no majority has answered", fate="unknown")
         headers = {"Pfsb_Client": "alice"}
         self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 503, "UNAVAILABLE")
@@ -116,7 +120,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual([each.calls[-1] for each in self.server.local_clients.connections[:2]], ["disconnected"] * 2)
 
     def test_too_many_sessions(self) -> None:
-        """There may be as many sessions as connections."""
+        """A server opens as many sessions over HTTP as it may have connections."""
         _, site = self.make_site(Limits(connections=1))
         client = Connection(site, self.clock)
         self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="alice").status, 200)
@@ -125,7 +129,7 @@ class ExactlyOnceTests(HTTPCase):
 
 class NamedSessionTests(HTTPCase):
     def test_closed_when_no_request_has_come_for_its_ttl(self) -> None:
-        """Each request begins the time anew."""
+        """A session is closed when no request of its client has come for its ttl; each request begins the time anew."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice", Pfsb_Ttl="5")
         (session,) = self.server.local_clients.connections
         for _ in range(3):
@@ -138,7 +142,7 @@ class NamedSessionTests(HTTPCase):
         self.assertEqual(len(self.site.sessions), 0)
 
     def test_kept_while_a_request_waits(self) -> None:
-        """A client that waits for a lock is alive."""
+        """A session is kept while a request of its client waits for a lock."""
         self.ask("POST", "/v1/locks/a", None, Pfsb_Client="alice")
         waiting = Connection(self.site, self.clock)
         waiting.request("POST", "/v1/locks/a", {"wait": 600}, Pfsb_Client="bob")
@@ -150,7 +154,7 @@ class NamedSessionTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections[1].calls[-2:], ["bye", "disconnected"])
 
     def test_closed_when_the_client_says_so(self) -> None:
-        """The next request opens a new one."""
+        """When a client has closed its session, its next request opens a new one."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.assertEqual(self.content("DELETE", "/v1/session", None, Pfsb_Client="alice"), {"client": "alice"})
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 10", "bye", "disconnected"])
@@ -158,7 +162,8 @@ class NamedSessionTests(HTTPCase):
         self.assertEqual(len(self.server.local_clients.connections), 2)
 
     def test_taken_over_while_a_request_is_under_way(self) -> None:
-        """The request gets its own answer, and the session is released afterwards."""
+        """If the session is taken over while a request is under way, the request gets its own answer, and the session
+        is released afterwards."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="alice")
@@ -173,7 +178,7 @@ class NamedSessionTests(HTTPCase):
 
 class AnonymousSessionTests(HTTPCase):
     def test_as_few_sessions_as_will_do(self) -> None:
-        """One session serves requests that come one by one; a few serve many at a time."""
+        """Requests that come one by one share one anonymous session; many at a time share a few."""
         for _ in range(5):
             self.content("PUT", "/v1/kv/a", {"value": "1"})
         self.assertEqual(len(self.server.local_clients.connections), 1)
@@ -184,7 +189,8 @@ class AnonymousSessionTests(HTTPCase):
         self.assertEqual({each.submitted for each in self.server.local_clients.connections[1:]}, {3})
 
     def test_expired_anonymous_session_is_replaced(self) -> None:
-        """Commands under way in the expired session are answered; new ones go into another."""
+        """When an anonymous session has expired, the commands under way in it are answered, and new ones go into
+        another session."""
         self.server.local_clients.hold = True
         self.client.request("PUT", "/v1/kv/a", {"value": "1"})
         (first,) = self.server.local_clients.connections
@@ -199,14 +205,16 @@ class AnonymousSessionTests(HTTPCase):
 
 class LockTests(HTTPCase):
     def test_a_lock_needs_a_name(self) -> None:
-        """A session that many share cannot hold one for one of them."""
+        """A lock needs a client id: an anonymous session, which many clients share, cannot hold a lock for one of
+        them."""
         self.assertRefused(self.ask("POST", "/v1/locks/a"), 400, "BADREQUEST")
         self.assertRefused(self.ask("DELETE", "/v1/locks/a"), 400, "BADREQUEST")
         self.assertRefused(self.ask("DELETE", "/v1/session"), 400, "BADREQUEST")
         self.assertEqual(self.commands(), [])
 
     def test_lock_that_another_client_holds(self) -> None:
-        """The status is 423 at once, or after the wait; a client that holds the lock already gets the same token."""
+        """A lock that another client holds gets status 423, at once or after the wait. The client that holds it gets
+        the same token again."""
         token = self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"]
         self.assertEqual(self.content("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="alice")["token"], token)
         self.assertRefused(self.ask("POST", "/v1/locks/a%2Fb", None, Pfsb_Client="bob"), 423, "HELD")
@@ -220,7 +228,7 @@ class LockTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/locks")["rows"], [])
 
     def test_lock_is_answered_when_it_is_granted(self) -> None:
-        """A client that waits gets the answer as soon as the lock is free."""
+        """A client that waits for a lock is answered as soon as the lock is granted."""
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="alice")
         bob = Connection(self.site, self.clock)
         bob.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="bob")
@@ -229,7 +237,7 @@ class LockTests(HTTPCase):
         self.assertEqual(bob.reply().content["name"], "a")
 
     def test_waits_that_make_no_sense(self) -> None:
-        """A wait that makes no sense is refused before the command is ordered."""
+        """A wait that is no time is refused before the command is ordered."""
         for wait in (b"-1", b"1e400", b"9" * 400, b'"1"', b"true", b"1e30"):
             body = b'{"wait":' + wait + b"}"
             self.assertRefused(self.ask("POST", "/v1/locks/a", body, Pfsb_Client="alice"), 400, "BADREQUEST")

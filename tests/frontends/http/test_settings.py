@@ -10,13 +10,13 @@ from tests.frontends.http.http_client import HTTPCase
 
 class SettingsTests(HTTPCase):
     def test_settings_are_an_object_by_name(self) -> None:
-        """Numbers are numbers, and the rest is text, as in STATUS."""
+        """The settings are an object by name; numbers are numbers, and all other values are text, as in STATUS."""
         self.assertEqual(self.content("GET", "/v1/settings"), VALUES.shown())
         for level in ("linearizable", "sequential", "stale"):
             self.assertEqual(self.content("GET", f"/v1/settings?read={level}"), VALUES.shown())
 
     def test_change_is_ordered_and_shown(self) -> None:
-        """A number may be written as text, and one without fraction is an integer, as elsewhere."""
+        """A change is ordered and shown. A number may be given as text, and a number such as 9.0 is an integer."""
         changed = self.content("PATCH", "/v1/settings", {"set": {"session_window": 64.0, "window": "32"}})
         self.assertEqual(changed, {"revision": 1})
         self.assertEqual(self.commands(), [("SETTINGS SET", "session_window=64", "window=32")])
@@ -25,7 +25,7 @@ class SettingsTests(HTTPCase):
         self.assertEqual((shown["session_window"], shown["window"]), (64, 32))
 
     def test_numbered_change_runs_once(self) -> None:
-        """A change is a command like others."""
+        """A change with a repeated command number runs once, as other commands do."""
         headers = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}
         first = self.ask("PATCH", "/v1/settings", {"set": {"window": 9}}, **headers)
         again = self.ask("PATCH", "/v1/settings", {"set": {"window": 9}}, **headers)
@@ -33,7 +33,7 @@ class SettingsTests(HTTPCase):
         self.assertEqual(len(self.commands()), 1)
 
     def test_mistakes_are_refused(self) -> None:
-        """Nothing is changed by a request with a mistake in it."""
+        """A request with a mistake in it changes no setting."""
         for body, status, code in (
             ({"set": {"windwo": 9}}, 400, "BADREQUEST"),
             ({"set": {"window": 0}}, 400, "BADREQUEST"),
@@ -59,7 +59,8 @@ class SettingsTests(HTTPCase):
         self.assertEqual(self.content("GET", "/v1/settings"), VALUES.shown())
 
     def test_resources_of_an_application_that_is_removed_are_refused(self) -> None:
-        """And they are there again when the cluster runs it again, without a new connection."""
+        """The resources of an application that is removed are refused. When the cluster runs the application again,
+        they answer, on the same connection."""
         self.content("PATCH", "/v1/settings", {"set": {"apps": "kv"}})
         self.assertRefused(self.ask("POST", "/v1/chat", {"text": "hello"}), 404, "UNKNOWN")
         self.assertRefused(self.ask("GET", "/v1/events"), 404, "UNKNOWN")
@@ -68,7 +69,7 @@ class SettingsTests(HTTPCase):
         self.assertEqual(self.content("POST", "/v1/chat", {"text": "hello"})["index"], 1)
 
     def test_description_has_the_ranges_of_the_settings(self) -> None:
-        """A setting that is added must be described, with the range that it has."""
+        """The description has each setting, with the range that it has in the code."""
         known = description()["components"]["schemas"]["ChangeSettings"]["properties"]["set"]["properties"]
         self.assertEqual(set(known), {"apps", *RANGES})
         for name, allowed in RANGES.items():

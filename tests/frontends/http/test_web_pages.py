@@ -27,7 +27,8 @@ class WebPageTests(HTTPCase):
             self.assertEqual(self.browse(host, f"http://{host}").status, 200, host)
 
     def test_page_whose_name_leads_to_this_server(self) -> None:
-        """DNS rebinding: for the browser the page and the server are of one origin."""
+        """A page whose name leads to this server (DNS rebinding), so that for the browser page and server are of one
+        origin, is refused."""
         for host in (
             "evil.example:8400",
             "evil.example",
@@ -49,7 +50,8 @@ class WebPageTests(HTTPCase):
             self.assertRefused(self.client.reply(), 403, "DENIED")
 
     def test_host_that_is_missing_doubled_or_none(self) -> None:
-        """The status is 400 (RFC 9112, section 3.2), whatever is asked; HTTP/1.0 has requests without a host."""
+        """A request without a header `Host`, with two, or with one that names no host gets status 400 (RFC 9112,
+        section 3.2); with HTTP/1.0 `Host` may be missing."""
         for hosts in (
             [],
             ["localhost", "localhost"],
@@ -76,7 +78,7 @@ class WebPageTests(HTTPCase):
         self.assertEqual(old.reply().status, 200)
 
     def test_host_in_the_request_line(self) -> None:
-        """The host there counts, and so does the header beside it."""
+        """A host in the request line is checked, and so is the header `Host` beside it."""
         for target, host, status in (
             ("http://localhost:8400/v1/status", "localhost:8400", 200),
             ("HTTP://127.0.0.1/v1/status?", "localhost", 200),
@@ -90,7 +92,8 @@ class WebPageTests(HTTPCase):
             self.assertEqual(self.client.reply().status, status, target)
 
     def test_question_of_a_browser_before_it_sends_what_a_page_asks_for(self) -> None:
-        """The answer allows nothing, so the browser does not send the request itself."""
+        """The question of a browser (OPTIONS) before it sends what a page asks for is answered without any permission,
+        so the browser does not send the request."""
         reply = self.ask("OPTIONS", "/v1/kv/a", Origin="http://evil.example", Access_Control_Request_Method="PUT")
         self.assertRefused(reply, 403, "DENIED")
         self.assertFalse([name for name in reply.headers if name.startswith("Access-Control")])
@@ -106,12 +109,14 @@ class WebPageTests(HTTPCase):
             names.check([host.encode()], [])
 
     def test_page_behind_a_proxy_that_changes_the_host(self) -> None:
-        """The origin of the page is a name of the configuration."""
+        """The origin of a page behind a proxy that changes the host is accepted if `http_names` of the configuration
+        has it."""
         names = OwnNames(["pfsb.example.com"], [])
         names.check([b"127.0.0.1:8400"], [b"https://pfsb.example.com"])
 
     def test_stream_that_a_page_can_ask_for_leaves_sessions_alone(self) -> None:
-        """`?client=` neither opens a session, nor takes it over, nor keeps it open."""
+        """A stream with `?client=`, which a page can ask for, neither opens a session, nor takes it over, nor keeps it
+        open."""
         _, elsewhere = self.make_site(server_id=1)
         self.content("POST", "/v1/session", None, Pfsb_Client="alice", Pfsb_Ttl="5")
         session = self.server.local_clients.connections[-1]

@@ -45,7 +45,7 @@ class ForeignTests(LineTestCase):
         self.assertEqual((transport.disconnecting, self.server.cluster.executed), (True, []))
 
     def test_http_request_with_a_line_that_is_too_long(self) -> None:
-        """The request line is skipped as too long a line; the header behind it tells what it was."""
+        """An HTTP request whose first line is too long is recognised by the header behind it."""
         protocol, transport = self.connect()
         long_line = b"POST /" + b"x" * self.limits.command_bytes + b" HTTP/1.1\r\n"
         protocol.dataReceived(long_line + b"Host: here\r\n\r\n" + BODY)
@@ -59,7 +59,8 @@ class ForeignTests(LineTestCase):
             self.require_closed(b"PING\n" + header + BODY, "not HTTP", before=["OK"])
 
     def test_first_line_that_is_no_text(self) -> None:
-        """A client of TLS sends bytes of its own, in which a page may have a say."""
+        """A first line that is no text, as clients of TLS send it, with bytes in which a web page may have a say,
+        closes the connection."""
         for line in NO_TEXT:
             self.require_closed(line + BODY, "no text")
 
@@ -69,7 +70,8 @@ class ForeignTests(LineTestCase):
             self.require_closed(b"PING\r\n" + data + BODY, "Redis", before=["OK"])
 
     def test_requests_before_it_get_their_replies_first(self) -> None:
-        """The reason comes behind them, and the connection is closed with it."""
+        """Requests before a line of another protocol get their replies first; then the reason comes, and the connection
+        is closed."""
         self.local_clients.hold = True
         self.assertEqual(self.ask(b"PUT a 1\nHost: x\nPUT a 2"), [])
         self.local_clients.release()
@@ -78,7 +80,8 @@ class ForeignTests(LineTestCase):
         self.assertEqual(len(self.server.cluster.executed), 1)
 
     def test_lines_that_only_look_like_it(self) -> None:
-        """A value may be anything, on every line but the first; and with a command number there, too."""
+        """A line that only looks like another protocol, such as a value of a command, closes nothing on later lines,
+        nor with a command number on the first one."""
         self.assertEqual(self.ask("#1 PUT / HTTP/1.1\nPUT / HTTP/1.1\nPUT Host: x\nPUT *3 $3")[-1], "OK revision=4")
         _, transport = other = self.connect()
         other[0].dataReceived(b"PUT a:1 HTTP/1.1\n")
@@ -86,7 +89,8 @@ class ForeignTests(LineTestCase):
         self.assertFalse(self.transport.disconnecting or transport.disconnecting)
 
     def test_wrong_lines_of_people_do_not_close(self) -> None:
-        """Keys that a terminal does not know send control characters, and typing errors are answered."""
+        """Control characters, which keys that a terminal does not know send, and typing errors are answered, and do not
+        close the connection."""
         for line in (b"\x1b[A", b"PUT a\x08\x7f b", b"what is this?", b"*3 apples", b":x", b"*", b"?", b"\tPING"):
             protocol, transport = self.connect()
             protocol.dataReceived(line + b"\nPING\n")

@@ -25,7 +25,8 @@ def written(argument: str) -> str:
 
 class ParsingTests(SynchronousTestCase):
     def test_number_verb_and_words_are_taken_apart(self) -> None:
-        """`request = [ "#" number SP ] verb *( SP arg )`, verbs in any case."""
+        """A line is split into number, verb and words: `request = [ "#" number SP ] verb *( SP arg )`, with verbs in
+        any case."""
         request = parse(b"#17  put colour  blue ")
         self.assertEqual((request.number, request.verb, request.args), (17, "PUT", ("colour", "blue")))
 
@@ -33,7 +34,8 @@ class ParsingTests(SynchronousTestCase):
         self.assertEqual(parse(b"PING"), Request(None, "PING", ""))
 
     def test_string_literal_arrives_as_quoted_text(self) -> None:
-        """`arg = word | JSON string literal`: a quoted nil is text, a bare one a keyword."""
+        """A string literal is a text (`arg = word | JSON string literal`): a quoted nil is a text, and a bare one a
+        keyword."""
         old, new = parse(b'CAS "nil" "a\\n\\u00e9 b"').args
         self.assertIsInstance(old, Quoted)
         self.assertEqual((old, new), ("nil", "a\né b"))
@@ -63,7 +65,7 @@ class ParsingTests(SynchronousTestCase):
             self.assertTrue(str(error))
 
     def test_rest_of_line_is_text_with_its_spaces_and_quotes(self) -> None:
-        """SAY takes the rest of the line, in which a lone quote is a character."""
+        """SAY takes the rest of the line as text, with its spaces; a lone quote in it is a character."""
         self.assertEqual(parse(b"SAY  it's 5\" long,  isn't it").text, "it's 5\" long,  isn't it")
 
     def test_rest_of_line_that_is_one_string_is_what_the_string_says(self) -> None:
@@ -89,7 +91,7 @@ class BadLineTests(SynchronousTestCase):
         self.assertIn("byte 5 of the line is not UTF-8", str(self.refused(b"PUT \xc3( x")))
 
     def test_encoded_surrogate_is_refused(self) -> None:
-        """UTF-8 has no surrogates (RFC 3629 section 3)."""
+        """Half of a surrogate pair in UTF-8 is refused (RFC 3629, section 3)."""
         self.assertIn("not UTF-8", str(self.refused("PUT a \ud800".encode("utf-8", "surrogatepass"))))
 
     def test_lone_surrogate_in_a_string_is_refused(self) -> None:
@@ -100,7 +102,7 @@ class BadLineTests(SynchronousTestCase):
             _ = parse(b'SAY "\\ud800"').text
 
     def test_half_of_a_surrogate_pair_that_stands_for_a_byte(self) -> None:
-        """U+DC80 to U+DCFF are the bytes 80 to ff; they may even be those of a text."""
+        """U+DC80 to U+DCFF in a literal stand for the bytes 80 to ff, even if these bytes are those of a text."""
         for literal, data in (
             (b'"\\udcff"', b"\xff"),
             (b'"\\udc80"', b"\x80"),
@@ -141,7 +143,7 @@ class BadLineTests(SynchronousTestCase):
         self.assertEqual(caught.exception.number, 12)
 
     def test_number_is_read_from_the_worst_of_lines(self) -> None:
-        """The reply to a bad line still carries the number, so that a program can match it."""
+        """The reply to a bad line carries its command number, so that a program can match it."""
         self.assertEqual(number_of(b"#12 PUT \xff\xfe"), 12)
         self.assertIsNone(number_of(b"PUT #12"))
 
@@ -152,14 +154,15 @@ class RenderingTests(SynchronousTestCase):
         self.assertEqual(render(3, result), b'#3 OK name="x" token=5 state=REG_LEADER\n')
 
     def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
-        """Keys and values are bytes; those that do not decode are shown as halves of surrogate pairs."""
+        """Keys and values, which are bytes, are shown as text; bytes that do not decode are shown as halves of
+        surrogate pairs."""
         result = Done((("value", "h\u00e9\n".encode()), ("next", b"\xff1")))
         self.assertEqual(render(3, result), '#3 OK value="h\u00e9\\n" next="\\udcff1"\n'.encode())
 
     @given(st.binary(max_size=40))
     @examples(300)
     def test_bytes_are_read_as_they_were_shown(self, data: bytes) -> None:
-        """Every reply to GET, and its value in a PUT, is one line of UTF-8 and means the bytes."""
+        """Every reply to GET is one line of UTF-8, and its value in a PUT means the same bytes."""
         line = render(None, Done((("value", data),))).removeprefix(b"OK value=").removesuffix(b"\n")
         self.assertEqual(line.decode().splitlines(), [line.decode()])
         self.assertEqual(json.loads(line).encode(errors="surrogateescape"), data)
@@ -190,7 +193,8 @@ class RenderingTests(SynchronousTestCase):
     @given(st.lists(st.none() | st.integers(1, NUMBER_MAX), min_size=1), st.integers(0, 2**62))
     @examples(100)
     def test_replies_to_a_run_are_those_to_each_of_its_commands(self, numbers: list[int | None], first: int) -> None:
-        """With command numbers, without, and with some; and with further fields, whatever their names."""
+        """The bytes of replies to a run are those of the replies to each command, with command numbers, without, and
+        with some; also with further fields of any names."""
         for each in (numbers, [None] * len(numbers), [number or 7 for number in numbers]):
             for counters in ((), (("index", 5),), (("", 0), ("100%d", -3))):
                 results = RunResults.of(range(first, first + len(each)), counters)
@@ -199,7 +203,8 @@ class RenderingTests(SynchronousTestCase):
     @given(st.text())
     @examples(300)
     def test_any_text_is_quoted_on_one_line_and_means_itself(self, text: str) -> None:
-        """JSON would leave half surrogates and the line ends of Unicode as they are."""
+        """`quote` writes any text on one line, and it is read back as it was: JSON alone would leave half surrogates
+        and the line ends of Unicode."""
         literal = quote(text)
         self.assertEqual(literal.splitlines(), [literal])
         literal.encode()

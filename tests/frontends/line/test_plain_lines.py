@@ -1,4 +1,4 @@
-"""PlainLines: lines that one expression recognises mean what the parser makes of them."""
+"""PlainLines: lines that one regular expression recognises mean the same as to the parser."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class GrammarTests(SynchronousTestCase):
     @OPTIONS
     @given(st.lists(st.one_of(plain_lines, plain_lines, odd_lines), max_size=12), st.lists(st.integers(0), max_size=4))
     def test_lines_of_any_kind(self, lines: list[bytes], cuts: list[int]) -> None:
-        """However the network cuts them."""
+        """Lines of any kind mean the same as to the parser, however the network cuts them."""
         self.require_equal([*in_pieces(b"".join(lines), cuts)])
 
     @OPTIONS
@@ -154,7 +154,7 @@ class GrammarTests(SynchronousTestCase):
     def test_lines_of_one_verb_are_plain(
         self, verb: tuple[bytes, int], words: list[Any], numbers: list[bytes] | None
     ) -> None:
-        """Every one of them, with command numbers and without."""
+        """Lines of one verb, with command numbers and without, are all recognised as plain."""
         lines = [written(verb, each) for each in words]
         if numbers is not None:
             lines = [number + line for number, line in zip(numbers, lines, strict=False)]
@@ -163,7 +163,7 @@ class GrammarTests(SynchronousTestCase):
     @OPTIONS
     @given(st.lists(stale_lines, min_size=1, max_size=9), st.booleans())
     def test_questions_to_this_server_are_plain(self, lines: list[bytes], are_numbered: bool) -> None:
-        """Questions to the cluster may be among them."""
+        """Questions with read=stale are plain, also with other questions among them."""
         data = b"".join([b"#7 " + line if are_numbered else line for line in lines])
         self.assertEqual(self.require_equal([data]), len(lines))
         self.assertEqual(self.require_equal([data + b"GET a\n" + data]), 2 * len(lines) + 1)
@@ -181,12 +181,14 @@ class GrammarTests(SynchronousTestCase):
             self.assertEqual(self.require_equal([data + odd + data]), 2 * len(lines))
 
     def test_values_of_changes_may_look_like_options(self) -> None:
-        """PUT has no options, so base64 is plain; a question may have read=."""
+        """A value such as base64, in which an equals sign stands, is plain in a PUT, which has no options; a question
+        may have read=."""
         self.assertEqual(self.require_equal([b"PUT key dmFsdWU=\nPUT read=stale b\n"]), 2)
         self.assertEqual(self.require_equal([b"GET dmFsdWU=\n"]), 0)
 
     def test_long_pieces_are_cut_at_line_ends(self) -> None:
-        """Commands that are submitted together have a maximum of characters."""
+        """A long piece of lines is cut at line ends, since commands that are submitted together have a maximum of
+        characters."""
         found = RequestSplitter(FORMS, LINE_BYTES_MAX, 20).feed(b"PUT a b\n" * 5 + b"PUT a")
         self.assertEqual([len(each.commands) for each in found if isinstance(each, PlainLines)], [2, 2, 1])
 
@@ -195,11 +197,13 @@ class GrammarTests(SynchronousTestCase):
         self.assertIsInstance(found, TooLong)
 
     def test_many_line_ends_within_telnet_commands_do_not_nest(self) -> None:
-        """The option of the telnet command is the byte of a line end, so each line ends at the second one."""
+        """Many telnet commands whose option is the byte of a line end do not make calls nest: each line ends at the
+        second such byte."""
         self.assertEqual(RequestSplitter(FORMS, LINE_BYTES_MAX, 12_000).feed(b"x\xff\xfd\n\n" * 1_638), [b"x"] * 1_638)
 
     def test_rest_of_a_line_comes_first(self) -> None:
-        """A read of the network seldom ends with a line; the lines after the broken one are plain again."""
+        """The rest of a line that the last read of the network has cut comes first, and the lines after it are plain
+        again."""
         splitter = RequestSplitter(FORMS, LINE_BYTES_MAX, 12_000)
         self.assertEqual(splitter.feed(b"PUT a"), [])
         first, others = splitter.feed(b" b\nPUT c d\nPUT e f\n")
@@ -208,7 +212,8 @@ class GrammarTests(SynchronousTestCase):
         self.assertEqual(others.commands, [("PUT", b"c", b"d"), ("PUT", b"e", b"f")])
 
     def test_lines_before_the_end_of_a_read_are_recognised_once(self) -> None:
-        """Where a read of the network ends amid a line, the whole lines before it cost no more than alone."""
+        """The whole lines before a line that a read of the network has cut are recognised once, and cost no more than
+        alone."""
         checked: list[int] = []
 
         class Watched(KeyValue):
@@ -224,7 +229,7 @@ class GrammarTests(SynchronousTestCase):
 
 class FormsTests(SynchronousTestCase):
     def test_verbs_that_wait_have_none(self) -> None:
-        """A LOCK is submitted alone."""
+        """Verbs that may wait, such as LOCK, have no plain lines, since each is submitted alone."""
 
         class Loud(KeyValue):
             plain_words = MappingProxyType({"WAIT": 1, "SAY": 1, "GET": 1, "GONE": 1})
@@ -240,7 +245,7 @@ class FormsTests(SynchronousTestCase):
         self.assertFalse(hasattr(Lock(), "check_plain"))
 
     def test_key_that_is_too_long_is_left_to_the_parser(self) -> None:
-        """The parser refuses that line alone, and says why."""
+        """A line whose key is too long is left to the parser, which refuses that line alone, and says why."""
         lines = b"PUT a b\nPUT " + b"k" * 1_025 + b" v\n"
         form = PlainForm(DESCRIPTIONS["PUT"], 2, KeyValue().check_plain)
         self.assertEqual(form.take(lines, 0, len(lines)), lines)
@@ -252,11 +257,12 @@ class ConnectionTests(LineTestCase):
     limits = Limits(session_window=4)
 
     def test_lines_that_arrive_together_are_submitted_together(self) -> None:
-        """And each has its reply."""
+        """Plain lines that arrive together are submitted together, and each gets its reply."""
         self.assertEqual(self.ask(b"PUT a 1\nPUT b 2\nPUT c 3"), [f"OK revision={n}" for n in (1, 2, 3)])
 
     def test_connection_that_is_not_admitted_yet_handles_one_request(self) -> None:
-        """The server has too many requests under way; the first one of a connection may be a STATUS."""
+        """A connection that is not admitted yet handles one request: the server has too many under way, and the first
+        request of a connection may be a STATUS."""
         self.local_clients.hold = True
         self.factory.admission.requests_max = 0
         self.factory.admission.count(0)
@@ -264,12 +270,12 @@ class ConnectionTests(LineTestCase):
         self.assertEqual(self.protocol.replies.outstanding, 1)
 
     def test_lines_with_numbers_are_answered_with_them(self) -> None:
-        """A client of a named session numbers its commands."""
+        """Plain lines with command numbers, as clients of named sessions send them, are answered with their numbers."""
         self.assertEqual(self.ask(b"#3 PUT a 1\n#4 PUT b 2"), ["#3 OK revision=1", "#4 OK revision=2"])
         self.assertEqual(self.ask(b"#4 PUT b 2\n#5 PUT b 2"), ["#4 OK revision=2", "#5 OK revision=3"])
 
     def test_questions_among_themselves_are_asked_together(self) -> None:
-        """Linearizable ones go one way, and those to this server's own state the other."""
+        """Linearizable questions are asked together, and questions to this server's own state are asked together."""
         self.ask(b"PUT a 1")
         self.assertEqual(self.ask(b"GET a\nGET a"), ['OK value="1" revision=1'] * 2)
         self.assertEqual(self.ask(b"GET a read=stale\nGET b read=stale")[0], 'OK value="1" revision=1')
@@ -294,11 +300,13 @@ class ConnectionTests(LineTestCase):
     @examples(60, database=None)
     @given(st.lists(st.integers(-5, 7).filter(bool), max_size=12))
     def test_flow_is_that_of_lines_that_the_parser_takes(self, steps: list[int]) -> None:
-        """No more requests are under way than the window has room for; the others wait, and the client is not read."""
+        """Plain lines are handled as those that the parser takes: no more requests are under way than the window has
+        room for, the others wait, and the client is not read."""
         self.assertEqual(self.trace(b"PUT", steps), self.trace(b"put", steps))
 
     def test_application_that_fails_to_check_lines_together_checks_them_one_by_one(self) -> None:
-        """An exception, and a number of commands that is not that of the lines: every line has its reply."""
+        """If the check of many lines by an application raises an exception, or returns a wrong number of commands, the
+        lines are checked one by one, and every line gets its reply."""
 
         def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command]:
             raise KeyError(verb)
@@ -312,7 +320,8 @@ class ConnectionTests(LineTestCase):
             self.assertTrue(self.flushLoggedErrors(KeyError, ValueError, TypeError))
 
     def test_application_that_cannot_tell_the_work_of_commands_fails_each_of_them_alone(self) -> None:
-        """The connection goes on."""
+        """If an application cannot tell the work of commands, each command is refused by itself, and the connection
+        goes on."""
 
         def fail(command: Command) -> int:
             raise KeyError(command[0])

@@ -64,7 +64,7 @@ class LineTestCase(SynchronousTestCase):
         return protocol, transport
 
     def ask(self, data: bytes | str, to: LineProtocol | None = None) -> list[str]:
-        """Sends lines. Returns the lines that come back."""
+        """Sends lines on a connection. Returns the lines that come back."""
         protocol = to or self.protocol
         protocol.dataReceived((data if isinstance(data, bytes) else data.encode()) + b"\n")
         self.clock.advance(0)
@@ -106,7 +106,7 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.reply("GET colour"), 'OK value="blue" revision=1')
 
     def test_value_at_an_earlier_revision(self) -> None:
-        """With at=, as any number of requests before and behind it are answered in their order."""
+        """GET with at= is answered in its place among any number of requests before and behind it."""
         self.server.past_reads.values[b"colour", 3] = Done((("value", b"red"), ("revision", 2)))
         expected = ["OK revision=1", 'OK value="red" revision=2', 'OK value="blue" revision=1']
         self.assertEqual(self.ask("PUT colour blue\nGET colour at=3\nGET colour"), expected)
@@ -117,7 +117,7 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.server.past_reads.asked[0][2], self.server.deadline())
 
     def test_at_takes_a_revision_of_one_key(self) -> None:
-        """In quotes it is a key; with read= it makes no sense."""
+        """`at=` takes a revision, and one key; in quotes it is a key, and together with read= it is refused."""
         for line in (
             "GET colour at=",
             "GET colour at=-1",
@@ -133,7 +133,8 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.server.past_reads.asked, [])
 
     def test_bytes_are_written_and_shown_as_halves_of_surrogate_pairs(self) -> None:
-        """The bytes 80 to ff that are no UTF-8, and NUL, in keys and values and in the place where a page goes on."""
+        """Bytes that are no UTF-8, and NUL, are written and shown as halves of surrogate pairs, in keys, values and the
+        key with which a page goes on."""
         value = r'"\udcff\u0000\u00e9"'
         self.assertEqual(self.reply(f"PUT {value} {value}"), "OK revision=1")
         self.assertEqual(self.server.cluster.executed[-1][2], ("PUT", b"\xff\0\xc3\xa9", b"\xff\0\xc3\xa9"))
@@ -176,7 +177,8 @@ class CommandTests(LineTestCase):
         self.assertIn("BADREQUEST", self.reply("SAY"))
 
     def test_lock_is_overtaken_until_it_is_granted(self) -> None:
-        """Replies are in the order of the requests, except that of a LOCK."""
+        """Replies come in the order of the requests, except that of a LOCK, which later replies overtake until the lock
+        is granted."""
         other, other_transport = self.connect()
         self.assertIn("OK", self.ask("LOCK x", other)[0])
         self.assertEqual(self.ask("#1 LOCK x\n#2 PING"), ["#2 OK"])
@@ -195,7 +197,8 @@ class CommandTests(LineTestCase):
             self.assertIn("ERR BADREQUEST", self.reply(bad))
 
     def test_digests_that_wait_for_each_other_have_the_deadlines_of_their_arrival(self) -> None:
-        """Else the last one would wait for the times of all."""
+        """Each DIGEST has its deadline from its arrival, although it waits for those before it: otherwise the last one
+        would wait for the times of all."""
         asked: list[float | None] = []
         answers: list[Answer] = []
 
@@ -227,7 +230,8 @@ class CommandTests(LineTestCase):
             self.assertIn("Example: ", self.ask(f"help {verb.lower()}")[-2])
 
     def test_help_breaks_no_word_on_a_terminal_of_80_columns(self) -> None:
-        """The words of usage and help are all there, in their order."""
+        """In HELP on a terminal of 80 columns no word is broken, and all words of usage and help are there, in their
+        order."""
         *rows, end = self.ask("HELP")
         self.assertEqual(end, "OK")
         self.assertLess(max(map(len, rows)), 80)
@@ -239,7 +243,7 @@ class CommandTests(LineTestCase):
             self.assertIn(each.help, " ".join(" ".join(row[1:] for row in rows).split()))
 
     def test_help_of_an_application_with_long_words(self) -> None:
-        """No word is cut, and no usage, however long it is."""
+        """In HELP of an application with long words neither a word nor a usage is cut, however long it is."""
         long = CommandDescription("LONG", f"LONG {'x' * 90}", f"{'a' * 100} {'b ' * 100}c")
         found = help_pages.all_commands([long, *self.factory.verbs.descriptions.values()])
         assert isinstance(found, Done)
@@ -255,7 +259,7 @@ class CommandTests(LineTestCase):
         self.assertTrue(reply.startswith("#2 ERR UNKNOWN fate=none ") and "GET" in reply, reply)
 
     def test_verb_that_is_like_none_gets_no_suggestion(self) -> None:
-        """A letter or two in common are not near."""
+        """A verb that has only a letter or two in common with others gets no suggestion."""
         for verb in ("NONSENSE", "ASDF", "EXIT", "TEST", "LS", "INSERT", "XYZZY"):
             self.assertTrue(self.reply(verb).endswith(f"there is no command {verb}, HELP shows all"))
         for verb, right in (
@@ -272,7 +276,8 @@ class TogetherTests(LineTestCase):
     """Requests that arrive together are submitted together, as far as possible."""
 
     def test_lines_that_came_together_are_submitted_together(self) -> None:
-        """Each line has its reply, in order, whether it has a number or not."""
+        """Lines that came together are submitted together, and each has its reply, in order, whether it has a number or
+        not."""
         said = self.ask("PUT a 1\n#7 PUT a 2\nGET a\nINCR a")
         self.assertEqual(self.session().calls, ["submit 4"])
         self.assertEqual(
@@ -280,7 +285,8 @@ class TogetherTests(LineTestCase):
         )
 
     def test_everything_else_keeps_its_place(self) -> None:
-        """A question to this server, a LOCK and a malformed line submit the lines before them first."""
+        """A question to this server, a LOCK and a malformed line keep their places: the lines before them are submitted
+        first."""
         for between in ("PING", "GET a read=stale", "LOCK x", "DANCE", "PUT", "\x01"):
             self.setUp()
             said = self.ask(f"#1 PUT a 1\n#2 PUT a 2\n{between}\n#3 PUT a 3")
@@ -288,13 +294,14 @@ class TogetherTests(LineTestCase):
             self.assertEqual([line[:2] for line in said if line[:1] == "#"], ["#1", "#2", "#3"], between)
 
     def test_long_lines_are_not_submitted_together(self) -> None:
-        """A bundle must fit a frame."""
+        """Long lines are not submitted together, since a bundle must fit a frame."""
         line = "PUT a " + "x" * (PIPELINED_CHARACTERS_MAX // 3)
         self.ask("\n".join([line] * 5))
         self.assertEqual(self.session().calls, ["submit 2", "submit 2", "submit"])
 
     def test_those_that_cannot_go_together_go_one_by_one(self) -> None:
-        """The second line repeats a number that is in use, and is answered from the cache."""
+        """Where one of several lines repeats a number that is in use, the lines are submitted one by one, and that line
+        is answered from the reply cache."""
         said = self.ask("#1 PUT a 1\n#2 PUT a 2\n#1 PUT a 1\n#3 PUT a 3")
         self.assertEqual(self.session().calls, ["submit"] * 4)
         self.assertEqual(said, [f"#{n} OK revision={n}" for n in (1, 2)] + ["#1 OK revision=1", "#3 OK revision=3"])
@@ -326,7 +333,7 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
 
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
-        """A sequential read is never older than the writes of its own session."""
+        """A sequential read waits for earlier commands of its session, so that it is never older than their writes."""
         self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 GET read=sequential a")
         self.assertEqual(self.session().calls, ["submit"])
@@ -349,7 +356,7 @@ class SessionTests(LineTestCase):
         self.assertEqual(self.session().calls, ["hello alice 10"])
 
     def test_hello_elsewhere_resumes_and_repeats_the_answer(self) -> None:
-        """A client that moves to another server gets the results of the numbers that it repeats."""
+        """A client that opens its session at another server gets the results of the numbers that it repeats there."""
         self.ask("HELLO alice\n#1 PUT colour blue")
         other, _ = self.connect()
         said = self.ask("HELLO alice\n#1 PUT colour blue", other)
@@ -404,7 +411,8 @@ class SessionTests(LineTestCase):
         self.assertIn('client="bob"', said[1])
 
     def test_commands_behind_a_refused_hello_do_not_run(self) -> None:
-        """The commands would run in an anonymous session, which does not know their numbers."""
+        """After a refused HELLO commands are refused: they would run in an anonymous session, which does not know their
+        numbers."""
         self.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
         self.local_clients.hold = True
         self.ask("HELLO alice")
@@ -451,7 +459,8 @@ class SessionTests(LineTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_only_closes_its_side_still_gets_its_replies(self) -> None:
-        """A client may close its side first: printf 'PUT a 1\n' | nc -N 127.0.0.1 9402."""
+        """A client that only closes its sending side still gets its replies, as in: printf 'PUT a 1 ' | nc -N 127.0.0.1
+        9402."""
         self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 PING")
         self.protocol.readConnectionLost()
@@ -468,7 +477,8 @@ class SessionTests(LineTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_ends_while_it_is_not_read_is_noticed(self) -> None:
-        """The transport does not tell of the end of a connection whose window is full: its client closes its side."""
+        """A client that closes its side while its window is full, so that its connection is not read and the transport
+        does not tell, is noticed."""
         states: list[HangUp | None] = [None, None, None]
         self.patch(protocol, "hang_up_of", lambda _: states.pop(0))
         self.fill_window()
@@ -487,7 +497,8 @@ class SessionTests(LineTestCase):
         self.assertTrue(self.transport.aborted)
 
     def test_connection_that_is_read_is_not_looked_at(self) -> None:
-        """The look ends when the window has room again, and when the connection is lost."""
+        """The server looks for the client only while the connection is not read: no longer when the window has room
+        again, or the connection is lost."""
         states: list[int] = []
         self.patch(protocol, "hang_up_of", lambda _: states.append(1))
         self.fill_window()
@@ -601,13 +612,15 @@ class BadInputTests(LineTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_telnet_negotiation_is_refused(self) -> None:
-        """DO by WONT and WILL by DONT; refusals of the client need no answer, which could go on for ever."""
+        """Telnet's DO is refused by WONT, and WILL by DONT; refusals of the client get no answer, which could go on for
+        ever."""
         self.protocol.dataReceived(b"\xff\xfd\x03\xff\xfb\x18\xff\xfc\x01\xff\xfe\x01PING\r\n")
         self.clock.advance(0)
         self.assertEqual(self.transport.value(), b"\xff\xfc\x03\xff\xfe\x18OK\n")
 
     def test_telnet_that_interrupts_shows_what_follows(self) -> None:
-        """After Ctrl-C (IP, DO TIMING-MARK) telnet shows nothing until it has an answer."""
+        """After Ctrl-C telnet sends IP and DO TIMING-MARK, and gets an answer, without which it would show nothing
+        more."""
         self.ask(b"PING")
         self.protocol.dataReceived(b"PUT a \xff\xf4\xff\xfd\x06")
         self.clock.advance(0)
@@ -616,7 +629,7 @@ class BadInputTests(LineTestCase):
         self.assertEqual(self.ask("b"), ["OK revision=1"])
 
     def test_telnet_that_negotiates_on_and_on_has_bounded_answers(self) -> None:
-        """A wish that is repeated is answered once for all bytes that are split into lines together."""
+        """A telnet wish that is repeated is answered once for all bytes that are split into lines together."""
         sent = b"\xff\xfd\x06\xff\xfb\x01" * 10_000
         self.protocol.dataReceived(sent)
         self.clock.advance(0)
@@ -669,7 +682,8 @@ class FailureTests(LineTestCase):
         self.assertTrue(transport.aborted)
 
     def test_client_of_a_session_whose_answer_is_lost(self) -> None:
-        """An answer passes through several hands, that to a HELLO for example."""
+        """A client whose answer is lost by a mistake of the server, on one of the ways that answers take, such as that
+        of a HELLO, is hung up."""
         failed = self.session().failed
         assert failed is not None
         failed(ZeroDivisionError())
@@ -681,7 +695,8 @@ class FailureTests(LineTestCase):
         self.assertEnded(self.transport)
 
     def test_replies_that_are_ready_come_before(self) -> None:
-        """Replies that are not ready do not come any more."""
+        """Before a connection is ended after a mistake, the replies that are ready are written; others do not come any
+        more."""
         self.local_clients.hold = True
         self.protocol.dataReceived(b"INCR a\nPING\n")
         self.protocol.replies.write_between_replies(b"* EVENT\n")
@@ -695,21 +710,22 @@ class FailureTests(LineTestCase):
         self.assertEnded(self.transport)
 
     def test_client_that_cannot_be_greeted(self) -> None:
-        """Twisted leaves a connection open whose `connectionMade` raises."""
+        """A connection whose `connectionMade` raises is ended; Twisted itself would leave it open."""
         self.patch(self.factory, "welcome", self.fail)
         protocol, transport = self.factory.buildProtocol(None), Transport()
         protocol.makeConnection(transport)
         self.assertEnded(transport)
 
     def test_client_of_which_too_much_is_under_way_to_be_regulated(self) -> None:
-        """An exception comes when the requests are handled."""
+        """If an exception comes when a connection's requests are handled, the connection is ended."""
         self.patch(self.transport, "pauseProducing", self.fail)
         self.local_clients.hold = True
         self.protocol.dataReceived(b"INCR a\n" * self.limits.session_window)
         self.assertEnded(self.transport)
 
     def test_client_amid_a_large_reply(self) -> None:
-        """The reply that is cut must not look complete, so nothing stands behind it."""
+        """If a large reply is cut by a mistake, the connection ends and nothing is written behind the reply, since it
+        must not look complete."""
         self.ask("\n".join(f"PUT {n} {'v' * 1_000}" for n in range(200)))
         protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=60_000)
         protocol.makeConnection(transport)
@@ -721,7 +737,7 @@ class FailureTests(LineTestCase):
         self.assertNotIn(DROPPED, transport.value())
 
     def test_client_that_cannot_even_be_told(self) -> None:
-        """A connection that cannot be written to is aborted."""
+        """A connection that cannot even be written to is aborted."""
         protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=1)
         protocol.makeConnection(transport)
         protocol.dataReceived(b"PING\n")
@@ -730,7 +746,7 @@ class FailureTests(LineTestCase):
         self.assertTrue(transport.aborted)
 
     def test_server_that_stops_ends_all_other_connections(self) -> None:
-        """A connection fails to end."""
+        """When a server stops, a connection that fails to end does not keep the others from ending."""
         others = [self.connect()[1] for _ in range(3)]
         self.patch(self.transport, "loseConnection", self.fail)
         self.factory.leave()
@@ -773,7 +789,7 @@ class BoundTests(LineTestCase):
         self.assertEqual(self.said(), ["OK revision=1"])
 
     def test_large_reply_waits_until_the_client_reads(self) -> None:
-        """No slice is written to a transport whose output is full, and none is lost."""
+        """No slice of a large reply is written to a transport whose output is full, and none is lost."""
         for first in range(0, 3_000, 1_000):
             self.ask("MPUT " + " ".join(f"{n:04} v" for n in range(first, first + 1_000)))
         self.protocol.dataReceived(b"RANGE 0 9 limit=3000\n")
@@ -792,7 +808,8 @@ class BoundTests(LineTestCase):
         self.assertEqual(len(self.transport.writes), 1)
 
     def test_refusals_of_lines_that_arrive_together_are_one_write(self) -> None:
-        """Each refusal is there before the next line is handled, so that no reply ever has a request behind it."""
+        """Refusals of lines that arrive together are written at once: each is there before the next line is handled, so
+        no reply ever has a request behind it."""
         self.transport.writes.clear()
         self.protocol.dataReceived(b"NONSENSE\nNONSENSE\nNONSENSE\n")
         self.assertEqual([data.count(b"\n") for data in self.transport.writes], [3])
@@ -840,7 +857,8 @@ class StoppingTests(LineTestCase):
         self.assertEqual(self.said(), [])
 
     def test_refusals_of_more_lines_than_the_window_come_all(self) -> None:
-        """Refusals are given at once, so no later answer would make the connection handle the rest."""
+        """Refusals of more lines than the window all come: they are given at once, so no later answer would make the
+        connection handle the rest."""
         self.local_clients.draining = True
         said = self.ask(b"PUT a 1\n" * 20)
         self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))

@@ -14,7 +14,7 @@ from tests.frontends.line.test_protocol import LineTestCase
 
 class SettingsTests(LineTestCase):
     def test_settings_are_rows_of_names_and_values(self) -> None:
-        """One row for each setting, with its value as it is typed."""
+        """SETTINGS shows one row for each setting, with its value as it is typed."""
         said = self.ask("SETTINGS")
         self.assertEqual(said[-1], "OK")
         self.assertIn("+name=apps value=chat,kv,lock", said)
@@ -22,12 +22,13 @@ class SettingsTests(LineTestCase):
         self.assertIn(f"+name=cluster value={VALUES.cluster_identity.hex()}", said)
 
     def test_every_read_level_shows_them(self) -> None:
-        """SETTINGS is a question like others."""
+        """SETTINGS is answered at every read level, as other questions are."""
         for level in ("linearizable", "sequential", "stale"):
             self.assertEqual(self.ask(f"SETTINGS read={level}")[-1], "OK")
 
     def test_change_is_answered_with_its_revision_and_shown(self) -> None:
-        """A change is a command: it has a number, and the repeated number gives the same answer."""
+        """A change of settings is a command: its repeated number gives the same answer, which has the revision, and
+        SETTINGS shows the new value."""
         self.assertEqual(self.reply("#1 settings set session_window=64 window=32"), "#1 OK revision=1")
         self.assertEqual(self.reply("#1 SETTINGS SET session_window=64 window=32"), "#1 OK revision=1")
         said = self.ask("SETTINGS")
@@ -35,7 +36,7 @@ class SettingsTests(LineTestCase):
         self.assertIn("+name=window value=32", said)
 
     def test_mistakes_are_one_line_that_says_what_would_be_right(self) -> None:
-        """Nothing is changed by a command with a mistake in it."""
+        """A change with a mistake in it is refused with one line that says what would be right, and changes nothing."""
         for line, code, text in (
             ("SETTINGS GET window", "BADREQUEST", "SETTINGS SET name=value changes some"),
             ("SETTINGS SET", "BADREQUEST", "SETTINGS SET session_window=64"),
@@ -52,7 +53,7 @@ class SettingsTests(LineTestCase):
         self.assertIn("+name=session_window value=128", self.ask("SETTINGS"))
 
     def test_help_shows_both_forms(self) -> None:
-        """The second form has two words, in HELP too."""
+        """HELP shows both SETTINGS and SETTINGS SET, whose verb has two words."""
         rows = self.ask("HELP")
         for verb in ("SETTINGS ", "SETTINGS SET name=value"):
             self.assertTrue([row for row in rows if row.startswith(f"+{verb}")], verb)
@@ -65,7 +66,8 @@ class SwitchTests(LineTestCase):
     """The cluster changes its applications while clients are connected."""
 
     def test_application_that_is_added_is_there_for_connected_clients(self) -> None:
-        """The commands of the application work, its event log, and its lines of HELP."""
+        """When an application is added, its commands, its event log and its lines of HELP are there for clients that
+        were connected before."""
         self.reply("SETTINGS SET apps=kv")
         other, _ = self.connect()
         self.assertIn("ERR UNKNOWN", self.reply("SAY hello"))
@@ -78,7 +80,8 @@ class SwitchTests(LineTestCase):
         self.assertEqual(self.reply("UNLISTEN"), "OK")
 
     def test_application_that_is_removed_is_gone_for_connected_clients(self) -> None:
-        """Commands, LISTEN and HELP say so; the session and the other applications go on."""
+        """When an application is removed, connected clients are told so by commands, LISTEN and HELP; the session and
+        the other applications go on."""
         self.reply("#1 PUT colour blue")
         self.assertIn("OK", self.reply("LISTEN"))
         self.assertEqual(self.reply("#2 SETTINGS SET apps=kv"), "#2 OK revision=2")
@@ -88,7 +91,7 @@ class SwitchTests(LineTestCase):
         self.assertEqual(self.reply("#3 GET colour"), '#3 OK value="blue" revision=1')
 
     def test_listen_that_waits_behind_the_removal_is_refused(self) -> None:
-        """A LISTEN that was right when it came is refused when its turn comes."""
+        """A LISTEN that waits behind the removal of its application is refused when its turn comes."""
         self.local_clients.hold = True
         self.protocol.dataReceived(b"SETTINGS SET apps=kv\nLISTEN from=1\nPING\n")
         self.local_clients.release()
@@ -97,7 +100,7 @@ class SwitchTests(LineTestCase):
         self.assertIn("ERR UNKNOWN fate=none unknown verb LISTEN", said[1])
 
     def test_new_version_may_describe_its_commands_otherwise(self) -> None:
-        """The description in force is that of the version that runs."""
+        """When another version of an application runs, its description of the commands is in force."""
 
         class Quiet(Chat):
             commands = tuple(each for each in Chat.commands if each.verb != "LOG")
@@ -111,7 +114,7 @@ class SwitchTests(LineTestCase):
 
 class CatalogueTests(LineTestCase):
     def test_switch_that_fails_leaves_everything_as_it_was(self) -> None:
-        """Two applications with one verb cannot run together."""
+        """A switch of the applications that fails, since two have one verb, leaves everything as it was."""
         catalogue = Catalogue([KeyValue()], GivenApplications.of([KeyValue(), Lock()]))
         told: list[str] = []
         catalogue.watch(lambda: told.append(catalogue.chosen[0].name))
@@ -121,7 +124,7 @@ class CatalogueTests(LineTestCase):
         self.assertEqual((told, [each.name for each in catalogue.chosen]), (["lock"], ["lock"]))
 
     def test_port_that_is_opened_after_a_switch_has_the_new_verbs(self) -> None:
-        """Whichever came first, the port or the switch."""
+        """A port has the present verbs, whether it was opened before a switch of the applications or after it."""
         server = FakeServer()
         server.catalogue.switch([KeyValue()])
         verbs = LineFactory(server, self.clock).verbs  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ class SharesTestCase(LineTestCase):
         self.assertEqual(len(entries.entries), 1_000)
 
     def iterate(self) -> int:
-        """One iteration of the reactor. Returns the number of bytes that were written in it."""
+        """Run one iteration of the reactor. Returns the number of bytes that were written in it."""
         before = len(self.transport.value())
         for call in [each for each in self.clock.getDelayedCalls() if each.getTime() <= self.clock.seconds()]:
             call.cancelled = 1
@@ -45,7 +45,7 @@ class SharesTestCase(LineTestCase):
 
 class EventPagesTests(SharesTestCase):
     def test_old_events_are_told_page_by_page(self) -> None:
-        """No iteration writes more than a page, and all are told in the end."""
+        """Old events are written page by page, no more than a page in an iteration, until all are told."""
         self.fill_chat()
         self.protocol.dataReceived(b"LISTEN from=1\n")
         pages = [self.iterate() for _ in range(40)]
@@ -68,7 +68,8 @@ class EventPagesTests(SharesTestCase):
         self.assertEqual(self.transport.value().count(b"\n* CHAT "), LINES)
 
     def test_events_wait_in_their_log_while_a_large_reply_is_written(self) -> None:
-        """A client that reads again amid a reply is told what it has missed behind the reply, page by page."""
+        """Events wait in their log while a large reply is written; behind the reply they are told page by page, also
+        after a time without reading."""
         self.fill_keys()
         self.ask("LISTEN")
         self.protocol.dataReceived(b'RANGE "" "" limit=1000\n')
@@ -87,7 +88,8 @@ class EventPagesTests(SharesTestCase):
 
 class SlicesOfRequestsTests(SharesTestCase):
     def test_many_costly_requests_are_handled_in_slices(self) -> None:
-        """Each takes a millisecond. Others have their turns between slices; all are answered in the end."""
+        """Many requests that take a millisecond each are handled in slices, between which other connections have their
+        turns, until all are answered."""
         handled: list[float] = []
 
         def status() -> dict[str, object]:
@@ -109,7 +111,8 @@ class SlicesOfRequestsTests(SharesTestCase):
         self.assertEqual(self.transport.value().count(b"OK\n"), 1_000)
 
     def test_connection_whose_requests_cannot_be_handled_is_ended_alone(self) -> None:
-        """The mistake comes in a turn of many connections; the others go on."""
+        """A connection whose requests cannot be handled is ended alone, although the mistake comes in a turn of many
+        connections."""
         self.ask("PING")
         other, transport = self.connect()
         self.factory.admission.worked(1.0)
@@ -125,7 +128,7 @@ class SlicesOfRequestsTests(SharesTestCase):
         self.assertTrue(self.factory.admission.is_open)
 
     def test_connections_take_turns(self) -> None:
-        """Two connections with much to do have their slices one after the other."""
+        """Two connections with many requests have their slices one after the other."""
         order: list[int] = []
 
         def status() -> dict[str, object]:
@@ -176,7 +179,8 @@ class LargeRequestTests(SharesTestCase):
         self.assertEqual(transport.value(), b"")
 
     def test_turn_that_does_not_come_is_a_refusal(self) -> None:
-        """A command with a number may have been sent before, so its fate is unknown."""
+        """A large request whose turn does not come is refused; if it is a command with a number, its fate is unknown,
+        since it may have been sent before."""
         self.fill_keys()
         self.ask(f"APPEND big {'x' * 20_000}")
         self.ask(f"APPEND big {'x' * 20_000}")
@@ -192,7 +196,8 @@ class LargeRequestTests(SharesTestCase):
         self.assertTrue(others[0][1].value().endswith(b"\nOK\n"), "the connection goes on")
 
     def test_client_that_does_not_read_does_not_hold_the_turn_while_its_next_request_waits(self) -> None:
-        """The next request waits for the reply that is being written, and must be alone."""
+        """A client that does not read does not hold its turn while its next request waits for the reply that is being
+        written."""
         self.fill_keys()
         for line in (b'RANGE "" "" limit=10000', b"HELLO alice", b"BYE"):
             client, _ = self.connect()
@@ -209,7 +214,8 @@ class LargeRequestTests(SharesTestCase):
             self.assertIn(b"OK count=100", transport.value())
 
     def test_client_that_reads_slowly_keeps_its_turn(self) -> None:
-        """Otherwise the large replies of many clients would be in memory together."""
+        """A client that reads slowly keeps its turn: otherwise the large replies of many clients would be in memory
+        together."""
         self.fill_keys()
         client, _ = self.connect()
         client.dataReceived(b'RANGE "" "" limit=10000\n')
@@ -230,7 +236,8 @@ class LargeRequestTests(SharesTestCase):
         self.assertIn(b"OK count=100", transport.value())
 
     def test_request_whose_verb_is_gone_when_its_turn_comes_is_refused(self) -> None:
-        """The applications of the cluster change while a large request waits for an earlier reply, or for its turn."""
+        """A large request is refused if its verb is gone when its turn comes, since the cluster has changed its
+        applications meanwhile."""
         self.local_clients.hold = True
         self.protocol.dataReceived(b'#1 SAY hello\n#2 RANGE "" "" limit=10000\n#3 PING\n')
         other, transport = self.connect()
@@ -249,8 +256,8 @@ class LargeRequestTests(SharesTestCase):
             self.assertEqual(last, "#3 OK")
 
     def test_nothing_is_written_behind_a_reply_that_is_cut(self) -> None:
-        """The lock is granted, and a line is said in the chat, after the connection of a client that does not read has
-        ended amid a reply."""
+        """Nothing is written behind a reply that was cut when the connection of a client that does not read was ended,
+        although a lock is granted and a line is said."""
         self.fill_keys()
         other, _ = self.connect()
         self.ask("LOCK door", to=other)
@@ -272,7 +279,8 @@ class UnreadTests(SharesTestCase):
     limits = Limits(unread_bytes=UNREAD_BYTES)
 
     def test_results_that_wait_for_a_reader_count_for_all(self) -> None:
-        """Beyond the limit, the client is dropped that has read nothing for the longest time."""
+        """If the results that wait for all clients exceed the limit, the client is dropped that has read nothing for
+        the longest time."""
         self.ask(f"PUT big {'x' * 30_000}")
         self.local_clients.hold = True
         clients: list[tuple[LineProtocol, Transport]] = [self.connect() for _ in range(4)]
@@ -303,7 +311,8 @@ class AddressSessionsTests(LineTestCase):
     limits = Limits(address_sessions=1)
 
     def test_commands_are_handled_after_a_hello_that_found_room_again(self) -> None:
-        """The HELLO before it was refused, since the address had as many sessions as it may have."""
+        """Commands behind a HELLO that is accepted are handled, although a HELLO before it was refused, since the
+        address had too many sessions."""
         other, _ = self.connect()
         self.ask("HELLO alice", to=other)
         self.assertIn("ERR BUSY", self.reply("HELLO bob"))

@@ -24,7 +24,8 @@ class SplittingTests(SynchronousTestCase):
     @given(st.lists(st.binary(max_size=20).map(lambda b: b.translate(None, b"\r\n\xff"))), st.data())
     @examples(100)
     def test_lines_do_not_depend_on_how_the_stream_was_cut(self, wanted: list[bytes], data: st.DataObject) -> None:
-        """Telnet negotiation between lines is ignored, wherever the network cuts it (RFC 854)."""
+        """The lines do not depend on how the network has cut the stream; telnet negotiation between and within lines is
+        left out (RFC 854)."""
         stream = b"".join(data.draw(st.sampled_from([b"", *NEGOTIATIONS])) + line + b"\r\n" for line in wanted)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
         chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -36,7 +37,8 @@ class SplittingTests(SynchronousTestCase):
     )
     @examples(200)
     def test_cr_nul_ends_a_line_like_the_others(self, given: list[tuple[bytes, bytes]], places: list[int]) -> None:
-        """Wherever the network cuts the stream, and behind lines that are too long as well."""
+        """CR NUL ends a line as LF and CR LF do, wherever the network cuts the stream, also behind a line that is too
+        long."""
         clean = [(line.translate(None, b"\r\n\0\xff"), end) for line, end in given]
         stream = b"".join(line + end for line, end in clean)
         cuts = sorted(place % (len(stream) + 1) for place in places)

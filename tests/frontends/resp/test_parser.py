@@ -52,7 +52,7 @@ class CommandParserTests(SynchronousTestCase):
     @bounded
     @given(st.binary(max_size=300), st.lists(st.integers(0, 10_000), max_size=8))
     def test_noise_is_read_alike_however_it_is_cut(self, noise: bytes, places: list[int]) -> None:
-        """Bytes that are no commands never make the parser raise."""
+        """Bytes that are no commands are read in the same way however they are cut, and never make the parser raise."""
         self.assertEqual(self.parse(*cut(noise, places)), self.parse(noise))
 
     @bounded
@@ -67,17 +67,18 @@ class CommandParserTests(SynchronousTestCase):
         self.assertEqual(self.parse(*cut(data, places)), self.parse(data))
 
     def test_argument_may_hold_anything(self) -> None:
-        """Line ends, headers and zeros may be data: the length tells where an argument ends."""
+        """An argument may hold line ends, headers and zeros, since its length tells where it ends."""
         self.assertEqual(
             self.parse(encoded(b"SET", b"k", b"\r\n$3\r\n\x00\xff")), [[b"SET", b"k", b"\r\n$3\r\n\x00\xff"]]
         )
 
     def test_empty_line_and_empty_command_are_passed_over(self) -> None:
-        """`redis-cli --pipe` sends empty lines, and Redis accepts empty commands."""
+        """Empty lines, which `redis-cli --pipe` sends, and empty commands are passed over."""
         self.assertEqual(self.parse(b"\r\n*0\r\n*-1\r\n\n" + encoded(b"PING")), [[b"PING"]])
 
     def test_command_too_large_is_passed_over_and_the_next_one_read(self) -> None:
-        """A command may be too large by one argument, by many, or by many empty ones, in one piece or byte by byte."""
+        """A command that is too large by one argument, by many, or by many empty ones is passed over, and the next one
+        read, in one piece or byte by byte."""
         for large in (
             encoded(b"SET", b"k", b"x" * LIMIT),
             encoded(b"MSET", *[b"x" * 30] * 6),
@@ -90,7 +91,8 @@ class CommandParserTests(SynchronousTestCase):
             self.assertEqual(self.parse(*[bytes([byte]) for byte in data]), expected)
 
     def test_command_of_exactly_the_limit_is_taken(self) -> None:
-        """Each argument counts one byte more than it has, like the space in a line."""
+        """A command of exactly the maximum length is taken; each argument counts one byte more than it has, like the
+        space in a line."""
         full = [b"SET", b"k", b"x" * (LIMIT - 7)]
         self.assertEqual(self.parse(encoded(*full)), [full])
         self.assertEqual(self.parse(encoded(b"SET", b"k", b"x" * (LIMIT - 6))), [TooLarge()])
@@ -108,7 +110,7 @@ class CommandParserTests(SynchronousTestCase):
         self.assertMalformed(b"*1\r\n$%d\r\n" % (BULK_BYTES_MAX + 1), "bytes")
 
     def test_lengths_are_as_strict_as_in_redis(self) -> None:
-        """A number of another form is a sign that the bytes are something else."""
+        """A length that is written in another form than in Redis is refused: the bytes are probably no command."""
         for number in (b"01", b"+1", b"-0", b" 1", b"1 ", b"", b"0x1", b"1_0", b"\xb2", b"11111111111"):
             self.assertMalformed(b"*%b\r\n" % number, "after * comes a length")
             self.assertMalformed(b"*1\r\n$%b\r\n" % number, "after $ comes a length")
@@ -116,7 +118,7 @@ class CommandParserTests(SynchronousTestCase):
         self.assertEqual(self.parse(b"*-10\r\n" + encoded(b"PING")), [[b"PING"]])
 
     def test_line_may_be_a_command_that_touches_no_key(self) -> None:
-        """Health checks send PING as a line."""
+        """A line may be a command that touches no key, such as the PING of health checks."""
         self.assertEqual(
             self.parse(b"PING\r\n" + encoded(b"GET", b"k") + b"ping a  b \nQuit\r\n"),
             [[b"PING"], [b"GET", b"k"], [b"ping", b"a", b"b"], [b"Quit"]],
@@ -128,6 +130,6 @@ class CommandParserTests(SynchronousTestCase):
             self.assertEqual(self.parse(*[bytes([byte]) for byte in data]), [only])
 
     def test_nothing_is_read_after_what_is_no_command(self) -> None:
-        """The place where the next command begins is unknown."""
+        """Behind bytes that are no command nothing is read, since it is unknown where the next command begins."""
         items = self.parse(encoded(b"PING") + b"?" + encoded(b"SET", b"k", b"v"), encoded(b"PING"))
         self.assertEqual([type(item) for item in items], [list, Malformed])

@@ -24,7 +24,7 @@ class PatternTests(SynchronousTestCase):
     @examples(300, database=None)
     @given(keys, keys)
     def test_range_holds_what_matches_and_nothing_else(self, prefix: bytes, key: bytes) -> None:
-        """Keys are in the order of their bytes, which may be any."""
+        """The range of a pattern holds the keys that match it and no others; keys are in the order of their bytes."""
         escaped = prefix.replace(b"\\", b"\\\\")
         if key:
             self.assertEqual(is_in(key, range_of(escaped + b"*")), key.startswith(prefix))
@@ -32,7 +32,8 @@ class PatternTests(SynchronousTestCase):
         self.assertTrue(is_in(prefix + key, range_of(escaped + b"*")))
 
     def test_backslash_takes_the_meaning_from_what_follows(self) -> None:
-        """At the end it stands for itself, as in Redis."""
+        """A backslash in a pattern makes the next character an ordinary one; at the end it stands for itself, as in
+        Redis."""
         self.assertTrue(is_in(b"a*b", range_of(rb"a\*b")))
         self.assertFalse(is_in(b"ab", range_of(rb"a\*b")))
         self.assertTrue(is_in(b"a\\", range_of(b"a\\")))
@@ -41,7 +42,7 @@ class PatternTests(SynchronousTestCase):
         self.assertEqual(range_of(b"a***"), range_of(b"a*"))
 
     def test_bounds_are_no_longer_than_keys_may_be(self) -> None:
-        """Longer ones would be refused."""
+        """The ends of a range are no longer than keys may be: longer ones would be refused."""
         for last in (b"x", b"\xff"):
             longest = b"x" * (key_bytes_max - 1) + last
             for pattern in (longest, longest + b"*", longest + b"x", longest + b"x*"):

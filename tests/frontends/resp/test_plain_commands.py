@@ -1,4 +1,5 @@
-"""PlainCommands: commands that one expression recognises mean what the parser and the translation make of them."""
+"""PlainCommands: commands of Redis that one regular expression recognises mean the same as to the parser and the
+translation."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ odd_commands = st.sampled_from(
 
 
 class SplitterTests(SynchronousTestCase):
-    """Plain commands are what the parser would have made of the bytes, whatever else arrives."""
+    """Plain commands are the commands that the parser would have made of the bytes, whatever else arrives."""
 
     def require_equal(self, pieces: Sequence[bytes]) -> int:
         """Feed these bytes, and compare with the parser. Returns the number of commands that were plain."""
@@ -101,7 +102,7 @@ class SplitterTests(SynchronousTestCase):
         st.lists(st.integers(0, 10_000), max_size=4),
     )
     def test_commands_of_any_kind(self, commands: list[bytes], places: list[int]) -> None:
-        """However the network cuts them."""
+        """Commands of any kind mean the same as to the parser, however the network cuts them."""
         self.require_equal(cut(b"".join(commands), places))
 
     @OPTIONS
@@ -118,14 +119,16 @@ class SplitterTests(SynchronousTestCase):
         self.require_equal([bytes(data)])
 
     def test_usual_commands_are_plain(self) -> None:
-        """Plain commands may be of several names; the first one that is not plain ends them."""
+        """The usual commands are recognised as plain, of several names one after the other, up to the first one that is
+        not plain."""
         sets, gets = encoded(b"SET", b"key", b"dmFsdWU=") * 3, encoded(b"GET", b"key") * 2
         self.assertEqual(self.require_equal([sets]), 3)
         self.assertEqual(self.require_equal([sets + gets + sets]), 8)
         self.assertEqual(self.require_equal([sets + encoded(b"PING") + sets]), 3)
 
     def test_rest_of_a_command_is_left_to_the_parser(self) -> None:
-        """And what follows it in the same read; the next read may be plain again."""
+        """The rest of a cut command, and all that follows it in the same read, is left to the parser; commands of the
+        next read may be plain again."""
         data = encoded(b"SET", b"key", b"value")
         self.assertEqual(self.require_equal([data[:20], data[20:] + data, data]), 1)
 
@@ -139,13 +142,14 @@ class ConnectionTests(RespTestCase):
     limits = Limits(session_window=4)
 
     def test_commands_that_arrive_together_are_submitted_together(self) -> None:
-        """And each has its reply, in their order."""
+        """Plain commands that arrive together are submitted together, and each has its reply, in their order."""
         data = encoded(b"SET", b"a", b"1") * 2 + encoded(b"GET", b"a") + encoded(b"SAY", b"hello")
         self.assertEqual(self.send(data), b"+OK\r\n+OK\r\n$1\r\n1\r\n:1\r\n")
         self.assertEqual(self.session().calls, ["submit 4"])
 
     def test_form_of_a_reply_is_that_of_the_dialect_by_then(self) -> None:
-        """HELLO 3 may come in the same read."""
+        """The form of a reply is that of the dialect at the time of its command, although HELLO 3 comes in the same
+        read."""
         self.assertTrue(self.send(encoded(b"HELLO", b"3") + encoded(b"GET", b"none")).endswith(b"_\r\n"))
         self.assertEqual(self.send(encoded(b"GET", b"none") * 2), b"_\r\n_\r\n")
 
@@ -157,14 +161,16 @@ class ConnectionTests(RespTestCase):
         self.assertEqual(self.said(), b"+OK\r\n" * 4)
 
     def test_commands_behind_a_lock_that_waits_come_one_by_one(self) -> None:
-        """The client is read no further when the window is full of them."""
+        """Commands behind a LOCK that waits are handled one by one, and the client is read no further when the window
+        is full of them."""
         self.local_clients.hold = True
         self.protocol.dataReceived(encoded(b"LOCK", b"a"))
         self.protocol.dataReceived(encoded(b"SET", b"a", b"1") * 5)
         self.assertEqual(self.transport.producerState, "paused")
 
     def test_application_that_fails_to_check_commands_together_checks_them_one_by_one(self) -> None:
-        """Every command has its reply."""
+        """If the check of many commands by an application fails, the commands are checked one by one, and each has its
+        reply."""
 
         def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Any:
             raise KeyError(verb)

@@ -73,7 +73,8 @@ class RespTestCase(SynchronousTestCase):
 
 class FailureTests(RespTestCase):
     def test_mistake_that_no_reply_can_tell_ends_the_connection(self) -> None:
-        """The client waits for a reply, and gets an error for it: whether its command has run is not known."""
+        """A mistake of the server that no reply can tell ends the connection, after an error: the client cannot know
+        whether its command has run."""
         self.local_clients.hold = True
         self.protocol.dataReceived(encoded(b"INCR", b"a") + encoded(b"INCR", b"a"))
         self.protocol.replies.fail(ZeroDivisionError())
@@ -85,7 +86,7 @@ class FailureTests(RespTestCase):
 
 class CommandTests(RespTestCase):
     def test_client_is_not_greeted(self) -> None:
-        """A greeting would be taken for the reply to the first command."""
+        """A client of Redis is not greeted: it would take a greeting for the reply to its first command."""
         self.assertEqual(self.said(), b"")
 
     def test_set_and_get(self) -> None:
@@ -95,7 +96,7 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
 
     def test_keys_and_values_are_any_bytes(self) -> None:
-        """And come back as they were."""
+        """Keys and values may be any bytes, and come back as they were."""
         key, value = b"\xff\0\r\n", bytes(range(256))
         key_reply = b"$4\r\n%b\r\n" % key
         self.assertEqual(self.ask("SET", key, value), b"+OK\r\n")
@@ -128,7 +129,7 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("GET", "k"), b"$-1\r\n")
 
     def test_keys_and_values_that_mean_something_elsewhere_are_just_text(self) -> None:
-        """`nil` and `name=value` have a meaning only in the line protocol."""
+        """Keys and values such as `nil` and `name=value`, which have a meaning in the line protocol, are just text."""
         for text in ("nil", "read=stale", "limit=1", "wait=0", "#1", "*", ""):
             self.assertEqual(self.ask("SET", f"k{text}", text), b"+OK\r\n")
             self.assertEqual(self.ask("GET", f"k{text}"), b"$%d\r\n%s\r\n" % (len(text), text.encode()))
@@ -138,7 +139,7 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("GET", "read=stale"), b"$1\r\na\r\n")
 
     def test_del_and_exists_count(self) -> None:
-        """EXISTS counts a key as often as it is named, DEL once."""
+        """EXISTS counts a key as often as it is named, and DEL counts it once."""
         self.ask("MSET", "a", "1", "b", "2")
         self.assertEqual(self.ask("EXISTS", "a", "b", "a", "c"), b":3\r\n")
         self.assertEqual([self.ask("DEL", "a", "c", "a"), self.ask("UNLINK", "b")], [b":1\r\n", b":1\r\n"])
@@ -178,7 +179,7 @@ class CommandTests(RespTestCase):
         self.assertError(self.ask("KEYS", "*b"), "-ERR", "prefix*")
 
     def test_keys_and_scan_find_the_longest_key(self) -> None:
-        """No key is longer, so no pattern with more bytes matches any."""
+        """KEYS and SCAN find the longest key that there can be; no pattern with more bytes matches any key."""
         longest = "k" * key_bytes_max
         self.assertEqual(self.ask("SET", longest, "1"), b"+OK\r\n")
         one = b"*1\r\n$%d\r\n%b\r\n" % (key_bytes_max, longest.encode())
@@ -189,7 +190,7 @@ class CommandTests(RespTestCase):
             self.assertEqual(self.ask("KEYS", pattern), b"*0\r\n")
 
     def test_keys_are_all_or_an_error(self) -> None:
-        """A client that gets a list takes it for the whole of it."""
+        """KEYS with more keys than a reply may have is an error: a client takes the list that it gets for the whole."""
         for first in range(0, 12_000, 2_000):
             self.ask("MSET", *[text for n in range(first, first + 2_000) for text in (f"{n:05}", "")])
         self.assertError(self.ask("KEYS", "*"), "-TOOLARGE", "SCAN")
@@ -236,7 +237,7 @@ class CommandTests(RespTestCase):
         self.assertGreater(len(self.transport.writes), 5)
 
     def test_all_changes_and_questions_of_one_read_travel_together(self) -> None:
-        """Requests of a pipelining client become few, large updates."""
+        """All changes and questions that come in one read of a pipelining client travel in few, large updates."""
         said = self.send(encoded(b"SET", b"a", b"1") + encoded(b"GET", b"a") + encoded(b"INCR", b"a"))
         self.assertEqual((said, self.session().calls), (b"+OK\r\n$1\r\n1\r\n:2\r\n", ["submit 3"]))
 
@@ -270,7 +271,7 @@ class OwnCommandTests(RespTestCase):
         self.assertError(self.ask("PING", "a", "b"), "wrong number of arguments for 'ping'")
 
     def test_hello_changes_the_dialect_from_then_on(self) -> None:
-        """Replies to commands before HELLO keep the dialect in which they were asked."""
+        """HELLO changes the dialect of the replies to later commands, and not of those before it."""
         self.local_clients.hold = True
         self.send(encoded(b"GET", b"k") + encoded(b"HELLO", b"3", b"SETNAME", b"me") + encoded(b"GET", b"k"))
         self.local_clients.release()
@@ -372,7 +373,8 @@ class OwnCommandTests(RespTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_nothing_of_a_transaction_runs(self) -> None:
-        """A library reports the error of MULTI for all of it. Commands of any form are refused, plain ones too."""
+        """Nothing of a transaction runs, plain commands included: a library reports the error of MULTI for all of
+        it."""
         commands = (
             encoded(b"INCR", b"n") * 3 + encoded(b"set", b"k", b"a b") + encoded(b"NOSUCH") + encoded(b"HELLO", b"3")
         )
@@ -413,7 +415,7 @@ class BadInputTests(RespTestCase):
     limits = Limits(command_bytes=256, session_window=8)
 
     def test_bytes_that_are_no_text_are_refused_where_text_is_needed(self) -> None:
-        """And the next command runs."""
+        """Bytes that are no UTF-8 are refused where a text is needed, and the next command runs."""
         self.assertError(self.ask(b"SAY", b"ab\xff"), "-ERR fate=none byte 3", "UTF-8")
         self.assertError(self.ask(b"\xff"), r"unknown command \\xff")
         self.assertError(self.ask("\u0131ncr", "k"), "unknown command")
@@ -469,7 +471,8 @@ class BadInputTests(RespTestCase):
         self.assertEqual((self.said(), self.transport.producerState), (b"+PONG\r\n", "producing"))
 
     def test_lock_that_waits_holds_what_comes_behind_it(self) -> None:
-        """A waiting LOCK blocks its connection, as in Redis: only their order tells replies apart."""
+        """A LOCK that waits holds up the commands behind it on its connection, as in Redis: only the order of replies
+        tells them apart."""
         first, transport = self.protocol, self.transport
         self.assertEqual(self.ask("LOCK", "l"), b":1\r\n")
         self.protocol, self.transport = self.connect()
@@ -480,7 +483,8 @@ class BadInputTests(RespTestCase):
         self.assertEqual(self.said(), b":3\r\n+OK\r\n")
 
     def test_client_whose_lock_waits_is_read_as_far_as_its_window(self) -> None:
-        """A server that does not read would not notice that the client is gone, and would grant it the lock."""
+        """A client whose LOCK waits is read until its window is full: otherwise the server would not notice that it is
+        gone, and would grant it the lock."""
         self.ask("LOCK", "l")
         self.protocol, self.transport = self.connect()
         self.send(encoded(b"LOCK", b"l") + encoded(b"PING"))
@@ -489,7 +493,7 @@ class BadInputTests(RespTestCase):
         self.assertEqual(self.transport.producerState, "paused")
 
     def test_session_that_ends_ends_the_connection(self) -> None:
-        """The locks of the session are lost, and no event can tell the client: it must not go on."""
+        """The end of the session ends the connection: its locks are lost, and no event can tell the client."""
         self.ask("LOCK", "l")
         self.local_clients.hold = True
         self.ask("INCR", "k")
@@ -500,7 +504,8 @@ class BadInputTests(RespTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_idle_client_whose_session_ends_is_hung_up_at_once(self) -> None:
-        """A pool of connections must notice the end before it uses the connection again."""
+        """An idle client whose session ends is hung up at once, so that a pool of connections notices before it uses
+        the connection again."""
         self.ask("LOCK", "l")
         self.session().end("NOSESSION", "expired")
         self.clock.advance(0)

@@ -49,7 +49,8 @@ class AddressesTests(SynchronousTestCase):
         self.assertTrue(self.opens("a", "v"))
 
     def test_session_counts_while_its_hello_is_under_way(self) -> None:
-        """The client may have hung up before the answer, so the session counts for a limited time."""
+        """A session counts while its HELLO is under way, for a limited time, since the client may have hung up before
+        the answer."""
         for name in "xyz":
             self.assertIsNone(self.addresses.refusal("a", name))
         self.clock.advance(CLEAN_SECONDS)

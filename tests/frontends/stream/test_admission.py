@@ -39,7 +39,8 @@ class AdmissionControlTests(SynchronousTestCase):
         return Member(name, self.admission, self.called, takes)
 
     def test_turns_are_taken_in_the_order_of_coming_until_there_is_no_room(self) -> None:
-        """The third connection waits until the requests of the second are answered."""
+        """Connections are admitted in the order in which they came until there is no room: the third one waits until
+        requests of the second are answered."""
         self.admission.count(10)
         members = [self.member(name, 8) for name in "abc"]
         for member in members:
@@ -66,7 +67,7 @@ class AdmissionControlTests(SynchronousTestCase):
         self.assertTrue(self.admission.is_open)
 
     def test_connection_that_waits_is_not_overtaken(self) -> None:
-        """There is room again, but the connection that waits was not called yet."""
+        """A connection that waits is not overtaken, although there is room again and it was not called yet."""
         self.admission.count(10)
         first, second = self.member("first"), self.member("second")
         self.admission.wait(first)
@@ -77,7 +78,7 @@ class AdmissionControlTests(SynchronousTestCase):
         self.assertEqual(self.called, ["first", "second"])
 
     def test_connection_keeps_its_place_until_it_is_gone(self) -> None:
-        """A connection has at most one place in the queue."""
+        """A connection has at most one place in the queue, and keeps it until it is gone."""
         self.admission.count(10)
         first, second, third = (self.member(name) for name in ("first", "second", "third"))
         for member in (first, second, third, first):
@@ -119,7 +120,8 @@ class BusyServerTests(LineTestCase):
         return self.said(transport)
 
     def test_beyond_the_limit_connections_are_not_read_and_take_turns(self) -> None:
-        """The third connection's commands are not refused, and run when there is room."""
+        """Beyond the limit, connections are not read and take turns: the commands of the third are not refused, and run
+        when there is room."""
         self.assertEqual(self.factory.admission.under_way, 6)
         self.put(2, self.connections[2][0])
         self.assertEqual(self.factory.admission.under_way, 6)
@@ -129,14 +131,15 @@ class BusyServerTests(LineTestCase):
         self.assertEqual((self.factory.admission.under_way, self.producing()), (0, [True] * 4))
 
     def test_first_request_of_a_connection_is_answered(self) -> None:
-        """The first request of a connection may be a STATUS that looks for trouble; the second one waits."""
+        """The first request of a connection, which may be a STATUS that looks for trouble, is answered without waiting;
+        the second one waits."""
         newcomer, transport = self.connect()
         self.assertEqual(len(self.ask("PING\nPING", newcomer)), 1)
         self.release_all()
         self.assertEqual(len(self.said(transport)), 1)
 
     def test_client_that_asks_one_thing_after_the_other_does_not_wait(self) -> None:
-        """A client that has all its replies has nothing under way. A second request behind the first one waits."""
+        """A client that has all its replies does not wait with its next request. A second request behind it waits."""
         modest, transport = self.connections[2]
         self.local_clients.hold = False
         for number in range(5):
@@ -149,7 +152,8 @@ class BusyServerTests(LineTestCase):
         self.assertEqual(len(self.said(transport)), 2)
 
     def test_connection_whose_turn_it_is_takes_no_more_than_its_share(self) -> None:
-        """The rest waits for another turn."""
+        """A connection whose turn it is has no more requests under way than its share; the rest waits for another
+        turn."""
         self.patch(admission, "SHARE_MIN", 1)
         self.factory.admission.requests_max = 4
         for at in (2, 3):
@@ -164,14 +168,15 @@ class BusyServerTests(LineTestCase):
         self.assertEqual([len(self.said_to(at)) for at in range(4)], [3, 3, 3, 3])
 
     def test_connection_that_goes_gives_its_place_back(self) -> None:
-        """The commands may still run, but no connection waits for their answers here."""
+        """When a connection ends, its requests no longer count as under way, although its commands may still run."""
         self.put(2, self.connections[2][0])
         self.connections[0][0].connectionLost()
         self.clock.advance(0)
         self.assertEqual(self.factory.admission.under_way, 5)
 
     def test_client_that_does_not_read_does_not_keep_others_waiting(self) -> None:
-        """The requests of a client that does not read do not count."""
+        """The requests of a client that does not read are not counted as under way, so that it keeps no other client
+        waiting."""
         self.put(2, self.connections[2][0])
         self.connections[0][0].pauseProducing()
         self.clock.advance(0)
@@ -180,14 +185,15 @@ class BusyServerTests(LineTestCase):
         self.assertEqual(self.factory.admission.under_way, 8)
 
     def test_single_requests_are_not_counted(self) -> None:
-        """A server has at most one of them for each connection, and connections have a limit of their own."""
+        """A single request of a connection is not counted, since the number of connections has a limit of its own."""
         self.release_all()
         for protocol, _ in self.connections:
             self.put(1, protocol)
         self.assertEqual((len(self.local_clients.held), self.factory.admission.under_way), (4, 0))
 
     def test_waiting_locks_are_not_under_way(self) -> None:
-        """A LOCK may wait for hours, and the holder of the lock must be able to release it."""
+        """A LOCK that waits does not count as under way: it may wait for hours, and the holder of the lock must be able
+        to release it."""
         self.release_all()
         self.local_clients.hold = False
         holder, waiter = self.connections[0][0], self.connections[1][0]

@@ -16,7 +16,7 @@ RESET = b"\1\0\0\0\0\0\0\0"
 
 
 class SocketTransport:
-    """The part of a transport that has to do with its socket."""
+    """The part of a transport that has to do with its socket, for `hang_up_of` and `notice_vanished_machine`."""
 
     def __init__(self, handle: socket.socket) -> None:
         self.getHandle = lambda: handle
@@ -25,7 +25,7 @@ class SocketTransport:
 
 class HangUpTests(SynchronousTestCase):
     def tcp_pair(self) -> tuple[socket.socket, socket.socket]:
-        """A client's end of a TCP connection, and the server's."""
+        """Open a TCP connection. Returns the client's end and the server's."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             return self.kept(socket.create_connection(server.getsockname())), self.kept(server.accept()[0])
 
@@ -44,7 +44,8 @@ class HangUpTests(SynchronousTestCase):
         self.assertIs(seen, wanted)
 
     def test_client_that_closes_its_side_and_then_all(self) -> None:
-        """Bytes that were not read do not hide it."""
+        """A client that closes its sending side, and then the connection, is noticed both times, although bytes wait
+        that were not read."""
         for make in (self.tcp_pair, self.unix_pair):
             client, server = make()
             client.sendall(b"x" * 1_000)
@@ -63,7 +64,8 @@ class HangUpTests(SynchronousTestCase):
         self.assertIsNone(hang_up_of(None))
 
     def test_machines_that_vanish_are_noticed_in_time(self) -> None:
-        """The options are set on TCP, and a Unix socket, which has none of them, is left alone."""
+        """The socket options by which a vanished machine is noticed are set on TCP; a Unix socket, which has none of
+        them, is left alone."""
         _, server = self.tcp_pair()
         notice_vanished_machine(SocketTransport(server))
         told = [server.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in NAMES]

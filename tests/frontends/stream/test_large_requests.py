@@ -51,7 +51,8 @@ class LargeRequestsTests(SynchronousTestCase):
         self.assertEqual(self.started, ["a", "b", "c"])
 
     def test_as_many_are_under_way_as_have_so_many_rows(self) -> None:
-        """In the order in which they came: a small one does not overtake a large one."""
+        """As many large requests are under way as fit into the maximum of rows, in the order in which they came: a
+        small one does not overtake a large one."""
         first = self.ask("first", ROWS_UNDER_WAY_MAX - 100)
         self.ask("second", 101)
         self.ask("third", 100)

@@ -59,7 +59,8 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual((self.end_iteration(), self.clock.getDelayedCalls()), ([b"#1 OK\n"], []))
 
     def test_reply_with_a_request_behind_it_is_written_with_the_next_replies(self) -> None:
-        """The next answer often comes in the same iteration, and if not, the reply does not wait for it."""
+        """A reply with a request behind it waits until the end of the iteration, in which the next answer often comes,
+        and no longer."""
         first, second, third = (self.queue.place(number) for number in (1, 2, 3))
         first(Done())
         self.assertEqual(self.writes, [])
@@ -69,7 +70,7 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(self.writes, [b"#3 OK\n"])
 
     def test_reply_does_not_overtake_what_was_collected_before_it(self) -> None:
-        """An event that was told before a command was answered reaches the client before the reply."""
+        """A reply does not overtake output that was collected before it, such as an event."""
         answer = self.queue.place(1)
         self.queue.write_between_replies(b"* EVENT\n")
         answer(Done())
@@ -77,7 +78,8 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(self.end_iteration(), [b"* EVENT\n#1 OK\n"])
 
     def test_replies_that_are_there_at_once_are_one_write(self) -> None:
-        """The owner of the queue handles requests that arrived together, and flushes when it has handled all."""
+        """Replies that are there when requests that arrived together are handled are written at once, when the owner of
+        the queue flushes."""
         self.queue.is_collecting = True
         for number in (1, 2, 3):
             self.queue.place(number)(Done())
@@ -87,7 +89,8 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(self.writes, [b"#1 OK\n#2 OK\n#3 OK\n"])
 
     def test_output_above_its_bound_is_written_within_the_iteration(self) -> None:
-        """The transport can ask for a pause while many events are written."""
+        """Output above its bound is written within the iteration, so that the transport can ask for a pause while many
+        events are written."""
         self.queue.write_between_replies(b"x" * (OUTPUT_BYTES_MAX + 1))
         self.assertEqual(len(self.writes), 1)
 
@@ -123,7 +126,8 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     def test_refusal_whose_code_is_no_word_is_an_internal_error(self) -> None:
-        """An application's `check` may raise such an exception; the code stands in the line as it is."""
+        """A refusal whose code is no word, as `check` of an application may raise it, is answered as INTERNAL: the code
+        stands in the line as it is."""
         for code in ("TWO WORDS", "LINE\nOK"):
 
             def refuse(answer: Answer, code: str = code) -> None:
@@ -155,7 +159,8 @@ class ReplyQueueTests(SynchronousTestCase):
         )
 
     def test_owner_hears_of_what_cannot_be_written(self) -> None:
-        """A reply, output that was collected, a function that was to be called: the client waits for each of them."""
+        """The owner of the queue is told if a reply, collected output, or a function to be called between replies
+        fails, since the client waits for each of them."""
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError

@@ -15,7 +15,7 @@ LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) 
 
 
 class Breaks:
-    """Rows of an application of which the last one cannot be rendered."""
+    """Rows of an application, the last of which cannot be rendered."""
 
     def __len__(self) -> int:
         return 1_000
@@ -93,7 +93,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertLess(max(map(len, self.writes)), OUTPUT_BYTES_MAX + 2 * ROW_BYTES)
 
     def test_large_results_are_rendered_in_slices_and_no_others(self) -> None:
-        """Long texts, whether the value may grow or not, and many rows."""
+        """Results with long texts, whether the value may grow or not, or with many rows are rendered in slices, and no
+        others."""
         most, row = "x" * OUTPUT_BYTES_MAX, (("key", "a"),)
         grown = (("value", most.encode() + b"x"), ("revision", 7))
         large = (
@@ -128,7 +129,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(self.writes, [render(1, few)])
 
     def test_slow_reader_holds_the_rest_back(self) -> None:
-        """A reply of any size takes no more of the transport's memory than one slice."""
+        """If the client reads slowly, the rest of a reply waits, so that a reply of any size takes no more of the
+        transport's memory than one slice."""
         self.answer(LARGE)
         first = self.iterate()
         self.queue.pause()
@@ -137,7 +139,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(first + self.run_out(), render(1, LARGE))
 
     def test_owner_hears_of_a_slice_that_cannot_be_written(self) -> None:
-        """The client would wait for the rest of the reply for ever. Other connections have their slices."""
+        """If a slice cannot be written, the owner of the queue is told, since the client would wait for the rest of the
+        reply for ever. Other connections have their slices."""
         others: list[str] = []
         self.answer(LARGE)
         self.iterate()
@@ -157,7 +160,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(said + self.run_out(), render(1, LARGE) + b"* EVENT\n#2 OK\n#3 OK\n")
 
     def test_reply_counts_until_it_is_written(self) -> None:
-        """QUIT must not cut a reply off, and the window must bound the memory for a slow client."""
+        """A request counts as without reply until its reply is written: QUIT must not cut a reply off, and the window
+        must bound the memory for a slow client."""
         self.answer(LARGE)
         self.iterate()
         self.assertEqual((self.queue.in_order, self.relieved), (1, 1))
@@ -182,7 +186,8 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(self.run_out(), render(1, LARGE) + b"#2 OK\n")
 
     def test_row_that_cannot_be_rendered_ends_the_reply_with_an_error(self) -> None:
-        """The next reply is whole, and the log tells the author of the application the reason."""
+        """A row that cannot be rendered ends the reply with an error. The next reply is whole, and the log has the
+        reason for the author of the application."""
         self.answer(Done((), Breaks()))  # type: ignore[arg-type]
         self.queue.place(2)(Done())
         first, error, last = self.run_out().splitlines()
@@ -191,7 +196,7 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_end_of_the_connection_writes_what_is_left(self) -> None:
-        """SIGTERM does not cut a reply in two."""
+        """At the end of the connection, as after SIGTERM, the rest of a reply is written."""
         self.answer(LARGE)
         self.iterate()
         self.queue.write_between_replies(b"* EVENT\n")

@@ -1,4 +1,5 @@
-"""Output that clients leave unread: a sum for all of them, and a time for each."""
+"""Output that clients leave unread: the maximum for all clients together, and the time after which a client is
+dropped."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ class FakeReader:
         self.address = address
         self.left = 100
         self.dropped: list[bool] = []
-        """Whether it was dropped at once, for each time it was."""
+        """For each time that the reader was dropped: whether at once."""
 
     def bytes_to_read(self) -> int:
         return self.left
@@ -60,7 +61,8 @@ class UnreadTests(SynchronousTestCase):
         self.assertEqual(self.unread.held_bytes, 0)
 
     def test_thousands_are_dropped_at_once(self) -> None:
-        """As many clients with few bytes are dropped as the new one needs room."""
+        """Clients with few bytes each are dropped, as many as are needed to make room for the new one, perhaps
+        thousands."""
         many = [self.reader("a", 1) for _ in range(1_000)]
         self.reader("b", 400)
         self.assertEqual(sum(bool(each.dropped) for each in many), 400)
@@ -74,7 +76,7 @@ class UnreadTests(SynchronousTestCase):
         self.assertFalse(self.reader("a", 1_000).dropped)
 
     def test_client_that_reads_nothing_is_dropped_in_time(self) -> None:
-        """One that reads a little now and then is not."""
+        """A client that reads nothing is dropped in time; one that reads a little now and then is not."""
         silent, slow, gone = self.reader("a", 10), self.reader("a", 10), self.reader("a", 10)
         self.unread.reads(gone)
         for _ in range(int(3 * SECONDS_MAX / LOOK_SECONDS)):

@@ -24,19 +24,20 @@ P99_SECONDS = 0.25
 """Time in which 99 of 100 requests of a well-behaved client are answered, whatever others do, on a machine that does
 nothing else."""
 BUSY_FACTOR = 20.0
-"""How many times as long as without an attack these requests may take on a machine that is busy with other work."""
+"""How many times as long as without an attack the requests of a well-behaved client may take, on a machine that is busy
+with other work."""
 
 TTL_SECONDS = 2
 """Time, in seconds, after which the session of a client that is gone ends."""
 FREE_SECONDS = TTL_SECONDS + PAUSED_LOOK_SECONDS + 6.0
 """Time in which the locks of a dead client must be free.
 
-It is the ttl, the time to the next look, and some seconds for a busy machine.
+The sum of the ttl, the time to the next look of the server, and some seconds for a busy machine.
 """
 REQUEST = "{method} {path} HTTP/1.1\r\nHost: localhost\r\nPfsb-Client: {client}\r\nPfsb-Ttl: {ttl}\r\n{more}\r\n{body}"
 
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
-"""Number of bytes by which the memory of a server may grow, whatever one kind of client does."""
+"""Number of bytes by which the memory of a server may grow under one kind of attack."""
 
 
 class RawClient(Protocol):
@@ -78,7 +79,7 @@ class RawClient(Protocol):
 
 
 def percentile(times: list[float], part: float) -> float:
-    """The time that so large a part of these times, which ascend, does not exceed."""
+    """The time that a share `part` of these times, which ascend, does not exceed."""
     return times[max(0, int(part * len(times)) - 1)]
 
 
@@ -128,7 +129,8 @@ class HostileCase(ClusterCase):
         return client.received.decode("latin-1").rstrip("\r\n").rpartition("\n")[2]
 
     async def latencies(self, visitor: Visitor, request: str, count: int) -> list[float]:
-        """Ask so many times, one after the other. Returns the seconds until each answer, ascending. Each must be OK."""
+        """Send a request `count` times, one after the other; each must be answered with OK. Returns the seconds until
+        each answer, ascending."""
         found = []
         for _ in range(count):
             start = reactor.seconds()
@@ -160,7 +162,7 @@ class HostileCase(ClusterCase):
         await visitor.hang_up()
 
     async def connect_many(self, cluster: ProcessCluster, count: int, endpoint: str | None = None) -> list[RawClient]:
-        """Connect so many clients, some at a time."""
+        """Connect `count` clients, some at a time."""
         place = endpoint or cluster.address(0).endpoint
         clients: list[RawClient] = []
         while len(clients) < count:

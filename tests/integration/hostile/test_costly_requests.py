@@ -13,8 +13,8 @@ MEGABYTE = 1_048_576
 @longest
 class CostlyRequestsTests(HostileCase):
     async def attack(self, data: bytes, before: bytes = b"", count: int = ATTACKERS) -> None:
-        """Have `count` clients send these bytes, `before` once in front of them, and read all replies. Another client
-        has its answers in time, and the server takes no more than a bounded sum for it."""
+        """Have `count` clients send these bytes, `before` once in front of them, and read all replies. Require that
+        another client is answered in time, and that the memory of the server stays bounded."""
         cluster = await self.start_cluster(1)
         visitor = await self.visit(cluster, 0)
         for part in range(8):
@@ -43,7 +43,7 @@ class CostlyRequestsTests(HostileCase):
         await self.attack(b"PUTHASH other x\nPUTHASH big x\n" * 50)
 
     async def test_thousands_of_questions_about_the_server(self) -> None:
-        """Seven bytes ask for each of them."""
+        """Thousands of questions about the server, seven bytes each, delay no other client for long."""
         await self.attack(b"STATUS\n" * 20_000)
 
     async def test_help_without_end(self) -> None:
@@ -59,7 +59,8 @@ class CostlyRequestsTests(HostileCase):
         await self.attack(b"\r\n*0\r\n*-1\r\n" * 100_000, b"*1\r\n$4\r\nPING\r\n")
 
     async def test_empty_arguments_of_redis(self) -> None:
-        """A million of them announce themselves; the connection is closed long before their end."""
+        """A command of Redis that announces a million empty arguments ends its connection long before they have
+        come."""
         await self.attack(b"$0\r\n\r\n" * 1_000_000, b"*1000001\r\n$3\r\nDEL\r\n")
 
     async def test_negotiation_of_telnet(self) -> None:

@@ -45,7 +45,8 @@ class ForeignProtocolTests(HostileCase):
         self.assertEqual(await visitor.ask("LOG"), "OK count=0")
 
     async def test_form_of_a_web_page_runs_nothing(self) -> None:
-        """However its bytes are cut, and whether or not the server has greeted already."""
+        """The form of a web page runs nothing, however its bytes are cut, and whether or not the server has greeted
+        already."""
         cluster = await self.start_cluster(1)
         data = (FORM.format(port=client_port(cluster, 0), length=len(BODY)) + BODY).encode()
         for cut, pause in ((len(data), 0.0), (3, 0.0), (20, LATE_SECONDS), (data.index(b"\r\n\r\n") + 4, LATE_SECONDS)):
@@ -61,7 +62,8 @@ class ForeignProtocolTests(HostileCase):
         await self.require_unchanged(cluster)
 
     async def test_client_of_redis_that_is_late_runs_nothing_and_is_told_why(self) -> None:
-        """The value looks like lines. The same command of a client that comes in time runs."""
+        """A client of Redis that sends after the greeting runs nothing, though its value looks like lines, and is told
+        why. The same command of a client that sends in time runs."""
         cluster = await self.start_cluster(1)
         value = b"x\r\nSAY hello\r\nPUT colour stolen\r\n"
         late = await self.intrude(cluster, 0)
@@ -82,7 +84,8 @@ class ForeignProtocolTests(HostileCase):
         return client.received == wanted
 
     async def test_client_library_that_sends_late_has_an_error_and_runs_nothing(self) -> None:
-        """redis-py is kept waiting between connecting and its first command; in time, it works."""
+        """A client library (redis-py) that is kept waiting between connecting and its first command gets an error, and
+        runs nothing; in time, it works."""
         if NO_LIBRARY:
             self.skipTest(NO_LIBRARY)
         cluster = await self.start_cluster(1)
@@ -94,7 +97,8 @@ class ForeignProtocolTests(HostileCase):
             said = "nothing"
             try:
                 Redis(connection_pool=ConnectionPool(redis_connect_func=begin_late, **place)).set("k", "SAY hello")
-            except (RedisError, ValueError) as error:  # the library's parser raises ValueError, or makes it its own
+            # The parser of the library raises ValueError, or an exception of its own.
+            except (RedisError, ValueError) as error:
                 said = repr(error)
             with Redis(**place) as client:
                 client.set("colour", "SAY hello")
@@ -108,7 +112,8 @@ class ForeignProtocolTests(HostileCase):
         self.assertTrue((await visitor.ask("GET k")).startswith("ERR NOTFOUND"))
 
     async def test_client_library_that_sends_late_is_served_at_a_port_for_redis(self) -> None:
-        """The port greets no client. What is no command of Redis is refused there, and runs nothing."""
+        """A client library that sends late is served at a port for Redis alone, which greets no client. Bytes that are
+        no command of Redis are refused there, and run nothing."""
         if NO_LIBRARY:
             self.skipTest(NO_LIBRARY)
         peer, line, redis = free_ports(3, Random())
@@ -143,7 +148,8 @@ class ForeignProtocolTests(HostileCase):
         await self.require_unchanged(cluster)
 
     async def test_page_that_is_led_to_the_http_port_by_its_name(self) -> None:
-        """A real client sends the name in the URL as Host, as a browser does after DNS rebinding."""
+        """A page whose name leads to the address of the server is refused at the HTTP port: a real client sends the
+        name in the URL as Host, as a browser does after DNS rebinding."""
         curl = shutil.which("curl")
         if curl is None:
             self.skipTest("curl is not installed")

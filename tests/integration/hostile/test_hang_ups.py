@@ -75,13 +75,13 @@ class DeadClientTests(HostileCase):
         return rows
 
     async def holder(self, cluster: ProcessCluster) -> Visitor:
-        """A client that holds the lock "busy" as long as the test runs."""
+        """Connect a client that holds the lock "busy" as long as the test runs."""
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("LOCK busy")).startswith("OK"))
         return visitor
 
     async def die_with_full_window(self, cluster: ProcessCluster) -> None:
-        """A client of the line protocol that waits for as many locks as it may, and for one more, dies."""
+        """Kill a client of the line protocol that waits for as many locks as it may, and for one more."""
         client = await self.intrude(cluster, 0)
         client.send(b"HELLO dead ttl=%d\nLOCK printer\n" % TTL_SECONDS)
         await self.wait_until("the lock", lambda: self.heard(client, b'name="printer"'))
@@ -108,7 +108,8 @@ class DeadClientTests(HostileCase):
         await self.require_free(visitor, "printer")
 
     async def test_redis(self) -> None:
-        """The client waits for a lock with more commands behind it than the server takes meanwhile."""
+        """The lock of a client of Redis that dies is free soon, although it waits for another lock with more commands
+        behind it than the server takes meanwhile."""
         cluster = await self.start_cluster(1, limits={"session_window": WINDOW})
         visitor = await self.holder(cluster)
         client = await self.intrude(cluster, 0)
@@ -120,7 +121,8 @@ class DeadClientTests(HostileCase):
         await self.require_free(visitor, "printer")
 
     async def test_http(self) -> None:
-        """The client waits an hour for a lock, with more requests behind it than Twisted reads meanwhile."""
+        """The lock of an HTTP client that dies is free soon, although it waits an hour for another lock with more
+        requests behind it than Twisted reads meanwhile."""
         cluster = await self.start_cluster(1)
         visitor = await self.holder(cluster)
         client = await self.wait_by_http(cluster, "dead")
@@ -135,7 +137,8 @@ class DeadClientTests(HostileCase):
 @longest
 class VanishedMachineTests(HostileCase):
     async def test_machine_that_vanishes_with_data_under_way(self) -> None:
-        """The server has sent lines of the chat that are never acknowledged, so no keep-alive is sent."""
+        """The lock of a client whose machine vanishes is free soon, although the server has sent chat lines that are
+        never acknowledged, so that no keep-alive is sent."""
         self.assertLess(SILENCE_MS_MAX / 1_000, 30)
         if not sys.platform.startswith("linux"):
             raise SkipTest("network namespaces are a part of Linux")

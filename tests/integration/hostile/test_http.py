@@ -21,7 +21,7 @@ BYTES = bytes(range(256))
 
 
 def talk(place: int, data: bytes, closes_side: bool = False) -> bytes:
-    """Send bytes to a port, with the system's own sockets; return all that comes until the server ends the
+    """Send bytes to a port, by the system's own sockets. Returns all that comes until the server ends the
     connection."""
     with socket.create_connection(("127.0.0.1", place), timeout=HEAR_SECONDS) as client:
         client.sendall(data)
@@ -44,7 +44,8 @@ class HTTPTests(HostileCase):
         return found
 
     async def test_client_that_closes_its_side_gets_every_answer(self) -> None:
-        """Commands that have to be ordered, more requests than Twisted reads ahead, and an answer of megabytes."""
+        """A client that closes its sending side gets every answer: commands that have to be ordered, more requests than
+        Twisted reads ahead, and an answer of megabytes."""
         cluster = await self.start_cluster(3)
         put = request("PUT", "/v1/kv/a", f"Content-Type: {RAW}\r\n", b"x" * 30_000)
         said = await self.talk(cluster, put)
@@ -61,14 +62,15 @@ class HTTPTests(HostileCase):
         self.assertEqual(await self.talk(cluster, b""), b"")
 
     async def test_client_that_dies_while_it_waits_for_a_lock(self) -> None:
-        """The kernel closes its side, as it does for a client that still reads. Its session ends all the same."""
+        """The session of a client that dies while it waits for a lock ends, although the kernel closes its side as it
+        does for a client that still reads."""
         cluster = await self.start_cluster(1)
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("LOCK busy")).startswith("OK"))
         client = await self.wait_by_http(cluster, "dead")
         await self.pause(0.5)
         transport: Any = client.transport
-        transport.loseConnection()  # no reset: a FIN, as for a process that is killed
+        transport.loseConnection()  # sends a FIN and no reset, as for a process that is killed
 
         async def free() -> bool:
             return "held=1" in await visitor.ask("LOCKS")
@@ -76,7 +78,7 @@ class HTTPTests(HostileCase):
         await self.wait_until("the dead client's lock to be free", free, FREE_SECONDS)
 
     async def test_requests_that_no_server_may_take(self) -> None:
-        """Each is refused with its status, and none changes anything."""
+        """Each request that no server may take is refused with its status, and changes nothing."""
         cluster = await self.start_cluster(1)
         body = b'{"value":"stolen"}'
         json_type = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -101,7 +103,8 @@ class HTTPTests(HostileCase):
         self.assertEqual(await visitor.ask("KEYS"), "OK count=0")
 
     async def test_clients_that_announce_large_bodies(self) -> None:
-        """Each waits for `100 Continue`, and gets a refusal; nothing is kept for them, and others are served."""
+        """Clients that announce large bodies and wait for `100 Continue` get a refusal; nothing is kept for them, and
+        others are served."""
         cluster = await self.start_cluster(1)
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("PUT a 1")).startswith("OK"))
@@ -122,7 +125,8 @@ class HTTPTests(HostileCase):
         self.assertTrue(said.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), said)
 
     async def test_bytes_go_through_every_door(self) -> None:
-        """A value that came through one door of one server is shown by the others of other servers, to the byte."""
+        """A value that came through one door of one server is shown at the other doors of other servers, to the
+        byte."""
         cluster = await self.start_cluster(3)
         said = await self.talk(cluster, request("PUT", "/v1/kv/k%00%FF", f"Content-Type: {RAW}\r\n", BYTES), 0)
         self.assertTrue(said.startswith(b"HTTP/1.1 200 OK"), said)
@@ -148,7 +152,7 @@ class HTTPTests(HostileCase):
             self.assertEqual(said.partition(b"\r\n\r\n")[2], BYTES)
 
     async def test_two_clients_that_change_what_they_have_read(self) -> None:
-        """With If-Match no change of either, at two servers, is lost."""
+        """If two clients, at two servers, change what they have read with If-Match, no change of either is lost."""
         cluster = await self.start_cluster(3)
         json_type = "Content-Type: application/json\r\n"
         await self.talk(cluster, request("PUT", "/v1/kv/n", json_type, b'{"value":"0"}'))

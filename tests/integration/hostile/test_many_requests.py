@@ -10,8 +10,8 @@ CONNECTIONS = 170
 WINDOW = 128
 REQUEST_SECONDS = 5.0
 SLOWEST_SECONDS = 1.5
-"""Time in which each request of a well-behaved client is answered, on a machine that does nothing else; less than the
-requests of the others wait."""
+"""Maximum time until each request of a well-behaved client is answered, on a machine that does nothing else; it is less
+than the time that requests of the attackers wait."""
 NEVER = b"DIGEST seq=999999999999999999\n"
 
 
@@ -24,8 +24,8 @@ class ManyRequestsTests(HostileCase):
         return clients
 
     async def require_served(self, cluster: ProcessCluster, quiet: float) -> None:
-        """Another client has its answers in time: a new one, and one that asks on and on. `quiet` is what `quiet_p99`
-        has found before the attack."""
+        """Require that other clients are answered in time: a new one, and one that asks on and on. `quiet` is the
+        result of `quiet_p99` before the attack."""
         visitor = await self.visit(cluster, 0)
         for request in ("PING", "INCR n"):
             slowest = (await self.latencies(visitor, request, 20))[-1]
@@ -36,7 +36,8 @@ class ManyRequestsTests(HostileCase):
         return all(client.received.count(b"\n") == requests + 1 for client in clients)
 
     async def require_all_end(self, clients: list[RawClient], requests: int) -> None:
-        """Every request has an answer soon after its time, also behind others that waited for theirs."""
+        """Require that every request of these clients is answered soon after its time, also behind others that waited
+        for theirs."""
         seconds = 4 * REQUEST_SECONDS
         await self.wait_until("all answers", lambda: self.answered(clients, requests), seconds)
 
@@ -51,7 +52,8 @@ class ManyRequestsTests(HostileCase):
         self.assertLess(self.memory(cluster, 0) - before, GROWTH_BYTES_MAX)
 
     async def test_digests_that_never_come_behind_each_other(self) -> None:
-        """The last one of a connection is refused as soon as the first one."""
+        """If many DIGESTs of slots that never come are sent behind each other on one connection, the last one is
+        refused as soon as the first one."""
         cluster = await self.start_cluster(1, limits={"request_seconds": REQUEST_SECONDS})
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)

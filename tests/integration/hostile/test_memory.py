@@ -10,7 +10,8 @@ VALUE = "x" * 30_000
 
 class MemoryTests(HostileCase):
     async def test_equal_limits_of_memory_kill_no_majority(self) -> None:
-        """A client writes until it is refused everywhere. All servers run on, answer, and take what makes room."""
+        """If all servers have equal limits of memory, a client that writes until it is refused everywhere kills none:
+        they go on, answer, and take commands that make room."""
         cluster = await self.start_cluster(3, limits={"memory_bytes": LIMIT_BYTES})
         visitors = [await self.visit(cluster, server_id) for server_id in range(3)]
         refused: set[int] = set()

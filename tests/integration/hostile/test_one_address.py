@@ -11,7 +11,8 @@ from tests.integration.http_case import port
 
 class OneAddressTests(HostileCase):
     async def test_connections_of_one_address_at_all_doors(self) -> None:
-        """Another address still gets in; and so does the first one when it has closed a connection."""
+        """The clients of one address have a maximum number of connections at all doors together. Another address still
+        gets in, and so does the first one when it has closed a connection."""
         peer, client, http = free_ports(3, Random())
         servers = {
             0: {"peer": f"127.0.0.1:{peer}", "client": f"tcp:{client}", "http": f"tcp:{http}:interface=127.0.0.1"}
@@ -35,7 +36,8 @@ class OneAddressTests(HostileCase):
         self.assertFalse(again.is_gone)
 
     async def test_sessions_of_one_address(self) -> None:
-        """Closed sessions do not count, and a session that is open may be taken over."""
+        """The clients of one address have a maximum number of sessions. Closed ones do not count, and an open one may
+        be taken over."""
         cluster = await self.start_cluster(1, limits={"address_sessions": 3, "opened_sessions": 100})
         first, second = await self.visit(cluster, 0), await self.visit(cluster, 0)
         for name in ("a", "b"):

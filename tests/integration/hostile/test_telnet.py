@@ -12,7 +12,8 @@ WONT_TIMING_MARK = b"\xff\xfc\x06"
 
 class TelnetTests(HostileCase):
     async def test_interrupt_is_answered_and_commands_around_it_run(self) -> None:
-        """The Enter key is that of character mode."""
+        """Ctrl-C of telnet is answered, and the commands before and after it run, with the Enter key of character
+        mode."""
         cluster = await self.start_cluster(1)
         client = await self.intrude(cluster, 0)
         client.send(b"PUT colour blue\r\0" + INTERRUPT + b"GET colour\r\0")
@@ -23,7 +24,8 @@ class TelnetTests(HostileCase):
         await self.wait_until("the answers", answered)
 
     async def test_negotiation_without_end_costs_a_bounded_sum(self) -> None:
-        """A client that sends megabytes of wishes, and does not read, does not hold up others for long."""
+        """A telnet client that sends megabytes of wishes and does not read costs a bounded sum, and does not hold up
+        others for long."""
         cluster = await self.start_cluster(1)
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)

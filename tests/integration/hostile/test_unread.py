@@ -13,7 +13,7 @@ LINE = "x" * 30_000
 LINES = 2_000
 """Number of lines in the chat: with `LINE` they have 60 megabytes."""
 IDLE_BYTES_MAX = 40_000
-"""Number of bytes that a connection may take that does nothing."""
+"""Maximum number of bytes of memory for a connection that does nothing."""
 UNREAD_BYTES = 16 * 1024 * 1024
 UNREAD_SECONDS = 4.0
 RESP_GET = b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n"
@@ -25,7 +25,7 @@ class UnreadTests(HostileCase):
     """Each kind of client first shows what it costs when it only connects; its requests may add a bounded sum."""
 
     async def start_full(self, **limits: float) -> ProcessCluster:
-        """A server with a long chat, a value of half a megabyte and some thousand keys."""
+        """Start a server with a long chat, a value of half a megabyte and some thousand keys."""
         cluster = await self.start_cluster(1, limits={"unread_bytes": UNREAD_BYTES, **limits})
         visitor = await self.visit(cluster, 0)
         for _ in range(LINES // 20):
@@ -41,7 +41,8 @@ class UnreadTests(HostileCase):
         return cluster
 
     async def attack(self, cluster: ProcessCluster, request: bytes, count: int, endpoint: str | None = None) -> None:
-        """Have `count` clients send a request and never read: memory and the waits of another client are bounded."""
+        """Have `count` clients send a request and never read. Require that memory, and the waits of another client,
+        stay bounded."""
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)
         for client in await self.connect_many(cluster, count, endpoint):
@@ -53,7 +54,8 @@ class UnreadTests(HostileCase):
         self.assertLess(growth, UNREAD_BYTES + GROWTH_BYTES_MAX + count * IDLE_BYTES_MAX)
 
     async def test_chat_from_its_beginning(self) -> None:
-        """Forty bytes of requests ask for sixty megabytes, by each of two thousand clients."""
+        """Two thousand clients, each of which asks by forty bytes for sixty megabytes of chat and never reads, cost a
+        bounded sum."""
         await self.attack(await self.start_full(), b"LISTEN from=1\n", MANY)
 
     async def test_events_over_http_from_the_beginning(self) -> None:
@@ -75,11 +77,13 @@ class UnreadTests(HostileCase):
         await self.attack(await self.start_full(), RESP_GET * 100 + RESP_KEYS * 28, 300)
 
     async def test_small_appends_to_a_large_value(self) -> None:
-        """Each answer shows the whole value, another one each time."""
+        """Clients that make small APPENDs to a large value, whose answers show the whole value, another one each time,
+        and never read, cost a bounded sum."""
         await self.attack(await self.start_full(), b"APPEND big x\n" * 128, 100)
 
     async def test_reader_that_has_stopped_is_dropped_with_a_reason(self) -> None:
-        """A slow reader is not dropped, and reads all of it in the end."""
+        """A client that has stopped reading is dropped with a reason. One that reads slowly is not dropped, and reads
+        all of it in the end."""
         cluster = await self.start_full(unread_seconds=UNREAD_SECONDS)
         stopped, slow = await self.intrude(cluster, 0), await self.intrude(cluster, 0)
         heard: list[int] = []
@@ -98,7 +102,7 @@ class UnreadTests(HostileCase):
         self.assertIn("unread_seconds", cluster.log_file(0).read_text())
 
         async def all_read() -> bool:
-            return sum(heard) >= LINES - 100  # some may be cut in two
+            return sum(heard) >= LINES - 100  # some lines may be cut in two
 
         await self.wait_until("the whole chat", all_read, 2 * HEAR_SECONDS)
         self.assertFalse(slow.is_gone)

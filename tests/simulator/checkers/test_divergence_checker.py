@@ -1,4 +1,5 @@
-"""The check of the line with which a server stops that a majority contradicts (Departure 40)."""
+"""The check of the line that a server prints when it stops because a majority contradicts its results (Departure
+40)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ KNOWN = dict.fromkeys(range(1, 10), b"right")
 
 
 def own(seq: int) -> bytes | None:
-    """The digests of a server that differs from slot 5 on."""
+    """The digests of a server that differs from the others from slot 5 on."""
     return b"right" if seq < 5 else b"wrong"
 
 
@@ -31,23 +32,25 @@ class StopTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, self.check, text))
 
     def test_true_line_passes(self) -> None:
-        """The server agrees up to slot 4, and its line may name any slots around the first difference."""
+        """A true line passes: the server agrees up to slot 4, and the line may name any slots around the first
+        difference."""
         self.check(line())
         self.check(line(1, 5))
 
     def test_line_that_says_nothing_is_found(self) -> None:
-        """An operator must read what has happened, and what to do."""
+        """A line that does not tell an operator what has happened and what to do is found."""
         self.assertIn("does not say why", self.refuse("something is wrong"))
         self.assertIn("does not say why", self.refuse(line().partition("Start")[0]))
 
     def test_minority_and_the_server_itself_are_no_majority(self) -> None:
-        """A server stops for a majority of the other servers."""
+        """A stop is a violation if only a minority of the other servers differs: the server itself does not count in
+        the majority."""
         for others in ("0", "0, 1", "0, 7"):
             self.assertIn("for no majority", self.refuse(line(others=others)))
         self.assertIn("for no majority", self.refuse(line(server_id=0)))
 
     def test_line_that_names_other_slots_is_found(self) -> None:
-        """The slots must show the difference: equal before the first, different at the last."""
+        """A line with wrong slots is found: results must be equal at its first slot and different at its last."""
         self.assertIn("agrees with others up to slot 4", self.refuse(line(2, 4)))
         self.assertIn("agrees with others up to slot 5", self.refuse(line(8, 5)))
         self.assertIn("differs before", self.refuse(line(6, 7)))

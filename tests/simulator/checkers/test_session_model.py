@@ -36,8 +36,8 @@ class SettingsTests(SynchronousTestCase):
         self.numbers = count(1)
 
     def run_(self, made: ClientUpdate) -> object:
-        """Run one update in a slot of its own. Returns the fields, or the code of a refusal, that its last command must
-        come to, if the model tells that."""
+        """Run one update in a slot of its own. Returns the fields of the result of its last command, or the code of its
+        refusal, if the model can tell."""
         results = [*self.model.execute(next(self.seqs), [made]).results.values()]
         last = results[-1] if results else None
         return last[0] if isinstance(last, tuple) else last
@@ -46,23 +46,23 @@ class SettingsTests(SynchronousTestCase):
         return self.run_(update(0, "~anybody", next(self.numbers), *words))
 
     def test_birth_brings_the_settings(self) -> None:
-        """A second birth changes nothing."""
+        """The birth of the cluster brings the settings, and a second birth changes nothing."""
         self.run_(birth(1, evolve(VALUES, sessions=7)))
         self.assertEqual((self.model.sessions_max, self.model.horizon_slots), (1, 50))
 
     def test_change_is_followed_with_its_revision(self) -> None:
-        """Settings that the model needs itself are in force from then on."""
+        """A change of settings has its revision, and settings that the model itself needs are in force from then on."""
         self.assertEqual(self.command("SETTINGS SET", "sessions=3", "horizon=20000"), (("revision", 1),))
         self.assertEqual((self.model.sessions_max, self.model.horizon_slots), (3, 20_000))
 
     def test_wrong_change_is_refused(self) -> None:
-        """The minimum of the horizon is that of the servers."""
+        """A change to a horizon below the servers' minimum is refused."""
         self.assertEqual(self.command("SETTINGS SET", "horizon=20"), "BADREQUEST")
         self.model.horizon_min = 20
         self.assertEqual(self.command("SETTINGS SET", "horizon=20"), (("revision", 2),))
 
     def test_change_that_a_member_cannot_follow_is_refused(self) -> None:
-        """All members must have announced what is asked for."""
+        """A change that a member cannot follow is refused: all members must have announced what it asks for."""
         for words in (("apps=chat,tally:2",), ("rules=2",), ("sessions=3", "rules=2")):
             self.assertEqual(self.command("SETTINGS SET", *words), "CONFLICT")
         self.run_(update(0, bundle.SERVER, 0, ANNOUNCE, NEW.encode()))
@@ -71,14 +71,15 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.command("SETTINGS SET", "rules=2", "apps=tally:2"), (("revision", 5),))
 
     def test_silent_member_keeps_changes_from_being_made(self) -> None:
-        """A member that was never heard may lack anything."""
+        """No change is made while a member has announced nothing, since it may lack anything."""
         self.model = SessionModel(horizon_slots=10)
         self.run_(birth(0, VALUES))
         self.run_(update(0, bundle.SERVER, 0, ANNOUNCE, OLD.encode()))
         self.assertEqual(self.command("SETTINGS SET", "sessions=3"), "CONFLICT")
 
     def test_application_is_followed_through_its_versions(self) -> None:
-        """The state goes from version to version, and is gone when the application does not run."""
+        """The state of an application passes from version to version, and is lost when the application is switched
+        off."""
         for server_id in VALUES.members:
             self.run_(update(server_id, bundle.SERVER, 0, ANNOUNCE, NEW.encode()))
         self.assertEqual(self.command("TALLY", "a"), "UNKNOWN")
@@ -91,7 +92,8 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(self.command("TALLY", "a"), (("count", 1), ("total", 1), ("revision", 8)))
 
     def test_sessions_that_were_forgotten_stay_so_when_the_horizon_grows(self) -> None:
-        """The oldest slot that is kept never goes back."""
+        """Sessions that were forgotten stay forgotten when the horizon grows: the oldest slot that is kept never goes
+        back."""
         self.model.horizon_min = 1
         self.command("SETTINGS SET", "horizon=2")
         self.command("SETTINGS SET", "horizon=50")

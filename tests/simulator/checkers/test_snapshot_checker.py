@@ -39,7 +39,7 @@ class SnapshotCheckTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, check, *args))
 
     def test_equal_states_and_snapshots_pass(self) -> None:
-        """Whichever server froze its state, restored it or noted it first."""
+        """Equal states and snapshots pass, whichever server froze, restored or noted its state first."""
         name, data = made()
         self.check.frozen(1, 7, {"time": 5}, {"locks": 2})
         self.check.named(0, name, data)
@@ -49,16 +49,17 @@ class SnapshotCheckTests(SynchronousTestCase):
         self.assertEqual(self.check.restored(2, 7, {"time": 5}), {"locks": 1})
 
     def test_server_that_freezes_another_state_is_found(self) -> None:
-        """The text names what differs."""
+        """A server that freezes another state than the others is found, and the text names what differs."""
         self.assertIn("its time", self.violates(self.check.frozen, 1, 7, {"time": 6}, {}))
 
     def test_restored_server_that_differs_is_found(self) -> None:
-        """A server that was restored from a snapshot which no server has made is found as well."""
+        """A server whose state after a restore differs is found, and so is one that was restored from a snapshot which
+        no server has made."""
         self.assertIn("its time", self.violates(self.check.restored, 1, 7, {"time": 6}))
         self.assertIn("no state was frozen", self.violates(self.check.restored, 1, 8, {"time": 5}))
 
     def test_snapshot_that_is_not_there_or_not_whole_is_found(self) -> None:
-        """A restart would find as little."""
+        """A snapshot that is noted and not on disk, or not whole, is found: a restart could not use it."""
         name, data = made()
         self.assertIn("not on its disk", self.violates(self.check.named, 0, name, None))
         self.assertIn("not whole", self.violates(self.check.named, 0, name, data[:-1]))
@@ -66,14 +67,14 @@ class SnapshotCheckTests(SynchronousTestCase):
         self.assertIn("another one", self.violates(self.check.named, 0, made(7, b"other")[0], data))
 
     def test_two_snapshots_of_one_slot_are_found(self) -> None:
-        """The text names the section in which they differ."""
+        """Two different snapshots of one slot are found, and the text names the section in which they differ."""
         self.check.named(0, *made())
         self.assertIn("section kv", self.violates(self.check.named, 1, *made(7, b"one", b"three")))
         self.assertIn("number of pieces", self.violates(self.check.named, 1, *made(7, b"one")))
         self.check.named(1, *made(8))
 
     def test_part_with_other_bytes_is_found(self) -> None:
-        """A part of a snapshot that no disk has is found as well."""
+        """A part of a snapshot with other bytes than were made is found, and so is a part that no disk has."""
         name, data = made()
         self.assertIn("no server has", self.violates(self.check.part, 0, name, 0, data[:5]))
         self.check.named(0, name, data)
@@ -98,19 +99,22 @@ class ClusterCheckTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, check, *args))
 
     def test_restored_server_goes_on_with_the_next_slot(self) -> None:
-        """A restored server has run what others have run in the slots below, once (S3)."""
+        """A server that was restored executes the next slot without a violation: the slots below, which others have
+        run, count as run once (S3)."""
         self.check.execution.restored(1, 2)
         self.assertIn("S3", self.violates(self.check.executed, 1, 3, [A]))
         self.check.execution.restored(2, 2)
         self.assertIn("3 is next", self.violates(self.check.executed, 2, 2, [B]))
 
     def test_snapshot_that_takes_a_server_back_is_found(self) -> None:
-        """Nor may it be of slots that no server has run."""
+        """A snapshot of a lower slot than its server has executed is found, and so is one of slots that no server has
+        run."""
         self.assertIn("goes back", self.violates(self.check.execution.restored, 0, 2))
         self.assertIn("nobody ran 3", self.violates(self.check.execution.restored, 0, 3))
 
     def test_effects_of_a_snapshot_that_is_not_on_disk_are_found(self) -> None:
-        """A crash would take the server back below what it has told."""
+        """Messages that show the state of a snapshot which is not on disk are found: a crash would take the server
+        back."""
         self.check.execution.restored(1, 2)
         self.assertIn("has that of 0 on disk", self.violates(self.check.settled_by_snapshot, 1, 2))
         self.disks[1].contents.apply(SnapshotRecord(made(2)[0]))
@@ -118,7 +122,7 @@ class ClusterCheckTests(SynchronousTestCase):
         self.assertTrue(self.check.all_equal([0, 1]))
 
     def test_slots_that_are_missing_above_a_snapshot_are_found(self) -> None:
-        """A restart needs all of them."""
+        """A snapshot on disk above which slots are missing on the disk is found: a restart needs all of them."""
         name, data = made(2)
         disk = self.disks[0]
         disk.snapshots[name] = data
@@ -129,7 +133,7 @@ class ClusterCheckTests(SynchronousTestCase):
         self.check.named(0, name, disk)
 
     def test_offer_of_a_snapshot_without_a_record_is_found(self) -> None:
-        """The server may have no such snapshot after a restart."""
+        """An offer of a snapshot that is not recorded on disk is found: the server may not have it after a restart."""
         name, data = made(2)
         offer = SnapshotOffer(0, 2, name)
         self.assertIn("has None on disk", self.violates(self.check.sent, 0, 1, [offer]))
@@ -140,7 +144,8 @@ class ClusterCheckTests(SynchronousTestCase):
 
 class RecordingStateMachineTests(SynchronousTestCase):
     def test_pieces_show_the_state_at_which_they_were_begun(self) -> None:
-        """Slots that are executed while they are taken are not in them."""
+        """Pieces show the state at which they were begun: slots that are executed while they are taken are not in
+        them."""
         machine, other = RecordingStateMachine(), RecordingStateMachine()
         updates = [ClientUpdate("a", 0, number, 0, b"x") for number in range(1, 4 * ROWS_OF_A_PIECE)]
         begun = 2 * ROWS_OF_A_PIECE - 1
@@ -162,7 +167,7 @@ class RecordingStateMachineTests(SynchronousTestCase):
 
 class WatchedRestorerTests(SynchronousTestCase):
     def test_watcher_is_told_when_the_state_is_in_place(self) -> None:
-        """Not before."""
+        """The watcher is told of a restored state when it is in place, not before."""
         machine, told = RecordingStateMachine(), []
         machine.execute(1, 0, [A])
         restorer = WatchedRestorer(machine.restorer(), lambda: told.append(machine.slots))
@@ -176,7 +181,8 @@ class WatchedRestorerTests(SynchronousTestCase):
 
 class SimulatedApplicationsTests(SynchronousTestCase):
     def test_first_applications_serve_until_a_state_is_built_beside_them(self) -> None:
-        """Defects are planted in the first ones."""
+        """Commands go to the first applications, in which defects are planted, until a state has been built in
+        others."""
         applications = SimulatedApplications(("lock", "kv"), has_runs=False)
         first = applications.first["kv"]
         self.assertIs(applications.make("kv", applications.versions["kv"][0]), first)
@@ -189,7 +195,8 @@ class SimulatedApplicationsTests(SynchronousTestCase):
 
 class UnsettledTests(SynchronousTestCase):
     def test_snapshot_on_disk_settles_what_its_server_did_not_live_to_hear(self) -> None:
-        """A cluster of one: no other server executes these slots."""
+        """A snapshot on disk settles the slots of a server that has crashed before it told of them; in a cluster of one
+        no other server executes these."""
         cluster = SimulatedCluster(self.id(), 1, kept_slots=0)
         cluster.run_until(cluster.has_leader)
         for number in range(1, 4):

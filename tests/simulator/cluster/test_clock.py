@@ -34,7 +34,7 @@ class SimulatedClockTests(SynchronousTestCase):
         self.assertEqual(self.clock.seconds(), 5)
 
     def test_calls_of_one_time_run_in_the_order_of_asking(self) -> None:
-        """The order is fixed, so that one seed gives one run."""
+        """Calls of one time run in the order in which they were asked for, so that one seed gives one run."""
         for name in "cab":
             self.clock.callLater(1, self.note, name)
         self.clock.callFromThread(self.note, "first")
@@ -42,7 +42,7 @@ class SimulatedClockTests(SynchronousTestCase):
         self.assertEqual("".join(name for name, _ in self.ran), "firstcab")
 
     def test_step_jumps_to_the_next_event(self) -> None:
-        """A step runs one event, however far away it is."""
+        """A step advances the clock to the next event and runs it, however far away it is."""
         self.clock.callLater(1000, self.note, "a")
         self.assertTrue(self.clock.step())
         self.assertEqual(self.ran, [("a", 1000)])
@@ -142,7 +142,7 @@ class ServerClockTests(SynchronousTestCase):
         self.assertEqual(self.ran, [("call", 8)])
 
     def test_rest_of_a_delay_ends_although_the_clock_is_too_coarse_for_it(self) -> None:
-        """A timer that finds that its time has not quite come waits for the rest, and time must go on by that."""
+        """When the clock is too coarse for the rest of a timer's delay, time still goes on, and the timer ends."""
         self.clock.run_until(2.0**30)
         late = self.clock.server_clock("late", rate=0.7, offset=0.3)
         due = late.seconds() + 0.1

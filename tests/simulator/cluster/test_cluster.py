@@ -14,7 +14,7 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(self.cluster.has_leader)
 
     def test_update_is_answered_and_executed_everywhere(self) -> None:
-        """An update goes all the way through the protocol, over the real codec."""
+        """An update of a client is answered and executed at all servers, over the real codec."""
         self.cluster.submit(2, "a", 1, b"payload")
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
         self.cluster.run(0.1)
@@ -56,7 +56,7 @@ class WorldTests(SynchronousTestCase):
             self.assertEqual(list(cluster.disk(1).contents.slots), found)
 
     def test_stopped_server_leaves_nothing_behind(self) -> None:
-        """An orderly end cancels every timer and leaves all records on disk."""
+        """A server that is stopped in order leaves no timer, and all its records are on disk."""
         self.cluster.submit(1, "a", 1)
         self.cluster.run_until(lambda: self.cluster.aru(1) == 1)
         running = self.cluster.servers[1].running
@@ -76,7 +76,8 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(lambda: self.cluster.replica(0).data.server.state is State.REG_NONLEADER, 10)
 
     def test_isolated_group_is_cut_off_both_ways_until_healing(self) -> None:
-        """Links between the groups are cut, those within are not."""
+        """Links between an isolated group and the others are cut both ways until healing; links within the group are
+        not."""
         self.cluster.isolate(2)
         self.cluster.run_until(lambda: self.cluster.replica(2).data.server.state is State.LEADER_ELECTION)
         self.assertTrue(self.cluster.has_leader())
@@ -85,7 +86,7 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
 
     def test_waiting_in_vain_says_where_everybody_stands(self) -> None:
-        """The error shows the state of each server."""
+        """A wait for a condition that does not come true fails with the state of each server."""
         error = self.assertRaises(AssertionError, self.cluster.run_until, lambda: False, 0.5)
         self.assertIn("server 0: REG_LEADER attempted=1 installed=1", str(error))
 
@@ -109,7 +110,7 @@ class WorldTests(SynchronousTestCase):
         self.assertEqual(list(self.cluster.failures), [2])
 
     def test_trace_tells_when_and_where(self) -> None:
-        """Each event has its time and its server (docs/operating.rst)."""
+        """Each event of a trace has its time and its server (docs/operating.rst)."""
         events: list[dict[str, object]] = []
         cluster = SimulatedCluster(self.id(), trace=events.append)
         cluster.run_until(cluster.has_leader)

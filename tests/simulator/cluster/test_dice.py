@@ -1,4 +1,5 @@
-"""Applications that go wrong by chance at one server, and what the rest of a simulated cluster makes of it."""
+"""Applications that execute commands wrongly by chance at one server, and how the other servers of a simulated cluster
+react."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tests.sessions.support import ClusterTestCase, code, value
 
 
 def dice(*ways: str, is_lasting: bool = False) -> Dice:
-    """Dice by which every command goes wrong, in one of these ways."""
+    """Dice by which every command is executed wrongly, in one of these ways."""
     return Dice(random.Random(1), 1.0, is_lasting, ways or WAYS)
 
 
@@ -46,7 +47,7 @@ class Executing:
 
 
 class Holder:
-    """The parts of a `ServerProcess` that dice look at: its applications, and its machine."""
+    """The attributes of a `ServerProcess` that dice use: its applications, and its machine."""
 
     def __init__(self, application: Executing) -> None:
         self.server = self.catalogue = self.machine = self
@@ -58,7 +59,7 @@ class Holder:
 
 
 class WaysTests(SynchronousTestCase):
-    """Each way in which a command goes wrong."""
+    """Each way in which dice make a command go wrong."""
 
     def load(self, way: str, result: Any = None) -> Executing:
         self.errors: list[int] = []
@@ -71,7 +72,7 @@ class WaysTests(SynchronousTestCase):
         return self.application.execute(command, self.application)
 
     def test_result_is_told_otherwise(self) -> None:
-        """The command runs, and its result is another one of the same kind."""
+        """The command runs, and the client is told another result of the same kind."""
         revision = Done((("revision", 3),))
         for result, expected in (
             (revision, Done((("revision", 4),))),
@@ -87,7 +88,7 @@ class WaysTests(SynchronousTestCase):
         self.assertEqual(self.errors, [1])
 
     def test_another_command_runs_instead(self) -> None:
-        """The verb stays, and one word is another."""
+        """Another command runs instead: the verb is the same, and one word is different."""
         self.load("another command")
         self.execute("PUT", b"k", b"v")
         self.execute("IF", b"k", 3, "PUT", b"k", b"v")
@@ -97,14 +98,16 @@ class WaysTests(SynchronousTestCase):
         self.assertNotEqual((inner[0], *inner[3:]), (b"k", b"k", b"v"))
 
     def test_nothing_runs(self) -> None:
-        """The client is told of a revision, and nothing has changed; the end of a session goes unheard, too."""
+        """Nothing runs: the client is told a revision, and the state has not changed; the application does not hear of
+        the end of a session, either."""
         self.load("nothing")
         self.assertEqual(self.execute("PUT", b"k", b"v"), Done((("revision", 7),)))
         self.application.session_ended("alice", None)
         self.assertEqual((self.application.commands, self.application.ended), ([], []))
 
     def test_application_fails_before_or_after_the_command(self) -> None:
-        """The server takes it for a fault of the program, and does not log it."""
+        """The application raises before or after the command; the server treats this as a fault of the program, and
+        does not log it."""
         for way, commands in (("fails at once", 0), ("fails late", 1)):
             self.load(way)
             error = self.assertRaises(ThrewDice, self.execute, "PUT", b"k", b"v")
@@ -125,7 +128,7 @@ class WaysTests(SynchronousTestCase):
         self.assertEqual((self.application.commands, self.errors), (run, []), "a run that fails changes nothing")
 
     def test_dice_that_are_over_change_nothing(self) -> None:
-        """After the cure every command is executed as it is."""
+        """When the dice are cured, every command is executed correctly."""
         over = dice()
         application = Executing(PENDING)
         over.load(Holder(application), lambda: self.fail("nothing goes wrong any more"))
@@ -147,7 +150,7 @@ class ClusterTests(ClusterTestCase):
         self.cluster.run(2.0)
 
     def test_server_that_throws_dice_stops_and_heals_at_its_next_start(self) -> None:
-        """An error of memory: the next start has correct applications."""
+        """After an error of memory the server stops, and its next start has correct applications."""
         self.cluster.throw_dice(1, dice("told otherwise"))
         self.increment()
         self.assertEqual((list(self.cluster.failures), self.cluster.stopped_by_majority), ([1], 1))
@@ -158,7 +161,8 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(value(self.do(self.connect(1), "INCR", "n")), "2")
 
     def test_lasting_dice_stop_the_server_at_each_start(self) -> None:
-        """A wrong program: the history is executed otherwise again, until the server is cured."""
+        """A wrong program executes the history wrongly at each start, and the server stops each time until the program
+        is cured."""
         self.cluster.throw_dice(1, dice("told otherwise", is_lasting=True))
         self.increment()
         self.cluster.restart(1)
@@ -170,7 +174,7 @@ class ClusterTests(ClusterTestCase):
         self.assertTrue(self.cluster.is_running(1))
 
     def test_difference_that_no_result_shows_is_not_noticed(self) -> None:
-        """docs/assumptions.rst: a state that differs is noticed when a result shows it."""
+        """A state that differs is not noticed as long as no result shows the difference (docs/assumptions.rst)."""
         self.cluster.throw_dice(1, dice("nothing"))
         self.do(self.connect(0), "PUT", "k", "1")
         self.cluster.run(2.0)
@@ -184,7 +188,7 @@ class ClusterTests(ClusterTestCase):
 
 class RunTests(SynchronousTestCase):
     def test_server_that_goes_wrong_unnoticed_is_known(self) -> None:
-        """A run demands that a server stops which has come to other results: it knows these without that server."""
+        """A run knows without the server itself that its results differ from the others', and demands that it stops."""
         run = Run(Plan(2, "calm", servers=3, seconds=2.0))
         run.begin()
         run.cluster.throw_dice(1, dice("told otherwise"))

@@ -31,14 +31,15 @@ class SimulatedNamesTests(SynchronousTestCase):
         cluster.run_until(lambda: ("client", timestamp) in cluster.answers)
 
     def test_cluster_with_names_elects_and_executes(self) -> None:
-        """All names are looked up, by every server."""
+        """In a cluster with names every server looks up all of them, elects and executes."""
         cluster = self.cluster()
         assert self.names is not None
         self.submit(cluster, 1, 1)
         self.assertGreaterEqual(self.names.lookups, 9)
 
     def test_moved_server_hears_nothing_before_name_servers_tell_where_it_is(self) -> None:
-        """Frames go to the old address, and are lost there; its own are refused by the others."""
+        """Frames to a moved server go to its old address and are lost, and its own frames are refused, until name
+        servers tell the new address."""
         cluster = self.cluster()
         assert self.names is not None
         cluster.crash(2)
@@ -52,7 +53,7 @@ class SimulatedNamesTests(SynchronousTestCase):
         cluster.run_until(cluster.all_equal, 10)
 
     def test_moved_server_is_found_by_its_frames_with_a_secret(self) -> None:
-        """Name servers give the old address for ever."""
+        """With a secret a moved server is found by its frames, even if name servers give the old address for ever."""
         cluster = self.cluster(b"a secret")
         assert self.names is not None
         cluster.crash(2)
@@ -62,7 +63,8 @@ class SimulatedNamesTests(SynchronousTestCase):
         cluster.run_until(lambda: cluster.aru(2) > 0 and cluster.all_equal(), 10)
 
     def test_frames_to_an_exchanged_address_come_to_the_other_server(self) -> None:
-        """A frame names no receiver, so both servers must bear what was meant for the other one."""
+        """When two servers exchange their addresses, each gets frames that were meant for the other, since a frame
+        names no receiver: both go on."""
         cluster = self.cluster(b"a secret")
         assert self.names is not None
         for server_id in (1, 2):
@@ -77,7 +79,7 @@ class SimulatedNamesTests(SynchronousTestCase):
 
     @long
     def test_running_cluster_bears_name_servers_that_are_down(self) -> None:
-        """Failing and unanswered look-ups cut no link, for as long as nothing moves."""
+        """A running cluster loses no link when look-ups fail or are not answered, as long as no server moves."""
         for trouble in (NameServers(failure=1.0), NameServers(silence=1.0)):
             cluster = self.cluster()
             assert self.names is not None
@@ -88,7 +90,8 @@ class SimulatedNamesTests(SynchronousTestCase):
             self.assertEqual({cluster.replica(i).data.views.last_installed for i in cluster.ids}, {view})
 
     def test_server_that_starts_while_name_servers_are_silent_joins_afterwards(self) -> None:
-        """Look-ups that are never answered do not keep later ones from being answered."""
+        """A server that starts while name servers do not answer joins when they answer again: the look-ups before do
+        not block later ones."""
         cluster = self.cluster()
         assert self.names is not None
         cluster.crash(2)
@@ -134,7 +137,8 @@ class NamesAndPathsTests(SynchronousTestCase):
         self.cluster.restart(server_id)
 
     def test_size_is_measured_anew_at_another_address(self) -> None:
-        """The way to the former address carried large datagrams, which says nothing of the new one."""
+        """When a server has another address, the size of datagrams is measured anew: the former path says nothing of
+        the new one."""
         self.assertEqual({self.size(0, i) for i in (1, 2)}, {ETHERNET_BYTES})
         sizes = self.cluster.links(0).counters.paths.datagram_bytes
         self.move(2)
@@ -142,7 +146,8 @@ class NamesAndPathsTests(SynchronousTestCase):
         self.assertEqual(sizes[1], ETHERNET_BYTES)
 
     def test_large_updates_reach_a_server_that_has_moved_behind_a_narrow_link(self) -> None:
-        """Datagrams of the size that was proved before are lost there without a word."""
+        """Large updates reach a server that has moved behind a link on which datagrams of the size that was proved
+        before are lost."""
         narrow = PathLimits(path_bytes=600)
         self.cluster.network.set_limits(narrow, [pair for i in (0, 1) for pair in ((i, 2), (2, i))])
         self.move(2)
@@ -151,7 +156,8 @@ class NamesAndPathsTests(SynchronousTestCase):
         self.assertLessEqual(self.size(0, 2), 600)
 
     def test_limits_are_those_of_the_way_to_where_the_address_is_now(self) -> None:
-        """A refused datagram is told of the peer that it was meant for, though another server has the address now."""
+        """A refused datagram limits the size for the peer for which it was meant, though another server has the address
+        now."""
         for server_id in (1, 2):
             self.cluster.crash(server_id)
         self.names.exchange(1, 2)
@@ -163,7 +169,8 @@ class NamesAndPathsTests(SynchronousTestCase):
         self.assertEqual((self.size(0, 1), self.size(0, 2)), (1_000, ETHERNET_BYTES))
 
     def test_refused_frame_is_told_of_the_peer_that_it_was_meant_for(self) -> None:
-        """The machine that has the address now runs no server; the peer lives elsewhere."""
+        """A refused frame is told of the peer for which it was meant, also if the machine that has the address now runs
+        no server."""
         self.cluster.network.refusals = True
         for server_id in (1, 2):
             self.cluster.crash(server_id)
@@ -176,7 +183,8 @@ class NamesAndPathsTests(SynchronousTestCase):
         self.assertIn(1, refused)
 
     def test_part_in_the_name_of_a_server_changes_nothing(self) -> None:
-        """Without a secret a part counts only if it comes from its sender's address."""
+        """Without a secret a part of a large message that comes from another address than its sender's changes
+        nothing."""
         rng = random.Random(1)
         for _ in range(20):
             require_no_change(self.cluster, 0, part_of_an_impostor(self.cluster, 0, rng))

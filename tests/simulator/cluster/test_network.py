@@ -61,7 +61,7 @@ class NetworkTestCase(SynchronousTestCase):
 
 class CarryingTests(NetworkTestCase):
     def test_end_of_the_network_is_a_transport(self) -> None:
-        """The protocol needs no more than this interface."""
+        """The end of the network at a server provides the interface of a transport."""
         verifyObject(ITransport, self.ends[0])
 
     def test_message_to_all_reaches_all_others(self) -> None:
@@ -72,7 +72,7 @@ class CarryingTests(NetworkTestCase):
         self.assertEqual([inbox.got for inbox in self.inboxes], [[], [(0, VCProof(0, 3))], [(0, VCProof(0, 3))]])
 
     def test_delay_is_within_its_range(self) -> None:
-        """Each frame draws a delay of its own."""
+        """The delay of each frame is drawn by itself, within the range of the link."""
         self.network.set_quality(LinkQuality(delay_seconds=(0.1, 0.2)))
         self.ends[0].send([VCProof(0, 3)], None)
         self.clock.run_until(1)
@@ -137,7 +137,7 @@ class SocketBufferTests(NetworkTestCase):
         self.assertEqual(self.network.overflows, 6)
 
     def test_buffer_is_bounded_in_bytes(self) -> None:
-        """An empty buffer takes a frame of any size."""
+        """The buffer of a socket is bounded in bytes, but takes one frame of any size when it is empty."""
         self.network.buffer = SocketBuffer(bytes_max=1, reading_seconds=0.1)
         self.at_once(3)
         self.assertEqual(self.attempts(), [1])
@@ -166,7 +166,7 @@ class SocketBufferTests(NetworkTestCase):
 
 class ReceiverTests(NetworkTestCase):
     def test_stopped_server_hears_nothing(self) -> None:
-        """Frames that a stopped server has sent before still arrive elsewhere."""
+        """A stopped server gets no frames; those that it has sent before still arrive."""
         self.ends[1].send([VCProof(1, 3)], None)
         self.ends[1].stop()
         self.ends[0].send([VCProof(0, 3)], None)
@@ -185,7 +185,7 @@ class ReceiverTests(NetworkTestCase):
         self.assertEqual(self.inboxes[0].refused, [1])
 
     def test_paused_server_gets_its_frames_when_it_is_resumed(self) -> None:
-        """Frames to a paused server wait in its socket."""
+        """Frames to a paused server wait in its socket, and are read when it is resumed."""
         self.server_clocks[1].pause()
         self.votes(3)
         self.assertEqual(self.attempts(), [])
@@ -196,7 +196,7 @@ class ReceiverTests(NetworkTestCase):
 
 class FilterTests(NetworkTestCase):
     def test_one_message_of_a_frame_is_dropped(self) -> None:
-        """Other messages of the frame arrive, and other receivers get the message."""
+        """A filter can drop one message of a frame: its other messages arrive, and other receivers get the message."""
         self.network.drop(lambda passage: isinstance(passage.message, Accept) and passage.receiver == 1)
         self.ends[0].send([VCProof(0, 1), Accept(0, 1, (1,), bytes(16))], None)
         self.clock.run_until(1)
@@ -225,7 +225,7 @@ class FilterTests(NetworkTestCase):
         self.assertEqual(seen, [(0, 1, [VCProof(0, 1)]), (2, None, [VCProof(2, 1)])])
 
     def test_digest_tells_two_runs_apart(self) -> None:
-        """The digest depends on times, senders, receivers and contents."""
+        """The digests of two runs differ if times, senders, receivers or contents of frames differ."""
         before = self.network.digest
         self.ends[0].send([VCProof(0, 1)], 1)
         after_one = self.network.digest
@@ -245,7 +245,8 @@ class MessageFaultTests(NetworkTestCase):
         self.assertEqual(self.inboxes[2].got, self.inboxes[1].got)
 
     def test_kind_that_is_lost_takes_no_other_with_it(self) -> None:
-        """Each message of a kind with a fault has a frame of its own."""
+        """If all messages of a kind are lost, messages that leave with them arrive: each message of a kind with a fault
+        has a frame of its own."""
         self.network.passing_faults[ViewChange] = MessageFault(loss=1.0)
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], 1)
         self.clock.run_until(1)
@@ -261,7 +262,8 @@ class MessageFaultTests(NetworkTestCase):
         self.assertEqual(self.attempts(), [1, 2])
 
     def test_selective_link_lets_some_kinds_through(self) -> None:
-        """A selective link overrides other faults in its direction until it is mended."""
+        """A selective link lets some kinds of messages through and loses all others, whatever other faults there are,
+        until it is mended."""
         self.network.passing_faults[VCProof] = MessageFault((0.1, 0.1))
         self.network.selective_links[0, 1] = SelectiveLink(frozenset({VCProof}), MessageFault(loss=1.0))
         self.ends[0].send([ViewChange(0, 1), VCProof(0, 1)], None)
@@ -290,7 +292,7 @@ class MessageFaultTests(NetworkTestCase):
         self.assertEqual(self.attempts(), [1])
 
     def test_echo_arrives_long_after_its_frame(self) -> None:
-        """Each frame arrives once more than it was sent."""
+        """With echoes each frame arrives once more, long after it was sent."""
         self.network.set_quality(LinkQuality(echoes=1.0))
         self.votes(20)
         self.assertLess(len(self.attempts()), 40)

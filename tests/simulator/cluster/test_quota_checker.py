@@ -1,4 +1,4 @@
-"""The checker of quotas notices sums that are wrong, and refusals that are right by these sums only."""
+"""The checker of quotas notices wrong sums, and refusals that are right only by these wrong sums."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class QuotaCheckerTests(SynchronousTestCase):
         self.assertIn(text, str(self.assertRaises(Violation, self.checker.raise_violation)))
 
     def test_right_servers_pass(self) -> None:
-        """Values, lines and refusals of all kinds."""
+        """Servers that count correctly pass, with values, lines and refusals of all kinds."""
         for command in (
             ("PUT", "k", "1234567"),
             ("PUT", "l", "1234567"),
@@ -54,33 +54,33 @@ class QuotaCheckerTests(SynchronousTestCase):
         self.assertEqual(self.marks["SAY beyond a quota"], 2)
 
     def test_sum_that_is_wrong(self) -> None:
-        """A DEL that does not count."""
+        """A server whose DEL does not reduce the sum is found."""
         self.run_command("PUT", "k", "12")
         self.kv.used_bytes += 1
         self.run_command("DEL", "k")
         self.assertViolation("kv_bytes are 1, after ('DEL', 'k') 0")
 
     def test_refusal_that_is_wrong(self) -> None:
-        """Half the quota is left."""
+        """A refusal while half the quota is left is found."""
         self.driver.machine.context.quotas = Driver(kv_bytes=5).machine.settings.values
         self.run_command("PUT", "k", "123456")
         self.assertViolation("is refused, but adds 7 to 10")
 
     def test_growth_beyond_a_quota(self) -> None:
-        """The server has another limit than the settings say."""
+        """A value beyond the quota that a server accepts is found: the server has another limit than the settings."""
         self.driver.machine.context.quotas = Driver(kv_bytes=50).machine.settings.values
         self.run_command("PUT", "k", "12345678")
         self.run_command("PUT", "l", "12345678")
         self.assertViolation("beyond a quota")
 
     def test_line_beyond_a_quota(self) -> None:
-        """A text has 8 bytes at most."""
+        """A line beyond the quota is found: a text has 8 bytes at most here."""
         self.driver.machine.context.quotas = Driver(chat_bytes=50).machine.settings.values
         self.run_command("SAY", "123456789")
         self.assertViolation("('SAY', '123456789') came to")
 
     def test_kept_answers_that_are_not_counted(self) -> None:
-        """The sum is compared with what the sessions keep."""
+        """Kept answers that a server does not count are found: its sum is compared with what the sessions keep."""
         self.run_command("APPEND", "k", "12")
         self.checker.raise_violation()
         self.driver.machine.kept_replies.size -= 1

@@ -112,14 +112,15 @@ NOT_SHOWN_BY_CHANCE = {
     "votes-before-word",
     "wrong-names-told",
 }
-"""Defects that only a directed schedule has shown. For most a hunt went through 60 mixed seeds, and some hundred
-of the profile that had shown them before; one through more seeds may find them."""
+"""Defects that only a directed schedule has shown. For most of them, 60 mixed seeds and some hundred seeds of one
+profile were tried without a find; more seeds may show them."""
 
 
 def check_that_finds(run: tuple[str, str, int]) -> str:
-    """Make the run (name of a planted defect, or "" for a correct server, schedule, seed).
+    """Make one run (name of a planted defect, or "" for a correct server; schedule; seed).
 
-    Returns the check that fails, or ""."""
+    Returns the check that fails, or "".
+    """
     name, schedule, seed = run
     return check_of(attempt(schedule, seed, planted(name) if name else None))
 
@@ -133,7 +134,8 @@ def checks_that_find(runs: Sequence[tuple[str, str, int]]) -> list[str]:
 @long
 class ExpectedCatchTests(SynchronousTestCase):
     timeout = 600
-    """The longest pinned runs, of profile pace, take half a minute each."""
+    """Time limit of each test of this class, in seconds: the longest pinned runs, of the profile pace, take half a
+    minute each."""
 
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)
@@ -147,7 +149,7 @@ class ExpectedCatchTests(SynchronousTestCase):
 
     @longest
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
-        """A pinned seed fails because of the defect only."""
+        """A correct server passes with the pinned seeds: they fail because of the defect only."""
         catches = (*CAUGHT.values(), *DIRECTED.values())
         runs = [("", *pin) for pin in sorted({(catch.schedule, catch.seed) for catch in catches})]
         found = dict(zip(runs, checks_that_find(runs), strict=True))
@@ -160,21 +162,23 @@ class ExpectedCatchTests(SynchronousTestCase):
         self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
 
     def test_every_defect_is_pinned(self) -> None:
-        """A defect that no run shows would be a blind spot of the simulator."""
+        """Every planted defect has a pinned run that shows it; one without would be a blind spot of the simulator."""
         self.assertEqual(set(DEFECTS), set(CAUGHT))
 
     def test_every_defect_is_caught_by_random_runs(self) -> None:
-        """Random runs must show each defect, since the author of a schedule knows the defect in advance."""
+        """Each defect is shown by random runs, since the author of a schedule knows the defect in advance."""
         not_shown = {name for name, catch in CAUGHT.items() if catch.schedule not in PROFILES}
         self.assertEqual(not_shown, NOT_SHOWN_BY_CHANCE)
         self.assertLess(max(catch.seed for catch in CAUGHT.values()), MANY_SEEDS)
 
     def test_no_defect_is_caught_by_its_own_mistake(self) -> None:
-        """A defect that does not fit the server fails at once, and shows nothing."""
+        """No run with a defect ends with an error of the defect's own code: such a defect does not fit the server, and
+        shows nothing."""
         self.assertEqual([name for name, catch in CAUGHT.items() if catch.check.startswith(SLIPS)], [])
 
     def test_defects_that_chance_shows_are_shown_by_a_schedule_too(self) -> None:
-        """A schedule shows its defect at the first seed, whatever a change of the simulator does to pinned seeds."""
+        """Each defect that random runs show is shown by a directed schedule, too, at its first seed, however the pinned
+        seeds change with the simulator."""
         for name, schedule in BY_DIRECTED_SCHEDULES.items():
             self.assertNotEqual(attempt(schedule, 0, planted(name)), "", name)
             self.assertEqual(attempt(schedule, 0, None), "", name)
@@ -187,7 +191,7 @@ class ScheduleTests(SynchronousTestCase):
         self.addCleanup(self.flushLoggedErrors)
 
     def test_batch_that_was_learned_first_is_not_the_one_that_was_ordered(self) -> None:
-        """A leader that does not settle contested slots makes servers execute different batches."""
+        """A schedule finds a leader that does not settle contested slots: servers execute different batches."""
 
         def unsettled(process: Any) -> None:
             override(process.replica.prepare.contested, "settle", lambda _: lambda: True)
@@ -199,7 +203,7 @@ class ScheduleTests(SynchronousTestCase):
 
 class RegistryTests(SynchronousTestCase):
     def test_unknown_name_is_refused_with_the_known_names(self) -> None:
-        """The error of `pfsb simulate --broken NAME` lists the names."""
+        """The error of `pfsb simulate --broken NAME` for an unknown name lists the known ones."""
         error = str(self.assertRaises(KeyError, planted, "no-such-thing"))
         self.assertIn("no-such-thing", error)
         self.assertIn("accept-early", error)
@@ -210,19 +214,19 @@ class RegistryTests(SynchronousTestCase):
         self.assertEqual([name for name, _ in describe()], list(DEFECTS))
 
     def test_defects_above_the_protocol_need_sessions(self) -> None:
-        """Only defects above the protocol need sessions."""
+        """Only defects above the protocol need a cluster with sessions."""
         self.assertTrue(DEFECTS["lock-not-fair"].needs_sessions)
         self.assertFalse(DEFECTS["accept-early"].needs_sessions)
 
     def test_defects_of_all_modules_have_different_names(self) -> None:
-        """A table by name would have only one of two defects with the same name."""
+        """Defects of all modules have different names: a table by name would lose one of two."""
         modules = [import_module(module.name) for module in iter_modules(defects.__path__, f"{defects.__name__}.")]
         registries = [value for module in modules for value in vars(module).values() if isinstance(value, Defects)]
         names = [name for registry in registries for name in registry.by_name]
         self.assertEqual(sorted(names), sorted(DEFECTS))
 
     def test_second_defect_of_a_name_is_refused(self) -> None:
-        """A second defect of that name would hide the first."""
+        """A second defect with the name of another is refused: it would hide the first."""
         variants = Defects()
         variants.add("one", "", "")(lambda process: None)
         self.assertRaises(AssertionError, variants.add("one", "", ""), lambda process: None)
@@ -244,7 +248,7 @@ class _Watch(_Clock):
 
 class PlantingTests(SynchronousTestCase):
     def test_override_wraps_the_method_of_one_object(self) -> None:
-        """Other objects of the class keep their method."""
+        """`override` replaces the method of one object, and other objects of the class keep theirs."""
 
         class Speaker:
             def say(self) -> str:
@@ -255,11 +259,13 @@ class PlantingTests(SynchronousTestCase):
         self.assertEqual((broken.say(), whole.say()), ("yes and no", "yes"))
 
     def test_override_of_a_missing_method_fails(self) -> None:
-        """A defect must not go away because something was renamed."""
+        """An override of a method that does not exist fails: a defect must not get lost because a method was
+        renamed."""
         self.assertRaises(AttributeError, override, object(), "renamed", lambda method: method)
 
     def test_function_instead_of_a_method_is_given_the_method_first(self) -> None:
-        """The replacement gets the method, then the arguments of the call."""
+        """A function that `instead_of` puts in the place of a method gets the method first, then the arguments of the
+        call."""
 
         class Speaker:
             def say(self, word: str, *, loud: bool = False) -> str:
@@ -275,21 +281,22 @@ class PlantingTests(SynchronousTestCase):
         self.assertRaises(AttributeError, instead_of(speaker, "renamed"), broken)
 
     def test_become_changes_one_object_with_slots(self) -> None:
-        """An object with slots takes no methods of its own, so its class is changed."""
+        """`become` changes the class of one object, since an object with slots takes no methods of its own."""
         broken, whole = _Clock(), _Clock()
         become(broken, _Watch)
         become(broken, _Watch)
         self.assertEqual((broken.tell(), whole.tell()), ("early", "late"))
 
     def test_become_an_unrelated_class_fails(self) -> None:
-        """An object can become one of a subclass only."""
+        """An object can become one of a subclass only: another class is refused."""
         self.assertRaises(AssertionError, become, _Clock(), Accept)
 
 
 @long
 class CheckOfTests(SynchronousTestCase):
     def test_numbers_and_values_are_left_out(self) -> None:
-        """A check has the same text with another seed."""
+        """The text by which a run's check is known leaves out numbers and values, so it is the same with another
+        seed."""
         texts = (Accept(1, 2, (3,), bytes(16)), ViewChange(1, 2))
         for text in texts:
             self.assertEqual(
@@ -298,9 +305,9 @@ class CheckOfTests(SynchronousTestCase):
             )
 
     def test_names_of_properties_stay(self) -> None:
-        """The name S1 is kept."""
+        """The text by which a check is known keeps names of properties such as S1."""
         self.assertEqual(check_of("Violation: S1: slot 7 is (1, 2)"), "Violation: S1: slot N is")
 
     def test_tickets_are_left_out(self) -> None:
-        """The ticket of a command is left out, the violation stays."""
+        """The text by which a check is known leaves out the ticket of a command."""
         self.assertEqual(check_of("Violation: ('a b', 3) ran in slot 7"), "Violation: X ran in slot N")

@@ -1,4 +1,4 @@
-"""Faults of confusion: wrong messages and damaged frames reach a cluster, and it stays what it was."""
+"""Faults of confusion: wrong messages and damaged frames reach a cluster, which goes on correctly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class WrongMessagesTests(SynchronousTestCase):
         self.maker = WrongMessages(2, self.cluster.replica(0), random.Random(1))
 
     def test_every_kind_of_message_is_drawn_and_well_formed(self) -> None:
-        """A receiver refuses no frame of them before its protocol sees the messages."""
+        """Wrong messages of every kind are drawn, and all are well-formed: no receiver refuses a frame of them before
+        its protocol sees them."""
         drawn: list[Message] = [message for _ in range(2_000) for message in self.maker.draw()]
         body = join_encoded([encode_any(message) for message in drawn])
         decoded = decode_all(2, body)
@@ -39,7 +40,7 @@ class ConfusedRunTests(SynchronousTestCase):
 
     @long
     def test_cluster_that_is_told_wrong_messages_discards_them_and_goes_on(self) -> None:
-        """The messages get as far as the rules that discard them."""
+        """A cluster that is sent wrong messages goes on; they get as far as the rules that discard them."""
         run = self.run_with("confused_peer", 5.0)
         run.injector.send_wrong(2, run.cluster.now + 3.0)
         run.cluster.run(5.0)
@@ -53,7 +54,7 @@ class ConfusedRunTests(SynchronousTestCase):
         run.cluster.run_until(lambda: all(run.cluster.aru(i) > before for i in run.cluster.ids), 30.0)
 
     def test_damaged_frames_are_refused(self) -> None:
-        """A damaged frame counts as lost, whatever is left of it."""
+        """Damaged frames are refused: each counts as lost, whatever is left of it."""
         run = self.run_with("damaged_frames", 5.0)
         run.cluster.network.damage = 0.5
         run.cluster.run(1.0)

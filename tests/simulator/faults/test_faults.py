@@ -33,13 +33,14 @@ def drawn(seed: int, profile: str = "mixed") -> Parameters:
 
 class ParametersTests(SynchronousTestCase):
     def test_a_quarter_of_the_seeds_switches_each_family_off(self) -> None:
-        """A family that is always on could hide defects that another one would show."""
+        """Each family of faults is off in a quarter of the seeds: one that is always on could hide defects that another
+        would show."""
         on = Counter(family for seed in range(400) for family in drawn(seed).families)
         for family in FAMILIES:
             self.assertTrue(260 < on[family] < 340, f"{family}: {on[family]}")
 
     def test_profile_has_its_own_faults_only(self) -> None:
-        """The star profile draws stars and healing."""
+        """A profile draws its own faults only: the star profile draws stars and healing."""
         parameters = evolve(drawn(1, "star"), seconds=100.0)
         self.assertEqual({fault.kind for fault in draw_faults(random.Random(1), parameters)}, {"star", "heal"})
 
@@ -71,7 +72,8 @@ class ParametersTests(SynchronousTestCase):
                 self.assertLessEqual(world.home_servers, set(world.ids))
 
     def test_ids_and_rare_sizes_leave_the_other_parameters_as_they_are(self) -> None:
-        """Random numbers of their own decide them, so that a seed without them means what it meant before."""
+        """Ids with gaps and rare sizes are drawn by random numbers of their own, so that all other parameters of a seed
+        stay as they are."""
 
         def drawn_with(seed: int, ids_seed: int) -> Parameters:
             return draw_parameters(random.Random(seed), PROFILES["mixed"], 3, None, random.Random(ids_seed))
@@ -91,7 +93,8 @@ class ParametersTests(SynchronousTestCase):
                 self.assertAlmostEqual(of_one ** (servers // 2), 0.5)
 
     def test_faults_are_numbered_in_order_of_time(self) -> None:
-        """The options of a repeated run name faults by their numbers."""
+        """The faults of a run are numbered in the order of their times; the options of a repeated run use these
+        numbers."""
         faults = draw_faults(random.Random(1), evolve(drawn(2), seconds=30.0))
         self.assertEqual([fault.number for fault in faults], list(range(len(faults))))
         self.assertEqual(faults, tuple(sorted(faults, key=lambda fault: fault.at)))
@@ -114,7 +117,7 @@ class TroubleTests(SynchronousTestCase):
         return {(a, b) for a in ids for b in ids if a != b and not self.cluster.network.link(a, b).cut}
 
     def test_hub_of_a_star_does_not_lead(self) -> None:
-        """The leader of a star reaches one follower only."""
+        """The hub of a star is not the leader, so that the leader reaches one follower only."""
         for number in range(10):
             self.happen("star", number)
             links = self.links()
@@ -123,7 +126,7 @@ class TroubleTests(SynchronousTestCase):
             self.assertNotIn(0, hubs)
 
     def test_chain_has_two_ends(self) -> None:
-        """The two ends of a chain reach one server each, all others two."""
+        """In a chain two servers reach one other server each, all others two."""
         self.happen("chain")
         reach = Counter(a for a, _ in self.links())
         self.assertEqual(sorted(reach.values()), [1, 1, 2, 2, 2])
@@ -148,14 +151,14 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(ways, {(True, True), (True, False), (False, True)})
 
     def test_leader_behind_a_keyhole_is_the_leader(self) -> None:
-        """The selective links are those of the leader, and healing removes them."""
+        """A keyhole of the leader makes links of the leader selective, and healing removes them."""
         self.happen("keyhole_of_leader")
         self.assertTrue(all(0 in link for link in self.cluster.network.selective_links))
         self.happen("heal")
         self.assertEqual(self.cluster.network.selective_links, {})
 
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
-        """All links are cut at some time, and all are mended in the end."""
+        """Links that are cut one by one are all mended in the end."""
         self.happen("one_by_one")
         fewest = 20
         for _ in range(200):
@@ -165,7 +168,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(len(self.links()), 20)
 
     def test_server_dies_between_two_frames_of_one_turn(self) -> None:
-        """Some receivers get the messages of the turn, others do not."""
+        """A server that crashes between two frames of one turn has sent some of its messages, and not the others."""
         self.cluster.doom(0, frames=2)
         before = self.cluster.network.frames
         self.cluster.network.observers.append(lambda sender, to, messages: None)
@@ -183,7 +186,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(len(self.cluster.running_ids), 4)
 
     def test_server_in_a_loop_of_crashes_dies_again(self) -> None:
-        """The server crashes several times, and stays up in the end."""
+        """In a loop of crashes a server crashes several times, and stays up in the end."""
         self.happen("crash_loop")
         self.cluster.run(20)
         *others, incarnations = sorted(server.incarnations for server in self.cluster.servers.values())
@@ -192,7 +195,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(len(self.cluster.running_ids), 5)
 
     def test_crash_in_write_keeps_a_part_of_it(self) -> None:
-        """Some records of a group are on disk after the crash, the others are not."""
+        """After a crash in a write, the first records of the group are on disk, and the others are not."""
         self.happen("crash_in_write")
         for number in range(1, 6):
             for server_id in self.cluster.running_ids:
@@ -209,7 +212,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(self.cluster.running_ids, [0, 1, 2, 3, 4])
 
     def test_hole_is_left_and_filled(self) -> None:
-        """The next leader fills the hole, and orders the update above it."""
+        """A hole that a leader has left is filled by the next leader, which orders the update above it."""
         self.happen("leave_a_hole")
         self.cluster.submit(0, "a", 1)
         self.cluster.submit(1, "b", 1)
@@ -217,14 +220,15 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(self.cluster.executed(1)[0][0], 2)
 
     def test_leader_dies_when_the_next_one_has_missed_something(self) -> None:
-        """The next leader is isolated until the present one crashes."""
+        """The fault `laggard_leads` isolates the next leader until the present one crashes."""
         self.happen("laggard_leads")
         self.cluster.submit(2, "a", 1)
         self.cluster.run_until(lambda: not self.cluster.is_running(0))
         self.assertEqual((self.cluster.aru(1), self.cluster.aru(2)), (0, 1))
 
     def test_clock_that_is_set_counts_from_the_next_start_on(self) -> None:
-        """A running server uses a steady clock, and the new time from its next start on."""
+        """When the wall clock of a machine is set, a running server keeps its steady clock, and has the new time from
+        its next start on."""
         before = [self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids]
         self.happen("wall_clock")
         self.assertEqual([self.cluster.server_clock(i).seconds() - self.cluster.now for i in self.cluster.ids], before)
@@ -235,14 +239,14 @@ class TroubleTests(SynchronousTestCase):
         self.assertAlmostEqual(self.cluster.server_clock(changed).seconds() - self.cluster.now, offsets[changed])
 
     def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
-        """One kind is late until the fault ends."""
+        """After the fault `late_kind` messages of one kind are late until the fault `no_more_moods` happens."""
         self.happen("late_kind")
         self.assertEqual(len(self.cluster.network.passing_faults), 1)
         self.happen("no_more_moods")
         self.assertEqual(self.cluster.network.passing_faults, {})
 
     def test_majority_keeps_its_disks(self) -> None:
-        """Two of five servers may lose their disks; both find out, and stop."""
+        """Faults may empty the disks of two of five servers; both servers find out, and stop."""
         self.cluster.expected_failures = (StorageWasReplaced,)
         self.cluster.run(1)
         for number in range(5):
@@ -266,7 +270,7 @@ class TroubleTests(SynchronousTestCase):
 
 class StrangersTests(SynchronousTestCase):
     def test_frame_that_changes_a_server_is_found(self) -> None:
-        """The check fails for a genuine frame of a peer, which does change the server."""
+        """The check of foreign frames finds a frame that changes a server, here a genuine one of a peer."""
         cluster = SimulatedCluster(self.id(), 3)
         cluster.run_until(cluster.has_leader)
         us = FrameIdentity(0, frozenset({1, 2}), cluster_digest("simulated", cluster.ids))
@@ -275,7 +279,7 @@ class StrangersTests(SynchronousTestCase):
         self.assertRaises(Violation, require_no_change, cluster, 1, frame)
 
     def test_noise_changes_nothing(self) -> None:
-        """Noise is counted and dropped."""
+        """Random bytes in the place of a frame change nothing in the server that gets them."""
         cluster = SimulatedCluster(self.id(), 3)
         cluster.run_until(cluster.has_leader)
         require_no_change(cluster, 1, b"noise")
@@ -289,17 +293,17 @@ class BoundsTests(SynchronousTestCase):
         self.server = self.run_.cluster.process(1).server
 
     def test_healthy_servers_pass(self) -> None:
-        """Servers of a calm run are within all bounds."""
+        """The check of bounds passes for healthy servers of a calm run."""
         check_bounds(self.run_.cluster, 6, {})
 
     def test_stopped_heartbeat_is_found(self) -> None:
-        """A periodic timer that was not set again is reported."""
+        """The check of bounds finds a periodic timer that was not set again."""
         self.server.replica.retransmission.stop()
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})
         self.assertIn("resend_due has stopped", str(error))
 
     def test_calls_of_a_server_that_pile_up_are_found(self) -> None:
-        """A server that sets a timer again and again, and never cancels one, is reported."""
+        """The check of bounds finds a server that sets a timer again and again, and never cancels one."""
         clock = self.run_.cluster.server_clock(1)
         for _ in range(TIMERS_MAX):
             clock.callLater(100, self.server.replica.reconciliation.ask_again)
@@ -321,7 +325,7 @@ class BoundsTests(SynchronousTestCase):
         self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))
 
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
-        """The last number of a closed session is kept for the horizon."""
+        """The check of bounds finds a closed session that is kept longer than the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
         self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon, 1)
         check_bounds(self.run_.cluster, 6, {})
@@ -329,7 +333,7 @@ class BoundsTests(SynchronousTestCase):
         self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))
 
     def test_table_that_grows_is_found(self) -> None:
-        """Updates that stay in Pending_Updates are reported."""
+        """The check of bounds finds updates that stay in Pending_Updates."""
         clients = self.server.replica.data.clients
         clients.pending_updates.update((str(i), object()) for i in range(500))
         self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))

@@ -28,7 +28,7 @@ class ModifierTests(SynchronousTestCase):
     """Any profile can be run with snapshots."""
 
     def test_all_else_is_drawn_as_without_them(self) -> None:
-        """Users, sizes and the other faults of a seed are the same ones."""
+        """With snapshots, the users, sizes and other faults of a seed are those that it has without them."""
         for profile in ("mixed", "disks", "settings"):
             without, with_them = Run(Plan(5, profile)), Run(Plan(5, profile, snapshots=True))
             self.assertEqual(with_them.faults[: len(without.faults)], without.faults)
@@ -46,7 +46,7 @@ class ModifierTests(SynchronousTestCase):
             self.assertEqual(changed, before)
 
     def test_no_profile_of_before_takes_snapshots(self) -> None:
-        """The seeds of such a profile stay what they were."""
+        """Profiles that existed before snapshots take none, so that their seeds mean what they meant."""
         for name, profile in PROFILES.items():
             if not profile.has_snapshots:
                 run = Run(Plan(1, name))
@@ -54,7 +54,8 @@ class ModifierTests(SynchronousTestCase):
                 self.assertNotIn("snapshots", {fault.family for fault in run.faults}, name)
 
     def test_server_that_is_told_no_slots_is_not_brought_behind(self) -> None:
-        """A server that was away could never get the slots that are not dropped."""
+        """A run in which a server gets no ORDERED has no fault that makes servers fall behind: such a server could
+        never learn the slots that others have dropped."""
         for seed in range(5):
             kinds = {fault.kind for fault in Run(Plan(seed, "overtaking", snapshots=True)).faults}
             self.assertEqual(kinds - {"take_snapshot"}, set())
@@ -82,18 +83,18 @@ class SnapshotFaultTests(SynchronousTestCase):
 
     @long
     def test_server_that_stays_away_fetches_a_snapshot(self) -> None:
-        """A server that was away lacks what the others have dropped."""
+        """A server that was away fetches a snapshot, since it lacks slots that the others have dropped."""
         self.happen("stay_away")
         self.assertEqual(self.installed, 1)
 
     def test_snapshot_is_taken_when_an_operator_asks(self) -> None:
-        """By one server."""
+        """When an operator asks one server for a snapshot, that server takes one."""
         cluster = self.happen("take_snapshot")
         self.assertEqual([cluster.disk(i).snapshot_seq > 0 for i in cluster.ids].count(True), 1)
 
     @long
     def test_servers_die_at_every_step(self) -> None:
-        """Within some faults of each kind."""
+        """Within some faults of each kind, servers have died at every step of a snapshot."""
         for number in range(12):
             for kind in ("crash_in_snapshot", "crash_in_fetch"):
                 self.happen(kind, number)
@@ -102,7 +103,7 @@ class SnapshotFaultTests(SynchronousTestCase):
 
     @long
     def test_disk_is_full_at_every_step_of_a_fetch(self) -> None:
-        """Within some faults."""
+        """Within some faults, the disk was full at every step of a fetch."""
         for number in range(6):
             self.happen("fill_in_fetch", number)
         for step in ("fetching", "loading"):
@@ -126,7 +127,8 @@ class SnapshotFaultTests(SynchronousTestCase):
 
 class DrawingTests(SynchronousTestCase):
     def test_disks_are_filled_only_in_runs_with_disks_in_trouble(self) -> None:
-        """A server of another profile stops when its disk is full."""
+        """Disks are filled only in runs of the profile with disks in trouble, since a server of another profile stops
+        when its disk is full."""
         for profile, expected in (("snapshot-disks", True), ("snapshot-crashes", False)):
             kinds = {fault.kind for seed in range(20) for fault in Run(Plan(seed, profile)).faults}
             self.assertEqual("fill_in_fetch" in kinds, expected)
@@ -134,7 +136,8 @@ class DrawingTests(SynchronousTestCase):
 
 class WrongSnapshotMessagesTests(SynchronousTestCase):
     def test_wrong_messages_about_snapshots_are_drawn_only_where_servers_take_any(self) -> None:
-        """Runs without snapshots get the messages that they have always got."""
+        """Wrong messages about snapshots are drawn only where servers take snapshots: other runs get the messages that
+        they have always got."""
         kinds = {SnapshotOffer, SnapshotRequest, SnapshotPart}
         for slots, expected in ((0, set()), (5, kinds)):
             cluster = SimulatedCluster(self.id(), 3, settings=Settings(snapshot_slots=slots))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def read(data: bytes) -> int:
-    """Read four bytes, one after the other. Raises AssertionError for four of them."""
+    """Read four bytes, one after the other. Raises AssertionError for one value of the four."""
     if len(data) < 4:
         return 0
     if data[0] != 0x4E:

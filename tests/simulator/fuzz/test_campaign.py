@@ -1,4 +1,5 @@
-"""The loop of the fuzzer finds what is there, tells it so that it can be repeated, and finds it again by its seed."""
+"""The loop of the fuzzer: it finds failures, reports them so that they can be repeated, and finds them again with the
+same seed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ FOREVER = float("inf")
 
 
 class NeedleTarget(Target):
-    """Fails for one word of four letters, which is found letter by letter or not at all."""
+    """A target that fails for one word of four letters, which is found letter by letter or not at all."""
 
     name = "needle"
 
@@ -37,7 +38,7 @@ class NeedleTarget(Target):
 
 
 class MemoryTarget(Target):
-    """Fails at the third input that has the byte of an exclamation mark, in one round."""
+    """A target that fails at the third input of one round that contains an exclamation mark."""
 
     name = "memory"
     inputs_per_round = 400
@@ -54,7 +55,7 @@ class MemoryTarget(Target):
 
 
 class BadInputTarget(Target):
-    """Does something bad at the first input."""
+    """A target that calls a function of the test at its first input, such as one that never returns."""
 
     name = "bad"
 
@@ -88,19 +89,20 @@ class CampaignTestCase(SynchronousTestCase):
 class SearchTests(CampaignTestCase):
     @long
     def test_inputs_that_reach_new_lines_lead_further(self) -> None:
-        """Four bytes in a row are found one after the other; by chance it would take 2**32 inputs."""
+        """Inputs that reach new lines of code lead to others: four bytes are found one after the other, which would
+        take 2**32 inputs by chance."""
         self.run_rounds(self.campaign(NeedleTarget(guided=True)), 60)
         self.assertTrue(self.found)
         self.assertIn("the needle", self.found[0].failure)
 
     @long
     def test_without_lines_to_go_by_the_needle_is_not_found(self) -> None:
-        """Without guidance by lines the needle stays hidden: the guidance is what finds it in the test above."""
+        """Without guidance by lines the failing input of `needle` is not found, so it is the guidance that finds it."""
         self.run_rounds(self.campaign(NeedleTarget(guided=False)), 60)
         self.assertEqual(self.found, [])
 
     def test_same_seed_tries_the_same(self) -> None:
-        """A seed and the number of inputs decide everything; another seed tries others."""
+        """One seed and number of inputs try the same inputs in each campaign; another seed tries others."""
         findings = []
         for seed in (5, 5, 6):
             self.found = []
@@ -110,7 +112,7 @@ class SearchTests(CampaignTestCase):
         self.assertNotEqual(findings[0], findings[2])
 
     def test_targets_get_the_same_share_of_the_time(self) -> None:
-        """A slow target is not given up, and does not starve the others."""
+        """All targets get the same share of the time: a slow one is not given up, and does not starve the others."""
         now = [0.0]
         times = {"slow": 0.0, "quick": 0.0}
 
@@ -132,7 +134,7 @@ class SearchTests(CampaignTestCase):
 
 class FindingTests(CampaignTestCase):
     def test_only_the_inputs_that_it_takes_are_reported(self) -> None:
-        """A failure that needs three inputs of one round is told with three inputs."""
+        """A failure that needs three inputs of one round is reported with just these three."""
         self.run_rounds(self.campaign(MemoryTarget()), 1)
         [finding] = self.found
         self.assertEqual(len(finding.inputs), 3)
@@ -141,7 +143,7 @@ class FindingTests(CampaignTestCase):
         self.assertIn("test_campaign.py", finding.place)
 
     def test_file_repeats_the_failure(self) -> None:
-        """The file has all that the failure takes, and the report names the command."""
+        """The written file repeats the failure alone, and the report names the command that does so."""
         self.run_rounds(self.campaign(MemoryTarget()), 1)
         directory = Path(self.mktemp())
         report = write_finding(self.found[0], directory)
@@ -155,12 +157,13 @@ class FindingTests(CampaignTestCase):
         self.assertEqual(replay(MemoryTarget(), Finding.read(path)), "")
 
     def test_same_place_is_reported_a_few_times(self) -> None:
-        """One fault fails for thousands of inputs; all of them are counted."""
+        """A fault at one place of the code that thousands of inputs reach is reported a few times; all of these inputs
+        are counted."""
         campaign = self.run_rounds(self.campaign(MemoryTarget()), 10)
         self.assertEqual((len(self.found), campaign.failures), (3, 10))
 
     def test_state_of_a_failed_round_is_dropped(self) -> None:
-        """Directories and observers of the log do not pile up."""
+        """The state of a round that has failed is dropped: directories and observers of the log do not pile up."""
 
         def fail() -> None:
             raise KeyError("no such thing")
@@ -172,7 +175,7 @@ class FindingTests(CampaignTestCase):
 
 class WatchdogTests(CampaignTestCase):
     def test_input_that_does_not_end_is_a_finding(self) -> None:
-        """Even in code that catches every Exception, as a server does."""
+        """An input that does not end is a finding, even in code that catches every Exception, as a server does."""
         self.patch(watchdog, "HANG_SECONDS", 0.05)
 
         def loop() -> None:
@@ -187,7 +190,8 @@ class WatchdogTests(CampaignTestCase):
         self.assertIn("Hang: does not end within 0.05 s of the processor", found)
 
     def test_input_that_waits_is_a_hang_only_after_long(self) -> None:
-        """A process of a busy machine gets no time of the processor for a while, which says nothing of the input."""
+        """An input that waits is a hang only after a long time: on a busy machine a process may get no time of the
+        processor for a while."""
         self.patch(watchdog, "HANG_SECONDS", 0.05)
         self.assertEqual(attempt(BadInputTarget(lambda: time.sleep(0.3)), "state", [b"x"]), "")
         self.patch(watchdog, "WAITING_SECONDS", 0.1)
@@ -195,12 +199,12 @@ class WatchdogTests(CampaignTestCase):
         self.assertIn("Hang: does not end within 0.1 s of waiting", found)
 
     def test_many_quick_inputs_are_no_hang(self) -> None:
-        """The time of one input counts, not that of the round."""
+        """Many quick inputs are no hang: the time of one input counts, not that of the round."""
         self.patch(watchdog, "HANG_SECONDS", 0.02)
         self.assertEqual(attempt(BadInputTarget(lambda: sum(range(20_000))), "state", [b"x"] * 500), "")
 
     def test_input_that_takes_much_memory_is_a_finding(self) -> None:
-        """A small message must not become a large table."""
+        """An input that takes much memory is a finding: a small message must not become a large table."""
         megabytes = [100]
         self.patch(watchdog, "megabytes_in_use", lambda: megabytes[0])
 

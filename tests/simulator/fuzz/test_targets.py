@@ -1,4 +1,4 @@
-"""Every target bears a short campaign, and notices a fault that is planted in what it tries."""
+"""Every target passes a short campaign, and finds a fault that is planted in the code that it tests."""
 
 from __future__ import annotations
 
@@ -76,20 +76,21 @@ def short_campaign(name: str, rounds: int, *, until_found: bool = False) -> list
 
 class ExampleTests(SynchronousTestCase):
     def test_every_kind_of_message_has_an_example(self) -> None:
-        """A rare kind is not among the captured frames, so it would not be tried without one."""
+        """Every kind of message has a made example: captured frames lack the rare kinds."""
         self.assertEqual({type(message) for message in EXAMPLES}, set(get_args(Message)))
 
 
 @long
 class SoundTests(SynchronousTestCase):
     def test_every_target_bears_a_short_campaign(self) -> None:
-        """`make fuzz` tries the same for hours, with other seeds."""
+        """Every target passes a short campaign; `make fuzz` runs the same for hours, with other seeds."""
         for name in TARGETS:
             with self.subTest(name):
                 self.assertEqual([finding.failure for finding in short_campaign(name, 2)], [])
 
     def test_unchanged_files_are_recovered(self) -> None:
-        """If a server refused the files before they are changed, it would refuse all that come of them."""
+        """The files of the storage target are recovered before they are changed; otherwise a server would refuse each
+        changed file, too."""
 
         def refused(*_arguments: object) -> None:
             raise AssertionError("refused")
@@ -103,18 +104,18 @@ class SoundTests(SynchronousTestCase):
                 target.run(seed)
 
     def test_every_target_says_what_it_is(self) -> None:
-        """The list of `pfsb fuzz --list`."""
+        """Every target has a text for the list of `pfsb fuzz --list`."""
         for name, make in TARGETS.items():
             target = make()
             self.assertEqual((target.name, bool(target.help), bool(target.seeds())), (name, True, True))
 
 
 def _trusting(*_arguments: object) -> Any:
-    """Check nothing."""
+    """In the place of a function that checks: check nothing."""
 
 
 def _feed_by_halves(self: LineSplitter, data: bytes) -> list[bytes]:
-    """Take telnet's commands for text."""
+    """In the place of the parser of telnet: take telnet's commands for text."""
     return [line.decode().encode() for line in data.split(b"\n")[:-1]]
 
 
@@ -124,7 +125,7 @@ def _length_at_face_value(self: CommandParser, data: bytes, position: int, kind:
 
 
 def _group_of_any_checksum(data: bytes, at: int, salt: bytes) -> Group | None:
-    """Believe the head, and not the checksum."""
+    """In the place of the reader of groups: believe the head, and do not compare the checksum."""
     size = size_at(data, at, salt)
     if size is None or size == HEAD_BYTES or at + size > len(data):
         return None
@@ -142,13 +143,13 @@ def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
 
 
 def _believes_its_end(self: SnapshotDecoder, data: bytes) -> Iterator[Piece]:
-    """Take the digest at the end for that of the pieces."""
+    """In the place of the reader of pieces: take the digest at the end for that of the pieces, without comparing."""
     self.seq, self.size, self.digest = int.from_bytes(data[12:20], "big"), len(data), data[-16:]
     return iter(())
 
 
 def _rows_of_any_bytes(_self: RowReader, data: bytes) -> list[Any]:
-    """Let the exceptions of msgpack out."""
+    """In the place of the reader of rows: let exceptions of msgpack out."""
     unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
     unpacker.feed(data)
     return [*unpacker]
@@ -189,13 +190,13 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "clients": (client_core, "check_reply", _trusting),
     "calls": (calls, "ServerFault", lambda *arguments: KeyError(*arguments)),
 }
-"""Target -> a function, and a careless one in its place."""
+"""Target -> (class, name of a function, careless function in its place)."""
 
 
 @long
 class FaultTests(SynchronousTestCase):
     def test_planted_faults_are_found(self) -> None:
-        """A target that finds nothing would show nothing when it finds nothing."""
+        """Each target finds the fault that is planted in the code that it tests."""
         for name, (place, attribute, fault) in FAULTS.items():
             with self.subTest(name):
                 patch = self.patch(place, attribute, fault)
@@ -209,7 +210,7 @@ class FaultTests(SynchronousTestCase):
         self.flushLoggedErrors()
 
     def test_payload_that_kills_is_found(self) -> None:
-        """Payloads that are executed unchecked."""
+        """A payload that is executed without checks kills the server, and is found."""
         from pfsb.sessions.state_machine import SessionStateMachine
 
         def execute(self: SessionStateMachine, seq: int, time_ms: int, updates: Any) -> None:
@@ -245,7 +246,7 @@ class LargestPayloadTests(SynchronousTestCase):
 
     @long
     def test_cluster_that_takes_such_updates_stops(self) -> None:
-        """The leader cannot propose them, and neither can the next one."""
+        """A cluster that accepts updates too large for a proposal stops: no leader can propose them."""
         for name in ("PAYLOAD_BYTES_MAX", "BATCH_BYTES_MAX"):
             self.patch(validity, name, 60_000)
         self.assertNotEqual(self.attempt(), "")
@@ -253,7 +254,7 @@ class LargestPayloadTests(SynchronousTestCase):
 
 
 class UntilFound:
-    """The reactor of a tool, whose time is over as soon as the tool has found a failure."""
+    """A reactor for a tool whose time is over as soon as the tool has found a failure."""
 
     tool: Any = None
 
@@ -273,7 +274,7 @@ class CommandTests(TestCase):
         return options
 
     async def test_campaign_ends_with_a_line_that_says_how_to_repeat_it(self) -> None:
-        """The closing line has number of inputs, time, seed and failures."""
+        """A campaign ends with a line that has the number of inputs, the time, the seed and the failures."""
         out = io.StringIO()
         tool = FuzzTool(reactor, self.options("--for", "0.3", "--seed", "7", "--target", "calls,batches"), out)
         await ensureDeferred(tool.run_campaign())
@@ -281,7 +282,7 @@ class CommandTests(TestCase):
         self.assertFalse(tool.has_failed)
 
     async def test_failure_is_written_to_a_file_and_repeated(self) -> None:
-        """The exit status is 1 in both cases."""
+        """A failure is written to a file and repeated from it; the exit status is 1 in both cases."""
         self.patch(wire, "are_updates", lambda found: True)
         directory = self.mktemp()
         words = ("--for", "60", "--seed", "7", "--target", "batches", "--directory", directory)
@@ -299,7 +300,7 @@ class CommandTests(TestCase):
         self.assertIn("FAILED", out.getvalue())
 
     async def test_mistakes_in_the_command_line_are_one_line(self) -> None:
-        """Unknown targets, and files that the fuzzer has not written."""
+        """Unknown targets, and files that the fuzzer has not written, are answered with one line."""
         self.assertRaises(click.UsageError, self.options, "--target", "everything")
         path = Path(self.mktemp())
         for content in (None, "", "{}", "[]", '{"target": "everything"}'):
@@ -309,7 +310,7 @@ class CommandTests(TestCase):
             self.assertIn(str(path), str(error))
 
     async def test_list_names_every_target(self) -> None:
-        """`pfsb fuzz --list`."""
+        """`pfsb fuzz --list` names every target."""
         out = io.StringIO()
         self.patch(FuzzTool, "say", lambda self, text: out.write(text + "\n"))
         await ensureDeferred(run(reactor, self.options("--list")))
@@ -317,7 +318,7 @@ class CommandTests(TestCase):
 
     @long
     async def test_several_processes_try_at_the_same_time(self) -> None:
-        """Each has a seed of its own; one that finds something makes the whole fail."""
+        """Several processes have a seed each; one that finds something makes the whole command fail."""
         out = io.StringIO()
         words = ("--for", "0.2", "--seed", "7", "--target", "chat-logs", "--jobs", "2", "--directory", self.mktemp())
         tool = FuzzTool(reactor, self.options(*words), out)

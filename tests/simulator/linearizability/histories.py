@@ -27,22 +27,22 @@ def refused(code: str) -> Refused:
 
 
 def at(call: float, ret: float, client: str, command: Command, result: Result) -> Operation:
-    """An operation that was answered."""
+    """Return an operation that was answered."""
     return Operation.answered(client, call, ret, command, result)
 
 
 def lost(call: float, client: str, command: Command) -> Operation:
-    """An operation that was never answered."""
+    """Return an operation that was never answered."""
     return Operation(client, call, None, command, fate="unknown")
 
 
 def one_after_the_other(*rows: tuple[str, Command, Result]) -> list[Operation]:
-    """Operations that do not overlap."""
+    """Return the operations one after the other in time, so that none overlap."""
     return [at(10 * n, 10 * n + 1, *row) for n, row in enumerate(rows)]
 
 
 def overlapping(*rows: tuple[str, Command, Result]) -> list[Operation]:
-    """Operations that are all under way at once."""
+    """Return the operations all under way at once."""
     return [at(0, 1, *row) for row in rows]
 
 
@@ -125,7 +125,7 @@ class Recorder:
 
 
 def choose_conditional(keys: int) -> Any:
-    """Make commands on that many keys, half of which run at one revision of the key only."""
+    """Return a function that makes commands on that many keys, half of which run at one revision of the key only."""
     change, ask = choose_key_value(keys, 2, "PUT DEL CAS INCR APPEND PUTHASH"), choose_key_value(keys, 2)
 
     def choose(dice: random.Random, client: str) -> Command:
@@ -139,7 +139,8 @@ def choose_conditional(keys: int) -> Any:
 
 
 def choose_key_value(keys: int, values: int = 3, verbs: str = "GET GET PUT DEL CAS INCR APPEND PUTHASH") -> Any:
-    """Make commands on that many keys, with few values, so that operations can be mistaken for each other."""
+    """Return a function that makes commands on that many keys, with few values, so that operations can be mistaken for
+    each other."""
     listed = verbs.split()
 
     def choose(dice: random.Random, client: str) -> Command:
@@ -162,7 +163,8 @@ def choose_key_value(keys: int, values: int = 3, verbs: str = "GET GET PUT DEL C
 
 
 def choose_lock(dice: random.Random, client: str) -> Command:
-    """Choose a command on the only lock, since clients would soon wait for two locks in a circle."""
+    """Choose a command on a single lock, since with several locks clients would soon wait for each other in a
+    circle."""
     wait = dice.choice([-1, 0])
     return dice.choice(
         [("LOCK", "x", wait), ("TRYLOCK", "x"), ("UNLOCK", "x", -1), ("UNLOCK", "x", dice.randrange(1, 9)), ("BYE",)]

@@ -54,11 +54,11 @@ class HistoryCase(SynchronousTestCase):
 
 class RealTimeTests(HistoryCase):
     def test_empty_history_has_an_order(self) -> None:
-        """No operations, no parts, nothing to explain."""
+        """An empty history is linearizable."""
         self.assertLinearizable()
 
     def test_read_after_write_sees_it(self) -> None:
-        """An operation that has ended comes before one that begins later."""
+        """A read that begins after a write has ended must see it."""
         self.assertLinearizable(*one_after_the_other(("a", X, OK), ("b", GET, done(value="x"))))
 
     def test_stale_read_is_a_violation(self) -> None:
@@ -67,7 +67,8 @@ class RealTimeTests(HistoryCase):
         self.assertBlames(history[2], *history)
 
     def test_read_during_a_write_may_see_either_value(self) -> None:
-        """Overlapping operations may come in either order."""
+        """A read during a write may see the old or the new value, since overlapping operations may come in either
+        order."""
         before, write = at(0, 1, "a", X, OK), at(2, 5, "a", Y, OK)
         for value in ("x", "y"):
             self.assertLinearizable(before, write, at(3, 4, "b", GET, done(value=value)))
@@ -80,7 +81,7 @@ class RealTimeTests(HistoryCase):
         self.assertLinearizable(write, new, at(1.5, 4, "c", GET, refused("NOTFOUND")))
 
     def test_end_and_beginning_at_one_instant_may_overlap(self) -> None:
-        """The history does not say which came first, so both are possible."""
+        """An operation that begins at the instant at which another ends may come before or after that one."""
         self.assertLinearizable(at(0, 1, "a", X, OK), at(1, 2, "b", GET, refused("NOTFOUND")))
 
     def test_lost_update_is_a_violation(self) -> None:
@@ -90,7 +91,7 @@ class RealTimeTests(HistoryCase):
         self.assertLinearizable(history[0], at(0, 1, "b", ("INCR", "k", 1), done(value="2")))
 
     def test_duplicated_append_is_a_violation(self) -> None:
-        """One command that is answered once takes effect once."""
+        """A history in which one APPEND took effect twice is a violation, since it was answered once."""
         history = one_after_the_other(("a", ("APPEND", "k", "x"), done(value="x")), ("b", GET, done(value="xx")))
         self.assertBlames(history[1], *history)
 
@@ -99,14 +100,14 @@ class RealTimeTests(HistoryCase):
         self.assertBlames(history[1], *history)
 
     def test_keys_are_checked_independently(self) -> None:
-        """The violation is found in the sub-history of its key, among good ones."""
+        """Keys are checked independently: the violation is found in the sub-history of its key, among good ones."""
         bad = at(4, 5, "b", GET, done(value="z"))
         good = [at(0, 9, "c", ("PUT", "other", "1"), OK), at(1, 2, "d", ("GET", "other"), done(value="1"))]
         self.assertLinearizable(*good)
         self.assertTrue(self.assertBlames(bad, *good, bad).text.startswith('key "k": '))
 
     def test_answer_before_call_is_refused(self) -> None:
-        """An impossible history is a mistake of its recorder, not of the servers."""
+        """A history with an answer before its call is refused: it is a mistake of its recorder, not of the servers."""
         error = self.assertRaises(ValueError, at, 2, 1, "a", GET, refused("NOTFOUND"))
         self.assertIn("is answered at 1, before its call at 2", str(error))
 
@@ -141,14 +142,15 @@ class FateTests(HistoryCase):
         self.assertBlames(early, self.written, late, early)
 
     def test_error_of_unknown_fate_counts_as_no_answer(self) -> None:
-        """A command may still run after its client was told UNAVAILABLE with fate=unknown."""
+        """UNAVAILABLE with fate=unknown counts as no answer: the command may still run."""
         unavailable = at(2, 3, "b", Y, refused("UNAVAILABLE"))
         self.assertEqual(unavailable.fate, "none")
         unknown = Operation("b", 2, 3, Y, refused("UNAVAILABLE"), "unknown")
         self.assertLinearizable(self.written, unknown, self.read(4, "x"), self.read(6, "y"))
 
     def test_effect_of_fate_none_is_a_violation(self) -> None:
-        """fate=none is a promise; the explanation names the command that broke it."""
+        """An effect of a command that was answered with fate=none is a violation, and the explanation names the
+        command."""
         promised = Operation("b", 2, 3, Y, refused("BUSY"), "none")
         seen = self.read(4, "y")
         self.assertLinearizable(self.written, promised, self.read(4, "x"))
@@ -162,7 +164,8 @@ class FateTests(HistoryCase):
         self.assertBlames(wrong, self.written, wrong)
 
     def test_many_unknown_fates_do_not_slow_the_search(self) -> None:
-        """Forty lost writes that no read has seen, or of which one was seen, are forty possibilities, not 2 ** 40."""
+        """Forty lost writes that no read has seen, or of which one was seen, are searched in about forty steps, not in
+        2 ** 40."""
         many = [lost(2, f"c{n}", ("PUT", "k", f"v{n}")) for n in range(40)]
         for last in (self.read(3, "x"), self.read(3, "v7")):
             self.assertTrue(checked(self.written, *many, last, steps_max=200).ok)
@@ -208,7 +211,7 @@ class OutcomeTests(HistoryCase):
         self.assertEqual(outcome.prefix, tuple(history[:2]))
 
     def test_violation_by_the_first_answer_shows_the_initial_state(self) -> None:
-        """Before the first answer there is only the state at the start to show."""
+        """If the first answer is the violation, the explanation shows the state at the start."""
         wrong = at(0, 1, "a", GET, done(value="x"))
         self.assertTrue(self.assertBlames(wrong, wrong).text.endswith("At the start it is absent."))
 
@@ -235,7 +238,7 @@ class OutcomeTests(HistoryCase):
         self.assertIs(second, seen)
 
     def test_search_that_takes_too_long_is_undecided(self) -> None:
-        """The limit of steps has a verdict of its own, which is no violation."""
+        """A search that reaches the limit of steps is undecided, which is not a violation."""
         outcome = checked(*self.hard, steps_max=1_000)
         self.assertIs(outcome.verdict, Verdict.UNDECIDED)
         self.assertFalse(outcome.ok)
@@ -265,7 +268,8 @@ class AgreementTests(SynchronousTestCase):
 
     @long
     def test_agrees_with_a_search_through_all_orders(self) -> None:
-        """Short good histories, many of them spoilt afterwards: 2,000 of each seed."""
+        """The search agrees with one that tries all orders on 2,000 short histories of each seed, many of them
+        spoilt."""
         dice = random.Random(20)
         violations = 0
         for number in range(2_000):
@@ -306,20 +310,22 @@ class SizeTests(SynchronousTestCase):
         self.assertLess(outcome.steps, steps_max)
 
     def test_ten_thousand_operations_on_fifty_keys(self) -> None:
-        """The search hardly tries an operation in vain, with or without revisions."""
+        """For ten thousand operations on fifty keys the search hardly tries an operation in vain, with or without
+        revisions."""
         history = self.record(keys=50)
         self.assertChecked(history, 20_000)
         self.assertChecked(without_revisions(history), 15_000)
 
     def test_ten_thousand_operations_on_one_key(self) -> None:
-        """Twenty clients use the same key all the time; the revisions determine the order."""
+        """For ten thousand operations of twenty clients on one key, the revisions determine the order, and the search
+        tries hardly any in vain."""
         self.assertChecked(self.record(keys=1), 30_000)
 
     def test_five_hundred_lost_answers(self) -> None:
         self.assertChecked(self.record(keys=50, lost_share=0.05), 60_000)
 
     def test_one_bad_answer_among_ten_thousand(self) -> None:
-        """A violation is found and blamed with little more effort."""
+        """One bad answer among ten thousand is found and blamed with little more effort than a good history takes."""
         history = self.record(keys=50)
         reads = [n for n, operation in enumerate(history) if operation.command[0] == "GET" and n > 9_000]
         wrong = at(history[reads[0]].call, history[reads[0]].ret or 0, "c0", history[reads[0]].command, done(value="?"))

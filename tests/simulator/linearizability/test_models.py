@@ -58,7 +58,8 @@ class KeyTests(ModelCase):
     put: Row = ("a", ("PUT", "k", "5"), OK)
 
     def test_command_that_runs_at_one_revision(self) -> None:
-        """The condition holds at that revision alone, 0 stands for absent and -1 for any."""
+        """A condition on a revision holds at that revision alone; 0 stands for an absent key, and -1 for any
+        revision."""
         put: Row = ("a", ("PUT", "k", "5"), done(revision=4))
         refusal = refused("PRECONDITION")
         for revision, holds in ((4, True), (3, False), (5, False), (0, False), (-1, True)):
@@ -141,7 +142,7 @@ class KeyTests(ModelCase):
         )
 
     def test_several_keys_are_taken_apart(self) -> None:
-        """A key that is given twice has the later value; an absent key has no row."""
+        """In MPUT a key that is given twice has the later value; in MGET an absent key has no row."""
         mput: Row = ("a", ("MPUT", "k", "1", "l", "2", "k", "3"), done(revision=1))
 
         def mget(*rows: Fields) -> Row:
@@ -160,7 +161,8 @@ class KeyTests(ModelCase):
 
 
 class QuotaTests(ModelCase):
-    """Refusals by a quota, which the simulator takes as judgements of the application (`History.answered`)."""
+    """Refusals by a quota, whose rightness the simulator judges with the application's own sums
+    (`History.answered`)."""
 
     def assertRefusable(self, is_right: bool, *rows: Row) -> None:
         """Require that the last command, after the others, is or is not one that a quota may refuse."""
@@ -219,7 +221,7 @@ class RevisionTests(ModelCase):
             self.assertEqual(check_linearizability(key_value_sub_histories(history)).ok, is_good)
 
     def test_revisions_grow_from_key_to_key(self) -> None:
-        """Sub-histories of keys are independent, but the revision is one counter."""
+        """Revisions grow from key to key: sub-histories of keys are independent, but the revision is one counter."""
         self.assertThen([self.put("k", 3)], self.put("other", 4), self.put("other", 2))
         self.assertBad(*overlapping(self.put("k", 3), self.put("other", 3)))
         self.assertGood(*overlapping(self.put("k", 3), self.put("other", 2)))
@@ -281,7 +283,7 @@ class LockTests(ModelCase):
         self.assertThen([self.lock("a", 7)], self.unlock("a", 6, no), self.unlock("a", 6))
 
     def test_end_of_a_session_releases_its_locks(self) -> None:
-        """A session is closed, or expires at an unknown time."""
+        """When a session is closed, or expires at an unknown time, its locks are free."""
         before, after = at(0, 1, *self.lock("a", 1)), at(10, 11, *self.lock("b", 2))
         self.assertGood(before, at(2, 3, "a", ("BYE",), OK), after)
         self.assertGood(before, lost(2, "a", ("EXPIRE",)), after)
@@ -356,14 +358,14 @@ class ChatTests(ModelCase):
         self.assertBad(lost(0, "a", ("SAY", "hi")), at(1, 2, *self.log(1, ("b", "hi"))))
 
     def test_line_that_was_said_twice_is_a_violation(self) -> None:
-        """A repeated command that ran twice is seen as an additional line."""
+        """A line of chat that was said twice, since a repeated command ran twice, is a violation."""
         once = at(0, 1, *self.say("a", "hi", 1))
         self.assertBad(once, at(2, 3, *self.log(1, ("a", "hi"), ("a", "hi"))))
 
 
 class PartsTests(ModelCase):
     def test_operation_without_a_specification_is_refused(self) -> None:
-        """No operation is left out silently."""
+        """An operation without a specification is refused, and not left out silently."""
         ranged = at(0, 1, "a", ("RANGE", "a", "b", -1), Done())
         error = self.assertRaises(ValueError, all_sub_histories, [ranged])
         self.assertIn('there is no specification of RANGE "a" "b" -1 by a (there are: APPEND, ', str(error))
@@ -414,7 +416,8 @@ class ApplicationTests(ModelCase):
                 self.assertGood(*self.answers(application(), choose, random.Random(seed)))
 
     def test_any_other_answer_is_wrong(self) -> None:
-        """One field of one answer is changed. Locks are left out, since a token may be any larger one."""
+        """One field of one answer is changed: the model calls the answer wrong. Locks are left out, since a token may
+        be any larger number."""
         for application, choose in (row for row in self.applications if row[0] is not Lock):
             for seed in range(20):
                 dice = random.Random(seed)

@@ -74,7 +74,7 @@ def leaves_the_data_list_out(replica: Replica) -> None:
 
 
 def is_prepared_by_itself(replica: Replica) -> None:
-    """A defect: the leader's own promise is enough."""
+    """A defect: a view is prepared by the leader's own promise alone."""
 
     def view_prepared_ready(view: int) -> bool:
         return any(promise.view == view for promise in replica.data.preparing.prepare_oks.values())
@@ -83,7 +83,7 @@ def is_prepared_by_itself(replica: Replica) -> None:
 
 
 def wants_more_than_a_majority(replica: Replica) -> None:
-    """A defect: `>` instead of `>=`."""
+    """A defect: a view is prepared only by more than a majority of promises (`>` instead of `>=`)."""
 
     def view_prepared_ready(view: int) -> bool:
         promises = replica.data.preparing.prepare_oks.values()
@@ -102,7 +102,7 @@ class DefectTests(SynchronousTestCase):
         return exploration.counterexample
 
     def test_quorum_of_one_executes_two_values_in_one_slot(self) -> None:
-        """S1: two majorities share a server, two of one do not (G27)."""
+        """A quorum of one server breaks S1: two majorities share a server, two quorums of one do not (G27)."""
         self.patch(Membership, "is_majority", lambda self, server_ids: any(True for _ in server_ids))
         found = self.find(Bounds(crashes=0), None)
         self.assertEqual(
@@ -114,13 +114,14 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_vote_that_leaves_before_the_disk_write_is_found(self) -> None:
-        """An ACCEPT rests on the record of its proposal (docs/defects.rst)."""
+        """An ACCEPT that leaves before the record of its proposal is on disk is found (docs/defects.rst)."""
         found = self.find(Bounds(), votes_before_the_disk)
         self.assertEqual(found.steps, ("server 0 is asked by its client for CLIENT_UPDATE a1",))
         self.assertEqual(found.what, "server 0: sends ACCEPT of view 1 for slot 1, and that vote is not on disk")
 
     def test_vote_that_leaves_before_the_disk_write_breaks_s1_after_a_crash(self) -> None:
-        """Two values of a slot are the consequence, if leaving messages are not checked (docs/defects.rst)."""
+        """If the checks of leaving messages are off, an ACCEPT that leaves before the disk write leads to two values of
+        a slot after a crash (docs/defects.rst)."""
         lost = ((0, "Ask"), (1, "Proposal"), (0, "Accept"), (1, "Crash"))
         elected = ((1, "Ask"), (2, "ProgressTimer"), (1, "ViewChange"))
         found = self.find(Bounds(views=2, lead_in=(*lost, *elected)), votes_before_the_disk, checks_gate=False)
@@ -130,13 +131,14 @@ class DefectTests(SynchronousTestCase):
         self.assertEqual(len(found.steps), 11)
 
     def test_prepare_that_leaves_before_the_view_is_on_disk_is_found(self) -> None:
-        """A PREPARE rests on Last_Installed (docs/defects.rst)."""
+        """A PREPARE that leaves before Last_Installed is on disk is found (docs/defects.rst)."""
         found = self.find(Bounds(led=False), does_not_force_its_view)
         self.assertEqual(found.what, "server 0: sends PREPARE of view 1, Local_Aru 0, but has view 0 on disk")
         self.assertEqual(len(found.steps), 1)
 
     def test_view_that_is_not_forced_is_led_twice(self) -> None:
-        """G10: two leaders of a view are the consequence, if leaving messages are not checked."""
+        """G10: if the checks of leaving messages are off, a view that is not forced to disk leads to two leaders of one
+        view."""
         bounds = Bounds(led=False, asks=(), views=1, lead_in=((0, "ViewChange"),))
         found = self.find(bounds, does_not_force_its_view, checks_gate=False)
         self.assertEqual(
@@ -144,7 +146,8 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_promise_without_its_votes_is_found_when_it_is_made(self) -> None:
-        """Figure 8 A and G19: a data list is complete."""
+        """Figure 8 A and G19: a promise without its sender's votes is found when it is made, since a data list must be
+        complete."""
         bounds = Bounds(crashes=0, lead_in=((0, "Ask"), (2, "Proposal"), (1, "ProgressTimer"), (2, "ProgressTimer")))
         found = self.find(bounds, leaves_the_data_list_out)
         self.assertEqual(
@@ -152,13 +155,14 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_promise_without_its_votes_breaks_s1(self) -> None:
-        """Figure 8 A and G19: two values of a slot are the consequence, if promises are not checked."""
+        """Figure 8 A and G19: if promises are not checked, a promise without its votes leads to two values of a
+        slot."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
         found = self.find(bounds, leaves_the_data_list_out, checks_gate=False)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
 
     def test_leader_that_does_not_wait_for_promises_breaks_s1(self) -> None:
-        """Figure 8 B: a view is prepared by a majority."""
+        """Figure 8 B: a leader that does not wait for a majority of promises breaks S1."""
         bounds = Bounds(views=2, crashes=0, lead_in=(*CHOSEN_BY_0_AND_2, (1, "ProgressTimer"), (2, "ProgressTimer")))
         found = self.find(bounds, is_prepared_by_itself)
         self.assertEqual(found.what, "S1: slot 1 executes b1; but before: S1: slot 1 executes a1")
@@ -183,7 +187,8 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_view_that_waits_for_more_than_a_majority_is_never_led(self) -> None:
-        """Figure 8 B: with one server down, `>` breaks no promise, but no server ever leads."""
+        """Figure 8 B: a server that waits for more than a majority of promises breaks no promise of the protocol, but
+        with one server down no server ever leads."""
         bounds = Bounds(led=False, asks=(), crashes=0, idle=frozenset({2}))
         right, wrong = explored(bounds, 12), explored(bounds, 12, patch=wants_more_than_a_majority)
         self.assertIn("server 0 leads view 1", right.nodes.reached)
@@ -196,17 +201,20 @@ class ProtocolTests(SynchronousTestCase):
     """The protocol keeps its promises in every explored state."""
 
     def test_no_promise_is_broken_after_the_first_start(self) -> None:
-        """All states within five steps: two clients, up to three views, one crash."""
+        """From the first start on, no promise is broken in any state within five steps: two clients, up to three views,
+        one crash."""
         self.assertKeepsItsPromises(explored(Bounds(led=False), 5), 5)
 
     def test_no_promise_is_broken_when_a_view_is_led(self) -> None:
-        """All states within five steps: two clients, two view changes, one crash."""
+        """When a view is led, no promise is broken in any state within five steps: two clients, two view changes, one
+        crash."""
         exploration = explored(Bounds(), 5)
         self.assertKeepsItsPromises(exploration, 5)
         self.assertIn("server 0 has executed 1 slots", exploration.nodes.reached)
 
     def test_chosen_update_survives_two_view_changes(self) -> None:
-        """All states within five steps after an update was executed at server 0, unknown to the next leader."""
+        """When server 0 has executed an update that the next leader does not know, no promise is broken in any state
+        within five steps."""
         lead_in = (*CHOSEN_BY_0_AND_2, (1, "Ask"), (1, "ProgressTimer"), (2, "ProgressTimer"), (1, "ViewChange"))
         exploration = explored(Bounds(crashes=0, lead_in=lead_in), 5)
         self.assertKeepsItsPromises(exploration, 5)
@@ -221,7 +229,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("server 0 has executed 2 slots", exploration.nodes.reached)
 
     def test_two_explorations_find_the_same_states(self) -> None:
-        """Two explorations find the same states, since no random numbers are involved (docs/testing.rst)."""
+        """Two explorations find the same states: no random numbers are involved (docs/testing.rst)."""
         first, second = (
             [(p.depth, p.states, p.server_states, p.steps) for p in Exploration(Bounds()).levels(4)] for _ in range(2)
         )
@@ -340,7 +348,7 @@ class ToolTests(SynchronousTestCase):
         return out.getvalue()
 
     def test_options_become_bounds(self) -> None:
-        """The options become bounds and a lead-in."""
+        """The options of `pfsb explore` become the bounds and the lead-in of the exploration."""
         options = self.options(
             "--servers", "4", "--clients", "1", "--crashes", "0", "--cold", "--lead-in", "0:Ask, 1:Crash"
         )
@@ -348,13 +356,13 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(options.bounds, expected)
 
     def test_lead_in_of_an_unknown_server_is_refused(self) -> None:
-        """The error has an example of a right lead-in."""
+        """A lead-in with an unknown server is refused, with an example of a right one."""
         for text in ("7:Ask", "Ask", "1:"):
             error = self.assertRaises(click.UsageError, self.options, "--lead-in", text)
             self.assertIn("with a server below 3; example: --lead-in 0:Ask,1:Proposal,0:Accept", str(error))
 
     def test_summary_has_the_extent_and_the_result(self) -> None:
-        """The report has the progress by levels, the bounds, the extent and the result."""
+        """The summary of an exploration has the progress by levels, the bounds, the extent and the result."""
         told = self.run_tool("--depth", "2").splitlines()
         self.assertIn("depth 1: 9 states", told[0])
         self.assertEqual(told[2], "3 servers; updates: a1 at server 0, b1 at server 1; views up to 3; crashes: 1")
@@ -363,7 +371,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [])
 
     def test_broken_promise_is_shown_as_steps_and_exit_status(self) -> None:
-        """The report has the steps that break the promise, and the exit status is 1."""
+        """If a promise is broken, the report has the steps that lead there, and the exit status is 1."""
         self.patch(Membership, "is_majority", lambda self, server_ids: any(True for _ in server_ids))
         told = self.run_tool("--crashes", "0").splitlines()
         self.assertEqual(
@@ -372,7 +380,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [1])
 
     def test_lead_in_that_cannot_happen_is_one_line(self) -> None:
-        """The error names the steps that are possible."""
+        """A lead-in that cannot happen is refused with the steps that are possible."""
         err = StringIO()
         self.patch(sys, "stderr", err)
         self.run_tool("--lead-in", "0:Prepare")

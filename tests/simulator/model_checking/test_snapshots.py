@@ -22,11 +22,12 @@ def attributes_of(kind: type) -> set[str]:
 
 class AbstractedTests(SynchronousTestCase):
     def test_every_abstracted_attribute_exists(self) -> None:
-        """An entry for an attribute that was renamed would have no effect, and the explorer would not end."""
+        """Each attribute that is left out as making no difference exists: an entry for a renamed one would have no
+        effect."""
         missing = [f"{kind.__name__}.{name}" for kind, name in ABSTRACTED if name not in attributes_of(kind)]
         self.assertEqual(missing, [])
 
     def test_attribute_that_does_not_exist_is_noticed(self) -> None:
-        """A check that finds nothing must be able to find something."""
+        """The check of the test above finds an attribute that does not exist."""
         self.assertIn("count", attributes_of(Turn))
         self.assertNotIn("number_of_turns", attributes_of(Turn))

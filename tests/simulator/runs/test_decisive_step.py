@@ -1,4 +1,4 @@
-"""Why a run failed, for a person: the rule that was broken, and the step that broke it."""
+"""The explanation of a failed run: the rule that was broken, and the step of the protocol that broke it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.long import long
 
 class RuleTests(SynchronousTestCase):
     def test_every_defect_that_a_random_run_shows_breaks_a_rule_with_a_sentence(self) -> None:
-        """`pfsb simulate --broken NAME` explains each of them. Faults of the program itself break no rule."""
+        """Each defect that a random run shows breaks a rule for which `pfsb simulate --broken NAME` has a sentence.
+        Faults of the program itself break no rule."""
         for name, catch in CAUGHT.items():
             if catch.schedule in PROFILES and not catch.check.startswith(
                 ("InvariantViolated", "KeyError", "ValueError")
@@ -26,14 +27,15 @@ class RuleTests(SynchronousTestCase):
                 self.assertNotEqual(rule_of(catch.check), "", f"{name}: {catch.check}")
 
     def test_invariant_is_found_by_its_number(self) -> None:
-        """The sentence is the one that the module of the invariants has."""
+        """The sentence for an invariant is the one in the docstring of the module of the invariants."""
         self.assertEqual(list(INVARIANTS), list(range(1, 15)))
         text = rule_of("trouble, at 2.000 s: InvariantViolated: server 0: 6: REG_LEADER without a Progress_Timer")
         self.assertTrue(text.startswith("invariant 6: The Progress_Timer runs in REG_LEADER"), text)
         self.assertTrue(INVARIANTS[10].endswith("bounded (Departure 37)."), INVARIANTS[10])
 
     def test_only_the_first_line_of_a_failure_counts(self) -> None:
-        """The lines below show the servers, and may have any words."""
+        """Only the first line of a failure is compared with rules: lines below show the servers, and may have any
+        words."""
         self.assertEqual(rule_of("what is this?\nS1: slot 4"), "")
 
     def test_every_schedule_says_its_rule(self) -> None:
@@ -44,7 +46,8 @@ class RuleTests(SynchronousTestCase):
 @long
 class StoryTests(SynchronousTestCase):
     def test_vote_that_leaves_too_early_is_the_last_step(self) -> None:
-        """The ACCEPT stands in the last row, and no write that has the proposal stands above it."""
+        """For a vote that leaves too early, the ACCEPT stands in the last row, and no write with its proposal stands
+        above."""
         name = "accept-early"
         lines = story(Plan(CAUGHT[name].seed), planted(name), name)
         self.assertIn(f"what is broken: {DEFECTS[name].broken} ({DEFECTS[name].source})", lines)
@@ -56,7 +59,7 @@ class StoryTests(SynchronousTestCase):
         self.assertEqual(story(Plan(1, "crashes", servers=3, seconds=0.5), None, None), [])
 
     def test_directed_schedule_is_drawn_though_it_makes_its_cluster_itself(self) -> None:
-        """The rule of a schedule is its own sentence."""
+        """A directed schedule that makes its own cluster is drawn, too; its rule is the sentence of the schedule."""
         name = "editions-mixed"
         lines = story_of_schedule("promise-of-two-lives", 0, planted(name), name)
         self.assertIn(f"the rule: {rule_of_schedule('promise-of-two-lives')}", lines)

@@ -1,4 +1,5 @@
-"""Fetches of snapshots whose parts do not come, in a correct server and in one that waits for ever."""
+"""The check of fetches of snapshots whose parts do not arrive: a correct server passes, and one that waits for ever is
+found."""
 
 from __future__ import annotations
 
@@ -46,11 +47,11 @@ class FetchCheckerTests(SynchronousTestCase):
             cluster.run(0.5)
 
     def test_server_that_asks_another_one_is_right(self) -> None:
-        """Although none of them sends any part."""
+        """A server that asks one source after the other passes, although none of them sends any part."""
         self.look(self.fetching(), 30)
 
     def test_server_that_waits_for_ever_is_found(self) -> None:
-        """The sentence names both servers."""
+        """A server that waits for ever for one source is found; the sentence names both servers."""
         cluster = self.fetching(planted("silent-source-kept"))
         source = cluster.replica(self.away).snapshot_fetcher.fetch.source
         said = str(self.assertRaises(Violation, self.look, cluster, 30))
@@ -58,7 +59,7 @@ class FetchCheckerTests(SynchronousTestCase):
         self.assertIn(f"from server {source}", said)
 
     def test_server_that_cannot_look_is_right(self) -> None:
-        """A paused process notices nothing; its time begins when it goes on."""
+        """A paused server passes: its time begins when it is resumed."""
         cluster = self.fetching()
         cluster.pause(self.away)
         self.look(cluster, 30)

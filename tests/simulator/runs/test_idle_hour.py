@@ -1,4 +1,5 @@
-"""An idle hour: a correct cluster stays as it is, and each thing that ends early is found (docs/testing.rst)."""
+"""The check of an idle hour: a correct cluster passes, and each session, wait or view that ends too early is found
+(docs/testing.rst)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def waits_too_short(process: Any) -> None:
 
 @long
 class IdleHourTests(SynchronousTestCase):
-    """The hour is a minute here."""
+    """Tests of the idle hour, which is shortened to a minute here."""
 
     def setUp(self) -> None:
         seconds = {"IDLE_SECONDS": 60.0, "SHORT_WAIT_SECONDS": 20.0, "LONG_WAIT_SECONDS": 180.0}
@@ -49,25 +50,25 @@ class IdleHourTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, hour.run))
 
     def test_correct_cluster_comes_through(self) -> None:
-        """Nothing ends early in clusters of one to five servers."""
+        """A correct cluster of one to five servers passes the idle hour: nothing ends early."""
         for servers in (1, 2, 3, 4, 5):
             hour = self.hour(servers)
             hour.run()
             self.assertGreater(hour.cluster.now, 60)
 
     def test_election_is_found(self) -> None:
-        """No server may suspect its leader because no client asks for anything."""
+        """An election in the idle hour is found: no server may suspect its leader because clients ask for nothing."""
         hour = self.hour()
         hour.cluster.clock.callLater(30, hour.cluster.isolate, 0)
         self.assertIn("nothing has happened for an hour", self.violation(hour))
 
     def test_session_that_ends_is_found(self) -> None:
-        """The session of a client that is connected does not end, however long the client is silent."""
+        """A session that ends while its client is connected is found."""
         with mock.patch.object(idle_hour, "IDLE_SECONDS", 700.0):
             self.assertIn("the session of idle-", self.violation(self.hour(patch=planted("idle-client-expired"))))
 
     def test_session_of_a_user_that_ends_is_found(self) -> None:
-        """The users of the run stay connected as well."""
+        """A session of one of the run's own users that ends is found."""
         hour = self.hour()
         user = hour.population.users[-1].session_in_use
 
@@ -81,10 +82,11 @@ class IdleHourTests(SynchronousTestCase):
         self.assertIn(f"have ended: {{'{user}'", self.violation(hour))
 
     def test_wait_that_ends_early_is_found(self) -> None:
-        """A wait lasts as long as the client has asked for."""
+        """A wait that ends earlier than the client has asked for is found."""
         self.assertIn("was to wait for 20 s, has waited for 19", self.violation(self.hour(patch=waits_too_short)))
 
     def test_wait_that_does_not_end_is_found(self) -> None:
-        """A wait ends at its time, although nothing else is ordered (Departure 29)."""
+        """A wait that does not end at its time is found: the end must come although no slot is ordered (Departure
+        29)."""
         text = self.violation(self.hour(patch=planted("idle-wait-not-ended")))
         self.assertIn("idle-impatient waits for a lock that is held, and is told None", text)

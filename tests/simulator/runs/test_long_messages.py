@@ -1,7 +1,7 @@
-"""Schedules in which much is sent over sockets that hold little: correct servers pass, and servers without one guard of
-Departures 47 and 49 do not.
+"""Schedules in which large messages pass through small socket buffers: correct servers pass, and servers without one
+guard of Departures 47 and 49 do not.
 
-Random runs do not show these guards, since their absence costs time only.
+Random runs do not show these guards, since without them a cluster is only slower.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ class NeverSilent(PartRequests):
 
 
 def restarted_promiser_is_forgotten(process: Any) -> None:
-    """A server that restarts while the leader fetches its promise is sent no PREPARE again."""
+    """A defect: a server that restarts while the leader fetches its promise is sent no PREPARE again."""
     become(process.replica.prepare.requests, NeverSilent)
 
 
 def long_promise_is_given_no_time(process: Any) -> None:
-    """A leader is suspected while a promise still arrives."""
+    """A defect: a leader is suspected while a promise still arrives."""
     override(process.replica.prepare, "give_time", lambda _: do_nothing)
 
 
 def bursts_wait_a_fixed_time(process: Any) -> None:
-    """A server gives each burst the same time, however soon bursts usually come."""
+    """A defect: a server gives each burst the same time, however soon bursts usually come."""
     override(process.replica.reconciliation.round_trip, "answered", lambda _: do_nothing)
 
 
 class LongMessagesTests(SynchronousTestCase):
     def test_long_promise_arrives_over_any_buffer(self) -> None:
-        """The seed chooses the number of servers and the size of the buffers."""
+        """A long promise arrives over socket buffers of any size; the seed chooses the number of servers and that
+        size."""
         for seed in range(2):
             self.assertEqual(attempt("long-promise-over-small-buffers", seed, None), "")
 
@@ -52,6 +53,7 @@ class LongMessagesTests(SynchronousTestCase):
         self.assertIn("was well", attempt("long-promise-over-slow-links", 0, long_promise_is_given_no_time))
 
     def test_lost_part_of_a_burst_is_asked_for_soon(self) -> None:
-        """The measured time (Departure 49) is short here."""
+        """Departure 49: a lost part of a burst is asked for soon, since the measured time between bursts is short
+        here."""
         self.assertEqual(attempt("catching-up-over-a-small-buffer", 0, None), "")
         self.assertIn("in vain", attempt("catching-up-over-a-small-buffer", 0, bursts_wait_a_fixed_time))

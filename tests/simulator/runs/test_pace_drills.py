@@ -30,7 +30,8 @@ def defect(name: str) -> Callable[[Any], None]:
 @long
 class MeasureTests(SynchronousTestCase):
     def test_slow_disks_cost_no_view_and_few_copies(self) -> None:
-        """Syncs of 0.6, 1.2 and 5 s: one view, nearly the rate of the disks, under three copies of an update."""
+        """With syncs of 0.6, 1.2 and 5 s there is one view, nearly the rate of the disks, and fewer than three copies
+        of an update."""
         for sync in SYNCS:
             self.patch(pace_drills, "SYNCS", (sync,))
             drills(1, 3).slow_disks()
@@ -39,19 +40,22 @@ class MeasureTests(SynchronousTestCase):
             found.slow_disks()
 
     def test_lossy_links_cost_milliseconds(self) -> None:
-        """30 % of all frames are lost; with fixed times of repetition a cluster executed 15 to 30 updates a second."""
+        """With 30 % of all frames lost, an update takes milliseconds; with fixed times of repetition a cluster executed
+        15 to 30 updates a second."""
         for seed in (1, 2):
             drills(seed).lossy_links()
 
     def test_dead_leader_is_replaced_in_time(self) -> None:
-        """Within 0.25 s if its address refuses frames, within four Progress_Timers otherwise."""
+        """A dead leader is replaced within 0.25 s if its address refuses frames, and within four Progress_Timers
+        otherwise."""
         for seed in range(5):
             for servers in (3, 5):
                 drills(seed, servers).betrayed_death()
                 drills(seed, servers).silent_death()
 
     def test_dead_leader_is_replaced_in_time_after_a_pause(self) -> None:
-        """Departure 48: also by the votes of a server that stood still for 40 s."""
+        """Departure 48: a dead leader is replaced in time also when the vote of a server that was paused for 40 s is
+        needed."""
         for seed in range(3):
             for servers in (3, 5):
                 found = drills(seed, servers)
@@ -59,12 +63,13 @@ class MeasureTests(SynchronousTestCase):
                 found.death_after_a_pause()
 
     def test_links_that_are_slow_one_way_cost_few_copies(self) -> None:
-        """Departure 49: the leader's frames take 0.3 s, and those of the others a millisecond."""
+        """Departure 49: links on which the leader's frames take 0.3 s, and those of the others a millisecond, cost few
+        copies."""
         for servers in (3, 5):
             drills(1, servers).slow_links()
 
     def test_failover_after_slow_disks_is_as_fast_as_before(self) -> None:
-        """Departure 48: what was measured comes down again."""
+        """Departure 48: a failover after slow disks is as fast as before them, since measured times come down again."""
         both = drills(3)
         both.slow_disks()
         pace_drills.heal_all(both.cluster)
@@ -74,7 +79,7 @@ class MeasureTests(SynchronousTestCase):
 
 @long
 class DefectTests(SynchronousTestCase):
-    """A drill that nothing can fail would show nothing."""
+    """Each drill fails with a defect that it is there for."""
 
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)
@@ -85,19 +90,22 @@ class DefectTests(SynchronousTestCase):
         self.assertIn(text, str(found))
 
     def test_timer_that_slow_disks_do_not_make_longer_changes_views(self) -> None:
-        """Departure 48: by the time of slots, and by the own disk before a slot is measured."""
+        """Departure 48: a server whose timer does not get longer by the measured time of slots, or by its own disk
+        before that, changes views on slow disks."""
         self.assertFails("slow_disks", "timer-without-disk", "became view")
         self.patch(pace_drills, "SYNCS", (0.6,))
         self.assertFails("slow_disks", "timer-without-slots", "became view", seed=3)
 
     def test_pause_that_counts_as_the_time_of_a_slot_is_found(self) -> None:
-        """Departure 48: in a cluster of three, where the vote of the server that was paused is needed."""
+        """Departure 48: a pause that counts as the time of a slot is found in a cluster of three, where the vote of the
+        paused server is needed."""
         self.assertFails("death_after_a_pause", "standstill-measured", "the leader died, and after")
 
     def test_slow_answers_that_count_for_copies_are_found(self) -> None:
-        """Departure 49: each PROPOSAL is sent twice for ever, just before its answer comes."""
+        """Departure 49: a server that counts each answer to a repeated message for the last copy measures waits that
+        are too short, and is found: it sends each PROPOSAL twice."""
         self.assertFails("slow_links", "waits-guessed", "over slow links", seed=0)
 
     def test_waits_that_stay_long_are_found(self) -> None:
-        """Departure 49: a few losses must not make every later wait long."""
+        """Departure 49: waits that stay long after a few losses are found."""
         self.assertFails("lossy_links", "waits-stay-long", "updates were answered")

@@ -31,7 +31,7 @@ from tests.long import long, longest
 
 SEED = 3
 SEEDS = 3
-"""Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
+"""Number of seeds of each profile; the mixed profile gets so many more that there are `SEEDS_OF_ALL`."""
 FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
 SNAPSHOT_SEEDS = 2
@@ -81,7 +81,7 @@ def never_prepared(process: Any) -> None:
 @long
 class DeterminismTests(SynchronousTestCase):
     def test_same_seed_gives_the_same_bytes(self) -> None:
-        """A seed gives the same run again, and another seed gives another run."""
+        """One seed gives the same bytes in each run, and another seed gives others."""
         self.assertEqual(digest_of(SEED), digest_of(SEED))
         self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
 
@@ -101,7 +101,7 @@ class DeterminismTests(SynchronousTestCase):
             self.assertEqual(done.stdout.splitlines(), here)
 
     def test_trace_changes_nothing(self) -> None:
-        """A traced run is the same run."""
+        """A run with a trace gives the same bytes as without."""
         events: list[dict[str, Any]] = []
         plan = Plan(SEED, seconds=3.0)
         self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
@@ -110,7 +110,7 @@ class DeterminismTests(SynchronousTestCase):
 
 @long
 class ProfileTests(SynchronousTestCase):
-    """Some seeds of each profile; `make simulate` runs more."""
+    """Some seeds of each profile are run; `make simulate` runs more."""
 
     def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, name) for name, profile in PROFILES.items() for seed in range(seeds_of(profile))]
@@ -123,7 +123,8 @@ class ProfileTests(SynchronousTestCase):
             yield from pool.map(run_plan, plans, chunksize=4)
 
     def test_every_profile_keeps_every_promise(self) -> None:
-        """All seeds pass, and each profile reaches the situations that it is there for."""
+        """Every profile keeps every promise: all seeds pass, and each profile reaches the situations that it is there
+        for."""
         marks: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES}
         seeds: Counter[str] = Counter()
         for outcome in self._outcomes():
@@ -177,7 +178,7 @@ class ProfileTests(SynchronousTestCase):
 
     @longest
     def test_every_profile_keeps_every_promise_with_snapshots(self) -> None:
-        """One seed of each profile that has none by itself."""
+        """One seed of each profile that takes no snapshots by itself is run with snapshots."""
         marks: Counter[str] = Counter()
         plans = [
             Plan(0, name, snapshots=True)
@@ -202,16 +203,16 @@ class DefectiveServerTests(SynchronousTestCase):
         raise AssertionError("nothing has failed")
 
     def test_two_values_at_one_slot_are_found(self) -> None:
-        """S1 is broken by servers that do not wait for a majority."""
+        """Servers that order by less than a majority, and so break S1, are found."""
         self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
 
     def test_servers_that_compute_different_results_are_found(self) -> None:
-        """Different results are found, whether a client sees them or not."""
+        """Servers that compute different results are found, whether a client sees them or not."""
         outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
         self.assertIn("came to", outcome.failure)
 
     def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
-        """The smaller run fails as well, and its command repeats it."""
+        """A failing run is shrunk to a smaller one that fails as well, and whose printed command repeats it."""
         outcome = self._first_failure(orders_too_early, Plan(0))
         shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
         self.assertGreater(len(list(shrinking.steps())), 5)
@@ -227,7 +228,7 @@ class LopsidedLinksTests(SynchronousTestCase):
     """Paxos-L1: a majority with links in both directions makes progress, whatever links there are to other servers."""
 
     def test_users_of_lopsided_profiles_are_served_within_30_seconds(self) -> None:
-        """The bound is 30 seconds in these profiles, as a server that never leads shows."""
+        """In lopsided profiles users are served within 30 seconds; a server that never leads is found by this bound."""
         for profile in ("star", "chain", "one-way"):
             failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
             self.assertIn("a majority is well", failure)
@@ -250,7 +251,7 @@ class LopsidedLinksTests(SynchronousTestCase):
 @long
 class DrainTests(SynchronousTestCase):
     def test_server_that_does_not_stop_is_found(self) -> None:
-        """A server must stop within five seconds, whatever is under way."""
+        """A server that has not stopped within five seconds of a drain is found, whatever is under way."""
 
         def never_stops(process: Any) -> None:
             override(process.server, "drain", lambda _: lambda drained: None)
@@ -299,7 +300,7 @@ class DrainTests(SynchronousTestCase):
 @long
 class PaperClientPopulationTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
-        """Each client has at most one pending update."""
+        """Updates of one client that pile up are found: each client has at most one pending update."""
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
         run.begin()
         run.population.check_bounds()
@@ -310,7 +311,7 @@ class PaperClientPopulationTests(SynchronousTestCase):
 
 class PlanTests(SynchronousTestCase):
     def test_command_names_what_differs_from_the_seed(self) -> None:
-        """The command has the options that differ from the drawn values."""
+        """The command that repeats a run has the options that differ from the values drawn by the seed."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
@@ -318,7 +319,8 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(Plan(7, snapshots=True).command(), "pfsb simulate --seed 7 --snapshots")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
-        """Faults are drawn independently, which shrinking relies on."""
+        """When faults are left out of a plan, the others stay as they are: each is drawn independently, which shrinking
+        needs."""
         faults = Run(Plan(5, seconds=30.0)).faults
         family = faults[0].family
         fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults

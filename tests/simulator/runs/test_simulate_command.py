@@ -39,7 +39,7 @@ def fails_with_crash(plan: Plan) -> RunOutcome:
 
 class OptionsTests(SynchronousTestCase):
     def test_wrong_words_are_refused(self) -> None:
-        """The error says which words would be right."""
+        """A wrong word is refused, and the error says which words are right."""
         for words, text in (
             (("--profile", "storm"), "known are mixed, calm"),
             (("--without", "luck"), "known are network"),
@@ -52,14 +52,14 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(text, str(self.assertRaises(click.UsageError, parsed, *words)))
 
     def test_command_of_a_plan_is_that_plan(self) -> None:
-        """The command that a failure prints gives the same plan."""
+        """The command that a failure prints gives the same plan when it is parsed."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         self.assertEqual(parsed(*plan.command().split()[2:]).plan, plan)
         none = Plan(7, faults=())
         self.assertEqual(parsed(*none.command().split()[2:]).plan, none)
 
     def test_seeds_count_from_the_first(self) -> None:
-        """There is one seed, a number of seeds, or no last seed."""
+        """The command line names one seed, a number of seeds from the first on, or with --for no last seed."""
         self.assertEqual(list(parsed("--seed", "7").seeds()), [7])
         self.assertEqual(list(parsed("--seed", "7", "--seeds", "3").seeds()), [7, 8, 9])
         self.assertEqual(list(parsed("--seeds", "2").seeds()), [0, 1])
@@ -86,7 +86,8 @@ class SimulateToolTests(SynchronousTestCase):
         return played, out.getvalue()
 
     def test_failing_seed_is_reported_with_its_command_and_shrunk(self) -> None:
-        """The smallest failing run has one fault."""
+        """A failing seed is reported with the command that repeats it, and shrunk: the smallest failing run has one
+        fault."""
         played, text = self.play("--seeds", "5")
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
@@ -95,13 +96,13 @@ class SimulateToolTests(SynchronousTestCase):
         self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
     def test_good_seeds_do_not_fail(self) -> None:
-        """A command without failures has no exit status 1."""
+        """The exit status of a command without failures is 0."""
         played, text = self.play("--seed", "3", "--seeds", "4")
         self.assertFalse(played.has_failed)
         self.assertIn("4 seeds from 3 on, 0 failed", text)
 
     def test_option_for_limits_the_time(self) -> None:
-        """Seeds are run until the time is over; each takes a quarter of a second here."""
+        """With --for, seeds are run until the time is over; each takes a quarter of a second here."""
 
         def slow(plan: Plan) -> RunOutcome:
             self.clock.rightNow += 0.25
@@ -140,7 +141,8 @@ class PlantedDefectTests(SynchronousTestCase):
     """The option --broken and the list of defects."""
 
     def test_defect_without_a_seed_chooses_its_pinned_run(self) -> None:
-        """The pinned random run is chosen, or else the pinned directed schedule."""
+        """Without a seed, --broken chooses the pinned random run of the defect, or else its pinned directed
+        schedule."""
         self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
         self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
         for name in set(DIRECTED) - set(CAUGHT):
@@ -149,7 +151,8 @@ class PlantedDefectTests(SynchronousTestCase):
             self.assertIsNone(parsed("--broken", name, "--seed", "3").schedule)
 
     def test_defect_that_no_recorded_run_shows_needs_seeds(self) -> None:
-        """The author of a defect meets this before the first hunt."""
+        """A defect for which no run is recorded needs seeds on the command line; its author meets this before the first
+        hunt."""
         self.patch(simulate_command, "CAUGHT", {})
         self.patch(simulate_command, "DIRECTED", {})
         error = self.assertRaises(click.UsageError, parsed, "--broken", "accept-early")
@@ -157,7 +160,7 @@ class PlantedDefectTests(SynchronousTestCase):
         self.assertEqual(parsed("--broken", "accept-early", "--seeds", "60").plan.profile, "mixed")
 
     def test_directed_run_reports_the_violation(self) -> None:
-        """The output has the sentence of the schedule and that of the check."""
+        """A failing directed run prints the sentence of its schedule and the violation of the check."""
         out = io.StringIO()
         played = simulate_command.SimulateTool(Clock(), parsed("--broken", "editions-mixed"), out)
         played.run_directed("promise-of-two-lives")
@@ -192,7 +195,8 @@ class PlantedDefectTests(SynchronousTestCase):
 
 class DiagramTests(SynchronousTestCase):
     def test_messages_are_arrows_between_the_columns(self) -> None:
-        """Time runs down, and a server that an event does not concern has a vertical bar."""
+        """In a diagram messages are arrows between the columns, time runs down, and a server that an event does not
+        concern has a vertical bar."""
         from pfsb.paxos.messages import Accept, Alive, State, ViewChange
 
         events: list[dict[str, Any]] = [
@@ -218,7 +222,8 @@ class DiagramTests(SynchronousTestCase):
         self.assertEqual(draw_diagram(events, (0, 1, 2), 1)[1:], rows[-1:])
 
     def test_sends_and_disk_writes_are_in_the_column_of_their_server(self) -> None:
-        """A message that leaves a server too early is seen: the send stands above the write."""
+        """Sends and disk writes are in the column of their server: a message that leaves too early is a send above the
+        write."""
         from pfsb.paxos.messages import Accept, Alive, State
 
         events: list[dict[str, Any]] = [
@@ -237,7 +242,8 @@ class DiagramTests(SynchronousTestCase):
         )
 
     def test_slots_that_a_server_executes_together_share_a_row(self) -> None:
-        """A start executes the whole history again, and would leave no room for what matters."""
+        """Slots that a server executes together share a row: a start executes the whole history, which would fill the
+        diagram."""
         events: list[dict[str, Any]] = [
             {"t": 0.1, "server": server, "event": "executed", "seq": seq} for server in (0, 1) for seq in (4, 5, 6)
         ]
@@ -247,7 +253,7 @@ class DiagramTests(SynchronousTestCase):
         )
 
     def test_last_event_is_always_shown(self) -> None:
-        """A check may have found wrong what an ALIVE tells."""
+        """The last event is always shown, even an ALIVE: a check may have found wrong what it tells."""
         from pfsb.paxos.messages import Alive, State
 
         alive = {"t": 0.2, "server": 0, "event": "send", "to": None, "message": Alive(0, 7, State.REG_NONLEADER, 0)}

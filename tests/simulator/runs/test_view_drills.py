@@ -21,7 +21,7 @@ class ViewDrillTests(SynchronousTestCase):
         return ViewDrills(run.cluster, random.Random(self._testMethodName), run.marks)
 
     def test_correct_cluster_comes_through_each_drill(self) -> None:
-        """All drills are run with three to six servers."""
+        """A correct cluster of three to six servers passes each drill with later views."""
         for servers in (3, 4, 5, 6):
             drills = self.drills(servers=servers)
             drills.run_drills(len(drills.possible_drills()))
@@ -33,17 +33,18 @@ class ViewDrillTests(SynchronousTestCase):
         self.assertEqual(self.drills(servers=2).possible_drills(), [])
 
     def test_minority_that_is_left_alone_is_found(self) -> None:
-        """Departure 50: without a raise the minority stays in its later view."""
+        """Departure 50: a leader that raises no view leaves the minority in its later view, and is found."""
         said = str(self.assertRaises(Violation, self.drills("view-not-raised").later_view))
         self.assertIn("a minority is in a later view", said)
 
     def test_leader_that_raises_its_view_again_and_again_is_found(self) -> None:
-        """Departure 50: the waits between raises grow."""
+        """Departure 50: a leader that raises its view again and again, without growing waits, is found."""
         said = str(self.assertRaises(Violation, self.drills("raised-without-pause").untrue_views))
         self.assertIn("told untrue views", said)
 
     def test_server_that_stays_out_of_an_idle_view_is_found(self) -> None:
-        """Departure 51. The drill is repeated, since an update of a server itself may bring the others back."""
+        """Departure 51: a server that does not return to an idle view is found. The drill is repeated, since an update
+        of a server itself may bring the others back."""
         drills = self.drills("no-idle-way-back")
 
         def several_times() -> None:
@@ -56,7 +57,7 @@ class ViewDrillTests(SynchronousTestCase):
 
 class StrandingTests(SynchronousTestCase):
     def test_stranded_server_is_in_a_view_that_no_server_leads(self) -> None:
-        """A majority goes on in its view, so not all servers follow the latest one."""
+        """A stranded server is in a view that no server leads; a majority goes on in its own view."""
         cluster = quiet_run(3).cluster
         self.assertTrue(all_follow(cluster))
         leader = cluster.leader()

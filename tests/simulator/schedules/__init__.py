@@ -1,1 +1,2 @@
-"""Tests of directed schedules. What they show of planted defects is tested in `tests.simulator.defects`."""
+"""Tests of directed schedules with correct servers. `tests.simulator.defects` tests what schedules show of planted
+defects."""

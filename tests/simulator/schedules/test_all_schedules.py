@@ -1,4 +1,4 @@
-"""The table of directed schedules, and that correct servers pass them."""
+"""The table of directed schedules is in order, and correct servers pass each schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of reads that do not go through the log: each sentence fails when it should."""
+"""The check of reads that do not go through the log: each of its rules finds the violation that it is there for."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ class ReadHistoryTestCase(SynchronousTestCase):
 
 class ReadTests(ReadHistoryTestCase):
     def test_value_after_the_slot_passes(self) -> None:
-        """A stale read may be of any age, if it was right at its slot."""
+        """A stale read of any age passes if it was right at its slot."""
         self.log.read("k", 4, OLD, 0, "alice")
         self.log.read("k", 5, NEW, 5, "alice")
         self.assertEqual(self.log.marks["read beside the log"], 2)
 
     def test_value_that_was_written_later_is_found(self) -> None:
-        """A value that was written later comes from no prefix of the history."""
+        """A read with a value that was written later is found: no prefix of the history has it."""
         self.assertIn("after slot 4 it was", self.refuse(self.log.read, "k", 4, NEW, 0, "alice"))
 
     def test_sequential_read_of_an_older_state_is_found(self) -> None:
-        """A sequential read is never older than what the session has seen (docs/protocol.rst)."""
+        """A sequential read of an older state than the session has seen is found (docs/protocol.rst)."""
         self.log.seen("alice", 5)
         self.log.seen("alice", 3)
         oldest = self.log.seen_by("alice")
         self.assertIn("has seen slot 5", self.refuse(self.log.read, "k", 4, OLD, oldest, "alice"))
 
     def test_slot_that_is_settled_again_changes_nothing(self) -> None:
-        """Other servers and later incarnations settle the slot again."""
+        """A slot that other servers and later incarnations settle again stays as it was first settled."""
         self.log.settled(0, SlotReads(3, {"k": NEW}, [line(1, "other")]))
         self.log.read("k", 3, OLD, 0, "alice")
         self.assertEqual(len(self.log.events), 2)
 
     def test_state_of_a_server_in_error_is_no_truth(self) -> None:
-        """A server whose application has gone wrong settles a slot first: the next one tells what is right."""
+        """The first server that executes a slot has an application in error: the state of the next, correct server
+        counts."""
         self.log = ReadHistory(("k",), Counter(), in_error={2})
         self.log.settled(2, SlotReads(3, {"k": NEW}, [line(1, "wrong")]))
         self.log.settled(0, SlotReads(3, {"k": OLD}, [line(1, "one")]))
@@ -65,21 +66,21 @@ class ReadTests(ReadHistoryTestCase):
 
 class EventTests(ReadHistoryTestCase):
     def test_events_in_order_pass(self) -> None:
-        """Each event passes once, in order."""
+        """Events of the chat that each come once and in order pass."""
         self.log.heard(1, line(1, "one"), "server 0")
         self.log.heard(2, line(2, "two"), "server 1")
         self.assertEqual(self.log.marks["event heard"], 2)
 
     def test_gap_is_found(self) -> None:
-        """An event with a wrong number is reported."""
+        """An event with a wrong number, as after a gap, is found."""
         self.assertIn("1 is next", self.refuse(self.log.heard, 1, line(2, "two"), "server 0"))
 
     def test_event_before_it_has_happened_is_found(self) -> None:
-        """An event must wait for the durability gate."""
+        """An event that is told before it is on disk is found."""
         self.assertIn("only 2 have happened", self.refuse(self.log.heard, 3, line(3, "three"), "server 0"))
 
     def test_other_text_is_found(self) -> None:
-        """All listeners get the same event."""
+        """A listener that gets another text than other listeners is found."""
         self.assertIn("event 2 is", self.refuse(self.log.heard, 2, line(2, "too"), "server 0"))
 
 

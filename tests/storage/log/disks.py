@@ -27,17 +27,17 @@ CLUSTER = b"cluster!"
 
 
 def truth(seq: int) -> Batch:
-    """The batch that is ordered in a slot."""
+    """Return the batch that is ordered in a slot."""
     return Batch(random.Random(seq).randbytes(150 + seq % 200))
 
 
 def other(seq: int) -> Batch:
-    """A batch that was proposed in the slot, and not ordered."""
+    """Return a batch that was proposed in the slot, and not ordered."""
     return Batch(b"not ordered" + bytes([seq % 256]) * 100)
 
 
 def small_snapshot(seq: int) -> bytes:
-    """The bytes of a snapshot of this slot."""
+    """Return the bytes of a snapshot of this slot."""
     encoder = SnapshotEncoder(seq, CLUSTER)
     return encoder.head() + encoder.piece(Piece("kv", b"%d" % seq * 20)) + encoder.end()
 
@@ -65,7 +65,7 @@ class Disk:
     aru: int = 0
     snapshot: int = 0
     jumped: set[int] = field(factory=set)
-    """Slots that its Local_Aru has jumped over."""
+    """Slots over which Local_Aru has jumped, by a snapshot that was fetched."""
     dice: random.Random = field(init=False)
     writer: LogWriter = field(init=False)
     _ready: list[SegmentHead] = field(factory=list, init=False)

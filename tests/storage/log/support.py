@@ -1,4 +1,4 @@
-"""Small logs for tests, and everything that is read from them again."""
+"""Small logs for tests, and a reader of everything in a log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pfsb.storage.owner import StorageOwner
 OWNER = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
 IDENTITY = b"disk-002"
 ROOM_BYTES = BLOCK_BYTES + 3 * 512
-"""A head, and room for a few groups."""
+"""The size of a segment with a head and room for a few groups."""
 IN_MEMORY = Path("/dev/shm")
 
 
@@ -81,16 +81,16 @@ Named = Callable[[StoredSnapshot, list[int]], None]
 
 
 def do_nothing(stored: StoredSnapshot, dropped: list[int]) -> None:
-    """Leave the segments that a snapshot has made superfluous."""
+    """In the place of a callback that deletes: leave the segments that a snapshot has made superfluous."""
 
 
 def snapshot_name(seq: int) -> SnapshotName:
-    """The name of some snapshot of this slot."""
+    """Return the name of some snapshot of this slot."""
     return SnapshotName(seq, 100 + seq, bytes([seq]) * 16)
 
 
 class LogTestCase(SynchronousTestCase):
-    """Logs in a file system without a disk, if there is one: each is forced to disk many times."""
+    """Tests with logs, in a file system without a disk if there is one, since each log is forced to disk many times."""
 
     def setUp(self) -> None:
         home = tempfile.mkdtemp(prefix="pfsb-test-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None)
@@ -127,7 +127,7 @@ class LogTestCase(SynchronousTestCase):
         return writer
 
     def write_all(self, contents: Sequence[Content] = CONTENTS) -> LogWriter:
-        """A new log with these groups."""
+        """Write a new log with these groups. Returns its writer."""
         self.make_segment(1)
         writer = self.writer()
         for each in contents:

@@ -45,7 +45,7 @@ class ArchiveTestCase(SnapshotTestCase):
         super().setUp()
 
     def new_root(self) -> Path:
-        """An empty directory for an archive."""
+        """Make an empty directory for an archive."""
         root = Path(self.mktemp())
         root.mkdir()
         return root
@@ -73,7 +73,8 @@ class ArchiveTestCase(SnapshotTestCase):
         return [*numbers_in(log)] if log.exists() else [], names
 
     def run_history(self) -> dict[int, bytes]:
-        """Two snapshots, and what is superfluous behind each. Returns the segments as they were written."""
+        """Make two snapshots, and have the files that are superfluous behind each archived. Returns the segments as
+        they were written."""
         written: dict[int, bytes] = {}
         for first, last in ((1, 30), (31, 60)):
             self.fill(first, last)
@@ -102,13 +103,14 @@ class MovingTests(ArchiveTestCase):
         self.assertEqual(self.told(), [])
 
     def test_directory_is_named_by_server_and_storage(self) -> None:
-        """Two storages of one server, as before and after a restore, have two directories."""
+        """The archive of a storage is a directory named by server and storage, so that a server has two of them before
+        and after a restore."""
         identity = self.recovered.identity
         self.assertEqual(self.archive, self.root / "2" / identity.hex())
         self.assertEqual(self.archive, archive_of(self.root / "2", identity))
 
     def test_figures_say_how_much_is_there(self) -> None:
-        """After a restart, and for files that came later, too."""
+        """Figures say how much is in the archive after a restart, and include files that came later."""
         self.run_history()
         size = sum(path.stat().st_size for path in self.archive.rglob("*") if path.is_file())
         figures = (size, self.server.storage.compacted, 0, None)
@@ -118,14 +120,15 @@ class MovingTests(ArchiveTestCase):
         self.assertEqual((self.counters.bytes, self.counters.slot, self.counters.waiting, self.counters.error), figures)
 
     def test_nothing_is_made_before_something_is_moved(self) -> None:
-        """A server that has no snapshot yet leaves no empty directories."""
+        """Nothing is made in the archive before a file is moved there: a server without a snapshot leaves no empty
+        directories."""
         self.fill(1, 3)
         self.settle()
         self.assertEqual([*self.root.iterdir()], [])
         self.assertEqual((self.counters.bytes, self.counters.slot), (0, 0))
 
     def test_snapshot_that_no_record_names_is_not_archived(self) -> None:
-        """No majority has told that it has executed the same."""
+        """A snapshot that no record names is not archived: no majority has told that it has the same state."""
         self.fill(1, 5)
         self.name(self.make(3))
         self.make(4)
@@ -152,11 +155,12 @@ class MovingTests(ArchiveTestCase):
 
 
 class TroubleTests(ArchiveTestCase):
-    """An archive that takes nothing costs room, and nothing else."""
+    """An archive that takes no files costs room in the data directory, and nothing else."""
 
     @long
     def test_error_keeps_files_in_the_data_directory(self) -> None:
-        """The server goes on and says why, in one line; once the archive works again, it takes all of them."""
+        """An error of the archive keeps files in the data directory: the server goes on and says why in one line; once
+        the archive works again, all are moved."""
         self.patch(os, "link", refusing(errno.ENOSPC))
         written = self.run_history()
         self.assertEqual(self.server.failures, [])
@@ -197,7 +201,7 @@ class TroubleTests(ArchiveTestCase):
 
     @long
     def test_restart_goes_on_with_what_waits(self) -> None:
-        """Files that stay behind do no harm to a start, which tries to move them."""
+        """After a restart, files that have not been archived are moved again; they do not disturb the start."""
         self.patch(os, "link", refusing(errno.EACCES))
         self.run_history()
         waiting = self.counters.waiting
@@ -212,7 +216,8 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
 
     def test_archive_that_is_not_there_is_not_made(self) -> None:
-        """The file system of the archive may not be mounted, and another one would be filled."""
+        """A missing directory of the archive is not made: its file system may not be mounted, and another one would be
+        filled."""
         self.root.rmdir()
         self.run_history()
         self.assertEqual((self.server.failures, self.root.exists(), self.segments()[0]), ([], False, 1))
@@ -225,14 +230,16 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
 
     def test_archive_in_which_nothing_can_be_made(self) -> None:
-        """As where a file stands in the place of a directory."""
+        """A path on which nothing can be made, such as one with a file in the place of a directory, is an error of the
+        archive."""
         (self.root / "2").write_text("no directory")
         self.run_history()
         self.assertEqual(self.server.failures, [])
         self.assertIn("Not a directory", self.counters.error or "")
 
     def test_copy_that_fails_leaves_nothing_behind(self) -> None:
-        """A disk that fills up during a copy gets its room back."""
+        """A copy that fails because the disk of the archive is full leaves nothing behind, so that the disk gets its
+        room back."""
         self.patch(os, "link", refusing(errno.EXDEV))
         self.patch(archive_module, "sync_data", refusing(errno.ENOSPC))
         self.run_history()
@@ -242,7 +249,7 @@ class TroubleTests(ArchiveTestCase):
 
     @long
     def test_file_of_another_content_is_not_overwritten(self) -> None:
-        """The file may be the last copy of something."""
+        """A file in the archive with another content is not overwritten: it may be the last copy of something."""
         for error in (None, errno.EXDEV):
             if error:
                 self.patch(os, "link", refusing(error))
@@ -265,7 +272,7 @@ class TroubleTests(ArchiveTestCase):
             self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
 
     def test_equal_file_is_taken_as_moved(self) -> None:
-        """A crash may have come between the two steps."""
+        """An equal file in the archive is taken as moved: a crash may have come between the copy and the deletion."""
         self.patch(os, "link", refusing(errno.ENOSPC))
         self.run_history()
         log = self.archive / "log"
@@ -279,7 +286,7 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
 
     def test_close_does_not_wait_for_a_copy(self) -> None:
-        """The rest is copied after the next start."""
+        """Closing does not wait for a long copy: the rest is copied after the next start."""
         self.patch(os, "link", refusing(errno.EXDEV))
         self.patch(archive_module, "STEP_BYTES", 1_000)
         store = self.server.storage.snapshot_store
@@ -293,7 +300,7 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.archived()[0], [])
 
     def test_data_directory_that_fails_stops_the_server(self) -> None:
-        """An error of the data directory is no trouble of the archive."""
+        """An error of the data directory while files are archived stops the server: it is no error of the archive."""
         self.fill(1, 30)
         name = self.make(30)
         self.patch(archive_module, "drop_segments", refusing(errno.EIO))
@@ -307,7 +314,8 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
 
     copies = False
     refused_min = 60
-    """Fewer names change at once than without an archive, so there are fewer states."""
+    """Number of states, at least, in which a missing file is noticed: fewer than without an archive, since fewer names
+    change at once."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -320,7 +328,7 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
         return Archive(directory, home / "log", self.head(1), counters, lambda: 0.0)
 
     def run_log(self) -> None:
-        """The whole life of the log, with every state that a power loss may leave."""
+        """Run the whole life of a log, and keep every state that a loss of power may leave."""
         self.make_segment(1)
         (self.home / "archive").mkdir()
         if self.copies:
@@ -343,7 +351,7 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
         self.assertIsNone(archive.counters.error)
 
     def clean(self, directory: Path) -> None:
-        """As a start does, once all is checked."""
+        """Delete or archive what is superfluous, as a start does after its checks."""
         log = scan(directory, OWNER)
         self.check(log)
         LogWriter.open(log).close()
@@ -357,7 +365,8 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
         self.assertIsNone(archive.counters.error)
 
     def missing_of(self, home: Path, state: StoredSnapshot | None) -> Iterator[str]:
-        """Files that the snapshot has made superfluous, and that are lost."""
+        """Yield the files that a snapshot has made superfluous and that are neither in the data directory nor in the
+        archive."""
         for name, data in self.whole.items():
             is_segment = name.startswith("log/")
             number = int(Path(name).stem)
@@ -377,7 +386,8 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
         return found
 
     def test_unfinished_files_have_any_content(self) -> None:
-        """Bytes that were not forced to disk may be there in part, or be others; also in the archive."""
+        """Bytes that were not forced to disk may be missing, partly there or different after a loss of power, also in
+        the archive."""
         self.run_log()
         tried = 0
         for acknowledged, files in self.states.values():
@@ -392,12 +402,13 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
 
     @long
     def test_every_step_may_be_the_last(self) -> None:
-        """A start finds all that was acknowledged, and archives the rest."""
+        """After a loss of power at any step, a start finds all that was acknowledged, and archives the rest."""
         super().test_every_step_may_be_the_last()
 
     @long
     def test_start_that_deletes_leftovers_may_be_cut_short_itself(self) -> None:
-        """Any subset of what it moves may be moved, or be there twice."""
+        """A loss of power during a start may leave any subset of its moves done, or files in both places: the next
+        start works."""
         super().test_start_that_deletes_leftovers_may_be_cut_short_itself()
 
 

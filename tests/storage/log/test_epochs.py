@@ -1,4 +1,4 @@
-"""A log in which epochs of the membership begin: what stood above the change is void, also for a later start."""
+"""A log with epochs of the membership: when one begins, slots above the change are void, also for a later start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EpochTests(SynchronousTestCase):
         self.directory = Path(self.mktemp())
 
     def write(self, *turns: tuple[Record, ...]) -> None:
-        """One run of the server: a group for each of the turns."""
+        """Run the server once, and write a group for each of the turns."""
         server = Server(self.directory)
         server.storage.recover()
         for turn in turns:
@@ -53,12 +53,12 @@ class EpochTests(SynchronousTestCase):
         self.assertEqual([(each.seq, each.view) for each in found.accepted], accepted)
 
     def test_disk_without_an_epoch_has_the_founding_servers(self) -> None:
-        """There is nothing to go by but the configuration file."""
+        """A disk without an epoch has the servers of the configuration file."""
         self.write((proposal(1, 1),))
         self.assertIs(self.found().members, None)
 
     def test_slots_above_the_change_are_void(self) -> None:
-        """Proposals and ordered marks alike; slots up to the change stay."""
+        """Slots above the change are void, proposals and ordered ones alike; slots up to the change stay."""
         self.write(
             (proposal(1, 1), proposal(2, 1), proposal(3, 1)),
             (OrderedRecord(4, Batch(b"void")), AruRecord(2), EpochRecord(NEXT), ViewRecord(VIEW, VIEW)),
@@ -78,7 +78,7 @@ class EpochTests(SynchronousTestCase):
             self.assertSlots(self.found(), [1, 2], [(3, VIEW), (4, VIEW)])
 
     def test_second_epoch_makes_the_first_void(self) -> None:
-        """Each change cuts what its own epoch has left above it."""
+        """A second epoch makes the slots void that the first has left above the second change."""
         after = Members((2, 3, 4), epoch=2, since=3)
         self.write(
             (proposal(1, 1), proposal(2, 1), AruRecord(2), EpochRecord(NEXT)),
@@ -90,7 +90,7 @@ class EpochTests(SynchronousTestCase):
         self.assertSlots(found, [1, 2, 3], [])
 
     def test_log_shows_the_epoch(self) -> None:
-        """As JSON, and in the database that `pfsb log` writes."""
+        """`pfsb log` shows the epoch as JSON, and in the database that it writes."""
         self.write((proposal(1, 1), proposal(2, 1), AruRecord(2), EpochRecord(NEXT)))
         log = scan(self.directory / "log")
         shown = plain_log(log)["epoch"]
@@ -106,7 +106,8 @@ class SegmentTests(LogTestCase):
     """Groups that fill several segments, each of which opens with the whole state."""
 
     def test_segment_that_opens_with_the_epoch_makes_nothing_void(self) -> None:
-        """The state is repeated in each segment; only the first time it begins the epoch."""
+        """A segment that opens with the epoch makes nothing void: the state is repeated in each segment, and only its
+        first place begins the epoch."""
         self.write_all(
             [
                 content(ViewRecord(5, 4), slot(1, 300), slot(2, 10), slot(3, 700)),
@@ -137,17 +138,17 @@ class SegmentTests(LogTestCase):
         self.assertIn(text, str(self.assertRaises(StorageRefused, scan, self.directory, OWNER)))
 
     def test_former_epoch_is_refused(self) -> None:
-        """No server goes back to an earlier epoch."""
+        """A record of a former epoch is refused: no server goes back."""
         self.write_all([content(slot(1, 9)), content(EpochRecord(evolve(NEXT, epoch=2))), content(EpochRecord(NEXT))])
         self.assertEpochRefused("its epoch is older")
 
     def test_other_servers_of_one_epoch_are_refused(self) -> None:
-        """An epoch begins once."""
+        """A record with other servers for the same epoch is refused: an epoch begins once."""
         self.write_all([content(slot(1, 9)), content(EpochRecord(NEXT)), content(EpochRecord(evolve(NEXT, first=1)))])
         self.assertEpochRefused("its epoch is older")
 
     def test_segment_of_an_earlier_version_holds_no_epoch(self) -> None:
-        """No version of pfsb writes one there."""
+        """An epoch in a segment of an earlier format is refused: no version of pfsb writes one there."""
         make_segment(self.directory, evolve(self.head(1), version=FORMAT_WITHOUT_SNAPSHOTS))
         writer = self.writer()
         for each in (Content(1), content(EpochRecord(NEXT))):

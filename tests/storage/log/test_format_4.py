@@ -34,7 +34,7 @@ SEGMENT_BYTES = {"closed": 1_048_576, "segments": 5_632}
 
 
 def lay_out(name: str, directory: Path) -> None:
-    """Make the data directory of this name as it was."""
+    """Make a data directory like the one of this name."""
     (directory / "log").mkdir(parents=True)
     (directory / "pfsb.position").write_bytes((DATA / name / "pfsb.position").read_bytes())
     for path in (DATA / name / "log").iterdir():
@@ -80,7 +80,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
     """A directory with one segment."""
 
     def test_everything_is_recovered(self) -> None:
-        """As by the version that wrote it."""
+        """Everything is recovered that the earlier version has written."""
         self.assertEqual(self.versions(), {1: FORMAT_WITHOUT_SNAPSHOTS})
         _, found = self.start()
         self.assertEqual((found.incarnation, found.last_attempted, found.last_installed), (2, 9, 7))
@@ -90,7 +90,8 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual((found.snapshot, list(found.snapshot_bytes)), (None, []))
 
     def test_start_goes_on_in_a_segment_of_the_present_format(self) -> None:
-        """An earlier version finds a format that it does not know before it finds a snapshot."""
+        """A start on a log of format 4 goes on in a segment of the present format, so that an earlier version meets an
+        unknown format before it meets a snapshot."""
         before = segment_path(self.directory / "log", 1).read_bytes()
         server, _ = self.start()
         self.assertEqual(self.versions(), {1: FORMAT_WITHOUT_SNAPSHOTS, 2: FORMAT_VERSION})
@@ -101,7 +102,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual(list(self.versions()), [1, 2])
 
     def test_snapshot_drops_the_segment_of_the_earlier_format(self) -> None:
-        """A head of the present format remains of the first segment."""
+        """When a snapshot drops the first segment, of format 4, its file remains as a head in the present format."""
         server, _ = self.start()
         server.write(OrderedRecord(6, batch("slot 6")), AruRecord(6))
         name = self.make_snapshot(server, 6)
@@ -112,7 +113,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual(found.peers, {1: PeerRecord(1, b"12345678", 3, 99)})
 
     def test_looking_at_it_changes_nothing(self) -> None:
-        """A command that checks the directory leaves it to an earlier version."""
+        """A command that checks the directory changes nothing: an earlier version can still use it."""
         self.assertEqual(scan(self.directory / "log").position, scan_end(self.directory / "log").position)
         Server(self.directory).storage.refuse_if_unusable()
         server = Server(self.directory)
@@ -120,7 +121,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual(self.versions(), {1: FORMAT_WITHOUT_SNAPSHOTS})
 
     def test_segment_without_a_group_is_made_anew(self) -> None:
-        """A directory whose first start was cut short."""
+        """A segment without a group, of a directory whose first start was cut short, is made anew."""
         head = scan(self.directory / "log").head
         (self.directory / "pfsb.position").unlink()
         make_segment(self.directory / "log", head)
@@ -155,7 +156,7 @@ class ItemTests(LogTestCase):
     """Snapshots in a segment whose format has none."""
 
     def test_item_in_a_segment_of_the_earlier_format_is_refused(self) -> None:
-        """No version of pfsb writes it there."""
+        """A snapshot in a segment of format 4 is refused: no version of pfsb writes one there."""
         stored = StoredSnapshot(SnapshotName(1, 100, bytes(16)), 1, 0)
         for version in (FORMAT_VERSION, FORMAT_WITHOUT_SNAPSHOTS):
             head = SegmentHead(1, 5_632, b"disk-002", self.dice.randbytes(16), OWNER, version)

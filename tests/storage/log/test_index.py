@@ -14,12 +14,12 @@ PLACES = st.builds(Place, st.integers(1, 2**20), st.integers(0, SEGMENT_BYTES_MA
 
 
 class IndexTests(SynchronousTestCase):
-    """Slots around the borders of chunks, and far away."""
+    """The index of slots, near the borders of its chunks and far away."""
 
     @examples(100)
     @given(st.dictionaries(SEQS, PLACES), SEQS)
     def test_index_holds_what_a_dictionary_holds(self, places: dict[int, Place], seq: int) -> None:
-        """The latest place of each slot."""
+        """The index holds the latest place of each slot, as a dictionary does."""
         index = SlotIndex()
         for each, place in places.items():
             index.put(each, Place(1, 1).entry)
@@ -33,7 +33,8 @@ class IndexTests(SynchronousTestCase):
         self.assertEqual(index.highest(), highest)
 
     def test_first_gap(self) -> None:
-        """At the beginning, at the end, on both sides of a border between chunks, and nowhere."""
+        """The first gap is found at the beginning, at the end, on both sides of a border between chunks, and not if
+        there is none."""
         for last in (1, 2, 4_095, 4_096, 4_097, 8_191, 8_192, 10_000):
             for gap in {1, 2, 4_095, 4_096, 4_097, 8_191, 8_192, last - 1, last}:
                 index = SlotIndex()
@@ -49,7 +50,7 @@ class IndexTests(SynchronousTestCase):
         self.assertEqual(SlotIndex().first_gap(5_000), 1)
 
     def test_slots_that_are_dropped(self) -> None:
-        """Memory goes chunk by chunk, and the places of all slots above stay."""
+        """When slots are dropped, memory is freed chunk by chunk, and the places of all slots above stay."""
         index = SlotIndex()
         for seq in range(1, 10_001):
             index.put(seq, Place(1, 4_096).entry)

@@ -41,13 +41,13 @@ class FormTests(SynchronousTestCase):
     @examples(100)
     @given(CONTENTS)
     def test_content_comes_back(self, content: Content) -> None:
-        """Decoding gives the content, in whatever order it was put together."""
+        """Decoding gives the content of a group, in whatever order it was put together."""
         self.assertEqual(decode(b"".join(encode(content))), content)
 
     @examples(100)
     @given(CONTENTS, st.data())
     def test_no_other_form_is_accepted(self, content: Content, data: st.DataObject) -> None:
-        """Bytes that are accepted at all are the form of their content."""
+        """Bytes that can be decoded are the only form of their content: encoding gives them again."""
         form = bytearray(b"".join(encode(content)))
         if form:
             at = data.draw(st.integers(0, len(form) - 1))
@@ -60,7 +60,8 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(b"".join(encode(found)), form)
 
     def test_items_out_of_order_and_twice_are_refused(self) -> None:
-        """The second of two items of one kind would replace the first."""
+        """Items of a group that are out of order, or two of one kind, are refused: the second would replace the
+        first."""
         views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
         one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
         [snapshot] = encode(Content(snapshot=StoredSnapshot(SnapshotName(1, 2, bytes(16)), 3, 0)))
@@ -75,7 +76,7 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(len(slots_of(one + two, 0, len(one + two))), 2)
 
     def test_state_before_and_an_opening_give_the_state_after(self) -> None:
-        """The first group of a segment holds the state, and is enough without the groups before."""
+        """The first group of a segment holds the state, and is enough without the groups of earlier segments."""
         before = Content(
             3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}, members=SMALL), {2: b"digest-2"}, SIX
         )

@@ -47,7 +47,7 @@ class OldDirectoryTestCase(SynchronousTestCase):
         return server
 
     def files(self) -> dict[str, bytes]:
-        """The files that hold something. SQLite makes an empty log and an index, also to read a database only."""
+        """The files that hold something: SQLite makes an empty log and an index even if a database is only read."""
         found = {path.name: path.read_bytes() for path in self.directory.glob("pfsb.*") if path.suffix != ".lock"}
         return {name: data for name, data in found.items() if data and not name.endswith("-shm")}
 
@@ -56,7 +56,7 @@ class OldDirectoryTestCase(SynchronousTestCase):
             connection.execute(statement, parameters)
 
     def assertRefused(self, *parts: str, **changes: object) -> None:
-        """Refused by a start and by the look before it, and left as it is."""
+        """Require that the directory is refused by a start and by the check before it, and left as it is."""
         before = self.files()
         for look in (self.server(**changes).storage.refuse_if_unusable, self.server(**changes).storage.recover):
             error = str(self.assertRaises(StorageRefused, look))
@@ -112,7 +112,7 @@ class MigrationTests(OldDirectoryTestCase):
         self.assertTakenOver()
 
     def test_next_start_is_a_usual_one(self) -> None:
-        """The database is gone, and the log is the storage."""
+        """The start after the migration is a usual one: the database is gone, and the log is the storage."""
         first = self.server()
         identity = first.storage.recover().identity
         first.storage.close()
@@ -122,14 +122,14 @@ class MigrationTests(OldDirectoryTestCase):
         self.assertEqual((recovered.identity, recovered.incarnation), (identity, self.incarnation + 1))
 
     def test_look_before_the_start_takes_nothing_over(self) -> None:
-        """The look is made in the foreground, and may be followed by no start."""
+        """The check in the foreground before the start takes nothing over, since it may be followed by no start."""
         before = self.files()
         self.server().storage.refuse_if_unusable()
         self.assertEqual({name: self.files()[name] for name in before}, before)
         self.assertFalse((self.directory / "log").exists())
 
     def test_crash_before_the_log_has_its_name_leaves_the_database(self) -> None:
-        """The next start makes everything anew."""
+        """A crash before the log has its name leaves the database, and the next start makes everything anew."""
         for step in ("compare", "state_of", "write_log"):
             with self.assertRaises(StorageRefused):
                 self.fail_at(step)
@@ -148,7 +148,8 @@ class MigrationTests(OldDirectoryTestCase):
             patch.restore()
 
     def test_crash_after_the_log_has_its_name_leaves_files_over(self) -> None:
-        """The next start deletes them: the log is complete, and was compared."""
+        """A crash after the log has its name leaves files of the database, which the next start deletes: the log is
+        complete, and was compared."""
         patch = self.patch(migration, "delete_old_files", lambda _: None)
         first = self.server()
         first.storage.recover()
@@ -159,7 +160,8 @@ class MigrationTests(OldDirectoryTestCase):
         self.assertEqual(self.left_over(), [])
 
     def test_log_that_does_not_hold_the_same_is_refused(self) -> None:
-        """A faulty disk or memory: the database is kept."""
+        """A log that does not hold the same as the database, by a fault of disk or memory, is refused: the database is
+        kept."""
         write = LogWriter.write
 
         def forgetful(writer: LogWriter, effect: Effect) -> None:
@@ -173,13 +175,13 @@ class MigrationTests(OldDirectoryTestCase):
         self.assertFalse((self.directory / "log").exists())
 
     def test_pass_is_added_to_an_old_directory(self) -> None:
-        """`pfsb pass` takes the directory over first."""
+        """`pfsb pass` takes an old directory over into a log before it adds its record."""
         self.server().storage.add_pass(42, batch_digest(batch("slot 42").data), unseen=False)
         recovered = self.server().storage.recover()
         self.assertEqual(sorted(recovered.passes), [42, 43])
 
     def test_long_history_fills_several_segments(self) -> None:
-        """Groups of a megabyte, and segments that are made on the way."""
+        """A history with groups of a megabyte is taken over into several segments, which are made on the way."""
         self.patch(migration, "GROUP_BYTES", 300_000)
         self.patch(segments, "ROOM_BYTES_MAX", segments.ROOM_BYTES_MIN)
         rows = [(seq, 6, bytes([seq]) * 50_000) for seq in range(100, 150)]
@@ -213,7 +215,8 @@ class KilledMigrationTests(MigrationTests):
     own = 3, 5
 
     def test_damaged_log_of_the_database(self) -> None:
-        """SQLite alone would silently forget acknowledged groups."""
+        """A database with a damaged write-ahead log is refused: SQLite alone would silently forget acknowledged
+        groups."""
         log = wal.log_of(self.database)
         data = bytearray(log.read_bytes())
         data[32 + 24 + 2_000] ^= 1
@@ -221,7 +224,8 @@ class KilledMigrationTests(MigrationTests):
         self.assertRefused("pfsb.sqlite3-wal: damaged before its end, where acknowledged records stand")
 
     def test_torn_end_of_the_log_of_the_database(self) -> None:
-        """Power failed while the last group was written; the note of that time does not know it."""
+        """A write-ahead log whose last group is torn, since power failed while it was written, is accepted: the
+        position note does not have that group."""
         log = wal.log_of(self.database)
         data = bytearray(log.read_bytes())
         data[-100] ^= 1
@@ -232,12 +236,13 @@ class KilledMigrationTests(MigrationTests):
         self.assertEqual(self.server().storage.recover().local_aru, 40)
 
     def test_missing_log_of_the_database(self) -> None:
-        """The note knows that there was more."""
+        """A database whose write-ahead log is missing is refused: the position note knows that there was more."""
         wal.log_of(self.database).unlink()
         self.assertRefused("holds 8 groups of records, and this server had written 12, says pfsb.position")
 
     def test_log_without_its_database(self) -> None:
-        """A new storage beside an old log would forget what the log belongs to."""
+        """A write-ahead log without its database is refused: a new storage beside it would forget all that was
+        promised."""
         self.database.unlink()
         self.assertRefused("pfsb.sqlite3: missing, although its log pfsb.sqlite3-wal is there")
 
@@ -246,7 +251,7 @@ class OldRefusalTests(OldDirectoryTestCase):
     """Databases that are damaged or another's are refused as they were by the version that wrote them."""
 
     def test_database_of_another_server_or_cluster(self) -> None:
-        """G20, G29."""
+        """G20, G29: a database of another server or of another cluster is refused."""
         self.assertRefused("pfsb.sqlite3: made for server 2, not for server 3", server_id=3)
         self.assertRefused(
             'made for cluster "four" with servers 0 1 2 3 (digest 00010203)',
@@ -256,34 +261,36 @@ class OldRefusalTests(OldDirectoryTestCase):
         )
 
     def test_other_formats(self) -> None:
-        """Formats 1 and 2 were not released."""
+        """Databases of the formats 1 and 2, which were not released, are refused."""
         self.edit("UPDATE identity SET format_version = 9")
         self.assertRefused("has format 9", "start the version of pfsb that wrote it")
         self.edit("UPDATE identity SET format_version = 2")
         self.assertRefused("has format 2", "give each an empty directory")
 
     def test_file_that_is_no_database(self) -> None:
-        """A file of another program is not overwritten."""
+        """A file of another program in the place of the database is refused, and not overwritten."""
         self.database.write_text("my shopping list, which is longer than a header\n" * 100)
         self.assertRefused("pfsb.sqlite3: damaged, or no storage of pfsb (file is ", "not a database)")
 
     def test_empty_database(self) -> None:
-        """G20: no data on disk after the server once took part is amnesia, not initialisation."""
+        """G20: an empty database is refused: when a server has taken part before, no data means amnesia."""
         os.truncate(self.database, 0)
         self.assertRefused("has no table identity", "must not vote again")
 
     def test_cut_and_damaged_pages(self) -> None:
-        """SQLite itself finds them."""
+        """A database that was cut, or whose pages are damaged, is refused, with the error of SQLite."""
         os.truncate(self.database, self.database.stat().st_size - 4_096)
         self.assertRefused("pfsb.sqlite3", "must not vote again")
 
     def test_database_without_its_note(self) -> None:
-        """Without the note a lost log would pass for an empty one."""
+        """A database without its position note is refused: if both could be missing, a lost one would pass for a new
+        one."""
         note_of(self.database).unlink()
         self.assertRefused("pfsb.position: missing")
 
     def test_table_without_its_row(self) -> None:
-        """No views means that promises were lost, not that none were made."""
+        """A database without the row of its views is refused: promises were lost, since a server always has that
+        row."""
         self.edit("DELETE FROM views")
         self.assertRefused("table views has 0 rows and should have one")
 
@@ -295,7 +302,7 @@ class OldRefusalTests(OldDirectoryTestCase):
         self.assertTrue(self.database.exists())
 
     def test_changed_rows(self) -> None:
-        """Every row is checked by its hash before anything rests on the log."""
+        """A database with a changed row is refused: every row is checked by its hash before it is taken over."""
         for statement, place in (
             ("UPDATE history SET batch = x'00' WHERE seq = 5", "table history, row 5"),
             ("UPDATE history SET view = 8 WHERE seq = 42", "table history, row 42"),
@@ -310,11 +317,11 @@ class OldRefusalTests(OldDirectoryTestCase):
             shutil.copytree(BEFORE / self.kind, self.directory)
 
     def test_gap_in_the_history(self) -> None:
-        """Every slot up to Local_Aru was stored before Local_Aru was."""
+        """A database without a slot below Local_Aru is refused: every slot up to Local_Aru was stored before."""
         self.edit("DELETE FROM history WHERE seq = 2")
         self.assertStartRefused("slot 2 is missing from the history, which should hold every slot from 1 to 40")
 
     def test_history_that_ends_below_the_aru(self) -> None:
-        """A missing end is a gap as well."""
+        """A database whose history ends below Local_Aru is refused as one with a gap."""
         self.edit("DELETE FROM history WHERE seq >= 40")
         self.assertStartRefused("slot 40 is missing")

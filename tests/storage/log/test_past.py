@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.log.past`: what counts as ordered, and how archives fill each other's gaps."""
+"""Tests of `pfsb.storage.log.past`: which slots count as ordered, and how archives fill each other's gaps."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PastTestCase(SynchronousTestCase):
         return found
 
     def cluster(self, *places: Path) -> ClusterHistory:
-        """The history in these places; otherwise in all archives and data directories."""
+        """Return the history in these places, or by default in all archives and data directories of the test."""
         everywhere = (self.home / name for name in ("archive", "data"))
         return ClusterHistory.of(places or [place for place in everywhere if place.exists()])
 
@@ -54,7 +54,7 @@ class OrderedTests(PastTestCase):
     """Which slots a storage shows as ordered."""
 
     def test_slots_that_local_aru_has_passed_are_ordered(self) -> None:
-        """With the content that they had last; slots above Local_Aru are not."""
+        """Slots up to Local_Aru are ordered, with the batch that each had last; slots above are not."""
         disk = self.disk()
         disk.order(*range(1, 40))
         disk.propose(40)
@@ -63,7 +63,8 @@ class OrderedTests(PastTestCase):
         self.assertEqual(disk.history().aru, 39)
 
     def test_slots_that_local_aru_jumps_over_are_not(self) -> None:
-        """Skipped slots hold proposals that may never have been ordered; those before and behind are ordered."""
+        """Slots over which Local_Aru has jumped hold proposals that may never have been ordered, so they do not count;
+        those before and behind do."""
         disk = self.disk()
         disk.order(*range(1, 20))
         for seq in range(20, 35):
@@ -74,7 +75,8 @@ class OrderedTests(PastTestCase):
         self.assertEqual(self.batches(disk.history(), 1, 100), {seq: truth(seq) for seq in expected})
 
     def test_jump_in_the_first_group_of_a_segment(self) -> None:
-        """The first group names the snapshot in any case, also if it was named before."""
+        """A jump is seen when the snapshot is named in the first group of a segment, which names the present snapshot
+        in any case."""
         for filled in range(1, 40):
             disk = self.disk()
             disk.order(*range(1, filled))
@@ -88,7 +90,8 @@ class OrderedTests(PastTestCase):
                 self.assertEqual(seq in history.find(seq, seq), seq in expected, seq)
 
     def test_slots_are_found_in_whichever_segment(self) -> None:
-        """A server that is behind holds proposals for slots far above its Local_Aru."""
+        """A slot is found in whichever segment it stands: a server that is behind holds proposals for slots far above
+        its Local_Aru."""
         disk = self.disk()
         disk.write(*[ProposalRecord(seq, 4, truth(seq)) for seq in (150, 151)])
         disk.order(*range(1, 150))
@@ -96,7 +99,8 @@ class OrderedTests(PastTestCase):
         self.assertEqual(self.batches(disk.history(), 148, 160), {seq: truth(seq) for seq in range(148, 152)})
 
     def test_segments_that_are_missing_may_have_held_a_jump(self) -> None:
-        """Slots that Local_Aru has passed meanwhile are not known as ordered."""
+        """Missing segments may have held a jump: the slots that Local_Aru has passed meanwhile are not taken as
+        ordered."""
         disk = self.disk()
         disk.order(*range(1, 60))
         history = disk.history()
@@ -114,7 +118,8 @@ class OrderedTests(PastTestCase):
     @given(st.integers(0, 2**32))
     @examples(150)
     def test_random_histories(self, seed: int) -> None:
-        """All that is found was ordered, whatever has happened; and all is found that was not jumped over."""
+        """In random histories, each slot that is found was ordered, and each slot is found over which Local_Aru has not
+        jumped."""
         dice = random.Random(seed)
         disk = self.disk(dice.choice([Old.ARCHIVED, Old.ARCHIVED, Old.LEFT]))
         for _ in range(dice.randrange(3, 25)):
@@ -152,7 +157,7 @@ class SnapshotTests(PastTestCase):
         self.assertTrue(all(each.name is not None and each.cluster_identity == CLUSTER for each in found))
 
     def test_snapshot_that_was_never_named_is_none(self) -> None:
-        """No majority may have executed the same."""
+        """A snapshot that no record has named is not used: no majority may have come to the same state."""
         disk = self.disk()
         disk.order(*range(1, 30))
         disk.file_of(25)
@@ -160,7 +165,8 @@ class SnapshotTests(PastTestCase):
         self.assertEqual([each.seq for each in self.cluster().snapshots()], [29])
 
     def test_snapshot_whose_naming_is_not_there_counts(self) -> None:
-        """An operator has kept snapshots longer than segments."""
+        """A snapshot is used though the segment with the record that named it is missing: an operator may keep
+        snapshots longer than segments."""
         disk = self.disk()
         for _ in range(2):
             disk.order(*range(disk.aru + 1, disk.aru + 50))
@@ -193,7 +199,7 @@ class ClusterTests(PastTestCase):
     """The history that several storages hold together."""
 
     def lagging(self) -> tuple[Disk, Disk]:
-        """A server that has everything, and one that has fetched a snapshot."""
+        """Make a server that has all slots, and one that has fetched a snapshot and so lacks some."""
         whole, lagging = self.disk(), self.disk()
         whole.order(*range(1, 81))
         whole.make_snapshot()
@@ -210,7 +216,7 @@ class ClusterTests(PastTestCase):
         self.assertEqual(dict(self.cluster().ordered(1)), {seq: truth(seq) for seq in range(1, 121)})
 
     def test_gap_that_nobody_fills_is_named(self) -> None:
-        """With slots and reasons, after all slots before it."""
+        """A gap that no storage fills raises an error with its slots and the reason, after all slots before it."""
         _, lagging = self.lagging()
         history = self.cluster(lagging.archive, lagging.data)
         found = []
@@ -227,7 +233,7 @@ class ClusterTests(PastTestCase):
         self.assertTrue(history.has(81, 110))
 
     def test_damaged_or_cut_segment_is_named(self) -> None:
-        """And what another server has stands for it."""
+        """A damaged or cut segment is named in the error; if another server has its slots, these are used."""
         whole, lagging = self.lagging()
         name = "0000000003.log"
         path = whole.archive / "log" / name
@@ -250,7 +256,8 @@ class ClusterTests(PastTestCase):
                 self.assertEqual(next(iter(filled.ordered(29)))[1], truth(29))
 
     def test_damage_in_one_copy_of_a_segment_does_no_harm(self) -> None:
-        """A crash may have left a segment in both places."""
+        """Damage in one of two copies of a segment does no harm: a crash may have left it in the archive and in the
+        data directory."""
         whole, _ = self.lagging()
         path = whole.archive / "log" / "0000000003.log"
         shutil.copy(path, whole.log)
@@ -259,7 +266,7 @@ class ClusterTests(PastTestCase):
             self.assertEqual(len(dict(self.cluster(*places).ordered(1))), 120)
 
     def test_torn_group_at_the_end_of_a_data_directory_is_no_damage(self) -> None:
-        """The server may be writing it."""
+        """A torn group at the end of a data directory is no damage, since a server may be writing it."""
         disk = self.disk()
         disk.order(*range(1, 11))
         path = disk.writer.log.path(disk.writer.log.segment)
@@ -271,7 +278,8 @@ class ClusterTests(PastTestCase):
         self.assertEqual(history.storages[0].faults, {})
 
     def test_server_goes_on_and_moves_files_meanwhile(self) -> None:
-        """A segment that was found in the data directory is read in the archive; new slots are found by a new look."""
+        """While a server goes on, a segment that was found in its data directory can be read in the archive; new slots
+        are found by a new look."""
         disk = self.disk()
         disk.order(*range(1, 61))
         history = self.cluster(disk.data)
@@ -289,7 +297,7 @@ class ClusterTests(PastTestCase):
         self.assertEqual(len(dict(both.ordered(1))), 94)
 
     def test_files_that_move_while_they_are_read(self) -> None:
-        """A segment that was looked up in the data directory is read in the archive, wherever the reader is by then."""
+        """A segment that is moved to the archive while it is being read is read on there."""
         self.patch(past_module, "TOGETHER", 7)
         for pause in range(1, 60, 6):
             disk = self.disk()
@@ -314,7 +322,7 @@ class ClusterTests(PastTestCase):
         self.assertIn("of another cluster", str(error))
 
     def test_place_without_storages_is_refused(self) -> None:
-        """One that is not there is a mistake; an archive may be empty still, if something is elsewhere."""
+        """A place that does not exist is refused; an archive may be empty, if there is something elsewhere."""
         disk = self.disk()
         disk.order(1)
         missing, empty = self.home / "nothing", self.home / "empty"
@@ -326,7 +334,7 @@ class ClusterTests(PastTestCase):
         self.assertEqual(len(dict(self.cluster(empty, disk.data).ordered(1))), 1)
 
     def test_files_are_only_read(self) -> None:
-        """And no lock is taken: servers go on meanwhile."""
+        """Files are only read, and no lock is taken: servers go on meanwhile."""
         self.lagging()
         before = {path: path.stat().st_mtime_ns for path in self.home.rglob("*")}
         list(self.cluster().ordered(1))
@@ -334,7 +342,7 @@ class ClusterTests(PastTestCase):
         self.assertEqual({path: path.stat().st_mtime_ns for path in self.home.rglob("*")}, before)
 
     def test_few_segments_are_read_for_few_slots(self) -> None:
-        """A long history costs nothing when its end is asked for."""
+        """For few slots few segments are read: to ask for the end of a long history is cheap."""
         disk = self.disk()
         disk.order(*range(1, 200))
         history = self.cluster()

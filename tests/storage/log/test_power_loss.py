@@ -45,7 +45,7 @@ WITH_SNAPSHOTS: Sequence[Content] = (
     content(SnapshotRecord(snapshot_name(20)), slot(10, 900, 6)),
     content(slot(21, 600, 6), AruRecord(21)),
 )
-"""Groups of which three name snapshots, the last of them one of another server."""
+"""Groups, three of which name snapshots, the last of these one of another server."""
 
 
 class Write:
@@ -86,7 +86,7 @@ class Write:
 
 
 class PowerLossTests(LogTestCase):
-    """Everything that a crash can leave, and what a start finds in it."""
+    """Every state of the files that a crash can leave, and what a start finds in them."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -116,7 +116,8 @@ class PowerLossTests(LogTestCase):
             yield
 
     def test_every_combination_of_sectors_of_every_write(self) -> None:
-        """A start finds the groups before, and the last one as a whole or not at all."""
+        """For every combination of sectors of every write, a start finds all groups before it, and the group of the
+        write as a whole or not at all."""
         found = self.found_after(CONTENTS)
         self.watching = False
         self.assertEqual(len(self.writes), len(CONTENTS))
@@ -132,7 +133,8 @@ class PowerLossTests(LogTestCase):
         self.assertGreater(crashes, 100)
 
     def test_every_combination_of_sectors_of_groups_that_name_snapshots(self) -> None:
-        """As of other groups, whether the segments that a snapshot makes superfluous are deleted by then or not."""
+        """For every combination of sectors of groups that name snapshots, a start finds the same as for other groups,
+        whether superfluous segments are deleted by then or not."""
 
         def drop(stored: StoredSnapshot, dropped: list[int]) -> None:
             drop_segments(self.directory, dropped, self.head(1), lambda: None)
@@ -158,7 +160,8 @@ class PowerLossTests(LogTestCase):
 
     @long
     def test_start_after_a_crash_may_be_cut_short_itself(self) -> None:
-        """A start writes the last group again, and zeros behind it: any part of that may be on disk."""
+        """A start after a crash writes the last group again, and zeros behind it: any part of that may be on disk when
+        it is cut short."""
         self.found_after(CONTENTS)
         writes, self.writes = self.writes, []
         for write in writes:
@@ -195,7 +198,8 @@ class PowerLossTests(LogTestCase):
                 self.assertEqual({seq: now.slots[seq] for seq in now.slots if seq < 50}, before.slots)
 
     def test_second_crash_at_the_same_place(self) -> None:
-        """A group is torn where another one was torn before: sectors of three writes may be there."""
+        """When a group is torn where another one was torn before, sectors of three writes may be on disk: a start finds
+        the right groups."""
         self.found_after(CONTENTS)
         first = self.writes[3]
         for data in list(first.torn(512))[:-1]:
@@ -212,7 +216,8 @@ class PowerLossTests(LogTestCase):
                 self.assertIn(everything(self.directory), (before, after))
 
     def test_making_of_a_segment_can_be_cut_short(self) -> None:
-        """The file has its name only when it is on disk. Until then its content means nothing."""
+        """When the making of a segment is cut short, its content does not matter: the file gets its name only when it
+        is on disk."""
         found = self.found_after(CONTENTS)
         self.watching = False
         files = self.files()
@@ -244,7 +249,7 @@ class PowerLossTests(LogTestCase):
 
 
 class DamageTests(LogTestCase):
-    """Bits that turn, and files that are cut: refused, or without effect."""
+    """Damage by changed bits and cut files is refused, or has no effect."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -261,7 +266,7 @@ class DamageTests(LogTestCase):
         self.kept = self.files()
 
     def assertRefusedOrOneOf(self, expected: Sequence[Found]) -> bool:
-        """Returns whether it was refused."""
+        """Returns whether the damaged log was refused."""
         try:
             found = everything(self.directory)
         except StorageRefused as error:
@@ -273,7 +278,7 @@ class DamageTests(LogTestCase):
         return False
 
     def assertRefusedOrHarmless(self, name: str, at: int) -> bool:
-        """After a bit has turned there; returns whether it was refused."""
+        """Change a bit of the file at this place. Returns whether the log was refused."""
         is_in_last = name == f"{self.last.segment:010d}.log" and at >= self.last.offset
         return self.assertRefusedOrOneOf(self.prefixes[-2:] if is_in_last else self.prefixes[-1:])
 
@@ -292,12 +297,12 @@ class DamageTests(LogTestCase):
         self.assertGreater(refused, count // 2)
 
     def test_bits_that_turn(self) -> None:
-        """Where acknowledged records stand, one bit is enough to be refused; behind the end it changes nothing."""
+        """One changed bit in acknowledged records is refused; behind the end of the log it changes nothing."""
         self.flip_at_random(400)
 
     @long
     def test_thousands_of_bits(self) -> None:
-        """Every bit of the second segment up to some zeros behind its end, and many others."""
+        """Every bit of the second segment up to some zeros behind its end is changed, and many others."""
         self.flip_at_random(5_000)
         name = "0000000002.log"
         end = len(self.kept[name].rstrip(b"\0"))
@@ -306,15 +311,16 @@ class DamageTests(LogTestCase):
             self.assertTrue(self.assertRefusedOrHarmless(name, bit // 8), "there is another segment behind")
 
     def test_every_byte_of_the_last_group_looks_torn(self) -> None:
-        """A damaged last group may be one that power loss has torn. The position, which others keep, tells its loss."""
+        """Damage in the last group may be a group torn by power loss: a start finds the groups before it, and the
+        position, which is kept elsewhere, shows the loss."""
         name = f"{self.last.segment:010d}.log"
         for at in range(self.last.offset, len(self.kept[name].rstrip(b"\0"))):
             self.flip(name, 8 * at + at % 8)
             self.assertEqual(everything(self.directory), self.prefixes[-2])
 
     def test_files_that_are_cut(self) -> None:
-        """A segment is at least as long as it was made. Where it has grown, a cut at the end loses groups, which the
-        position tells."""
+        """A segment that is shorter than it was made is refused. A cut in the part by which it has grown loses groups,
+        which the position shows."""
         for name, data in self.kept.items():
             for length in (0, 1, 100, 4_095, 4_096, 4_200, ROOM_BYTES - 1, len(data) - 512, len(data) - 1):
                 self.put_back(self.kept | {name: data[:length]})
@@ -322,14 +328,15 @@ class DamageTests(LogTestCase):
                 self.assertTrue(is_refused or length >= ROOM_BYTES, (name, length))
 
     def test_zeros_in_place_of_anything(self) -> None:
-        """Sectors that have become zeros: refused, or the log as it was before, whose position tells that."""
+        """Sectors that have become zeros are refused, or leave the log as it was at an earlier position."""
         for name, data in self.kept.items():
             for start in range(0, len(data), 512):
                 self.put_back(self.kept | {name: data[:start] + bytes(512) + data[start + 512 :]})
                 self.assertRefusedOrOneOf(self.prefixes)
 
     def test_sectors_in_the_place_of_others(self) -> None:
-        """A disk that writes to the wrong place: the sectors are whole, and are those of another place."""
+        """Sectors that a disk has written to the wrong place are refused, or leave the log as it was at an earlier
+        position."""
         pieces = [(name, at) for name, data in self.kept.items() for at in range(0, len(data), 512)]
         for _ in range(200):
             (name, at), (other, other_at) = self.dice.sample(pieces, 2)
@@ -339,7 +346,8 @@ class DamageTests(LogTestCase):
             self.assertRefusedOrOneOf(self.prefixes)
 
     def test_segments_of_another_time(self) -> None:
-        """Segments that are missing, exchanged, or of an older copy: refused, or the log as it was before."""
+        """Segments that are missing, exchanged, or from an older copy are refused, or leave the log as it was at an
+        earlier position."""
         names = sorted(self.kept)
         for name in names[:-1]:
             without = {other: data for other, data in self.kept.items() if other != name}

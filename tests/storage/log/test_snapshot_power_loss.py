@@ -1,8 +1,8 @@
-"""Power loss around snapshots: whichever steps are on disk by then, the next start finds all that was acknowledged.
+"""Power loss around snapshots: whichever steps are on disk, the next start finds all that was acknowledged.
 
-Names of files are on disk when their directory was forced there; until then any subset of the changes of names since
-the last time may be. The content of a file is what was forced to disk. The tests run a log with snapshots, stop before
-each call of the operating system that changes or forces something, and let a start find every such state.
+Names of files are on disk when their directory was forced to disk; until then any subset of the changes of names since
+the last such time may be. The content of a file is what was forced to disk. The tests run a log with snapshots, stop
+before each call of the operating system that changes or forces something, and let a start find every such state.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Files = dict[str, bytes]
 
 @define(eq=False)
 class PowerLossDisk:
-    """Watches a directory tree, and knows which of it would be there after a loss of power.
+    """Watches a directory tree, and knows which files and contents would be there after a loss of power.
 
     `before_step` is called before each step, a change of names or something that is forced to disk.
     """
@@ -58,7 +58,7 @@ class PowerLossDisk:
     _patches: list[Any] = field(factory=list, init=False)
 
     def watch(self, case: SynchronousTestCase) -> None:
-        """Watch the system calls from now on; what is there by then is on disk."""
+        """Watch the system calls from now on; what exists already counts as on disk."""
         self._see_new()
         for path in self._all():
             self._force(path)
@@ -112,7 +112,7 @@ class PowerLossDisk:
             patch.restore()
 
     def states(self) -> Iterator[Files]:
-        """All that may be there if power fails now."""
+        """Yield every state of the files that may be there if power fails now."""
         self._see_new()
         for chosen in product((False, True), repeat=len(self.changes)):
             names = dict(self.names)
@@ -182,7 +182,7 @@ class PowerLossDisk:
 
 
 class ImmediateThread(SnapshotThread):
-    """Does each job at once, in the thread of the caller."""
+    """A thread of snapshots that does each job at once, in the thread of the caller."""
 
     def do(self, job: Callable[[], None]) -> None:
         job()
@@ -221,7 +221,7 @@ class SnapshotPowerLossTests(LogTestCase):
         return store
 
     def lose_power(self) -> None:
-        """Keep all that may be there if power fails now."""
+        """Keep every state of the disk that may be there if power fails now."""
         if self.is_watched:
             for files in self.disk.states():
                 self.states[hash(frozenset(files.items()))] = len(self.found), files
@@ -256,7 +256,7 @@ class SnapshotPowerLossTests(LogTestCase):
         return encoder.name
 
     def run_log(self) -> None:
-        """The whole life of the log, with every state that a power loss may leave."""
+        """Run the whole life of a log, and keep every state that a loss of power may leave."""
         self.make_segment(1)
         self.disk = PowerLossDisk(self.home, self.lose_power)
         self.disk.watch(self)
@@ -273,7 +273,7 @@ class SnapshotPowerLossTests(LogTestCase):
         self.live()
 
     def live(self) -> None:
-        """Write groups, and have snapshots taken and fetched for which segments are dropped, to the end of the log."""
+        """Write groups, and have snapshots taken and fetched, for which segments are dropped, until the log ends."""
         self.append(incarnation=1)
         for seq in range(1, 11):
             self.append(slot(seq, 600), AruRecord(seq))
@@ -291,7 +291,7 @@ class SnapshotPowerLossTests(LogTestCase):
         self.disk.stop()
 
     def put(self, files: Files) -> Path:
-        """A directory with these files. Returns the directory of the log in it."""
+        """Make a directory with these files. Returns the directory of the log in it."""
         home = Path(tempfile.mkdtemp(prefix="pfsb-test-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
         self.addCleanup(shutil.rmtree, home, ignore_errors=True)
         for name, data in sorted(files.items()):
@@ -302,13 +302,13 @@ class SnapshotPowerLossTests(LogTestCase):
         return home / "log"
 
     def check(self, log: Log) -> None:
-        """As a start does, before it changes anything."""
+        """Check the log, as a start does before it changes anything."""
         log.refuse_gap()
         if log.state.snapshot is not None:
             SnapshotFiles.beside(log.directory).refuse_wrong(log.state.snapshot.name)
 
     def clean(self, directory: Path) -> None:
-        """As a start does, once all is checked."""
+        """Delete superfluous files, as a start does after its checks."""
         log = scan(directory, OWNER)
         self.check(log)
         LogWriter.open(log).close()
@@ -317,7 +317,7 @@ class SnapshotPowerLossTests(LogTestCase):
         SnapshotFiles.beside(directory).delete_leftovers(None if stored is None else stored.name)
 
     def assertWhole(self, directory: Path, acknowledged: int) -> Found:
-        """A start finds all groups that were acknowledged, and at most one more, and its snapshot."""
+        """Require that a start finds all groups that were acknowledged, at most one more, and its snapshot."""
         found = everything(directory)
         self.assertIn(found.position, (acknowledged, acknowledged + 1))
         self.assertEqual(found, self.found[found.position - 1])
@@ -327,7 +327,7 @@ class SnapshotPowerLossTests(LogTestCase):
         return found
 
     def assertClean(self, directory: Path, found: Found) -> None:
-        """Nothing is left over of the time before the present snapshot."""
+        """Require that no file is left over of the time before the present snapshot."""
         snapshots = SnapshotFiles.beside(directory).directory
         stored = found.state.snapshot
         names = {path.name for path in snapshots.iterdir()} if snapshots.exists() else set()
@@ -338,7 +338,7 @@ class SnapshotPowerLossTests(LogTestCase):
         self.assertGreaterEqual(min(log.heads), found.state.first_segment)
 
     def test_every_step_may_be_the_last(self) -> None:
-        """A start finds all that was acknowledged, and deletes the rest."""
+        """After a loss of power at any step, a start finds all that was acknowledged, and deletes the rest."""
         self.run_log()
         self.assertGreater(len(self.states), 100)
         self.assertGreater(self.found[-1].state.first_segment, 3)
@@ -356,7 +356,8 @@ class SnapshotPowerLossTests(LogTestCase):
 
     @long
     def test_start_that_deletes_leftovers_may_be_cut_short_itself(self) -> None:
-        """Any subset of what it deletes may be gone."""
+        """A loss of power during a start may leave any subset of the superfluous files deleted: the next start
+        works."""
         self.run_log()
         tried = 0
         for acknowledged, files in self.dice.sample(list(self.states.values()), 60):
@@ -376,7 +377,7 @@ class SnapshotPowerLossTests(LogTestCase):
         self.assertGreater(tried, 50)
 
     def test_unfinished_files_have_any_content(self) -> None:
-        """Bytes that were not forced to disk may be there in part, or be others."""
+        """Bytes that were not forced to disk may be missing, partly there or different after a loss of power."""
         self.run_log()
         names = {"snapshots/snapshot.new", "log/dropped.new", "log/next.new"}
         seen = set()
@@ -388,7 +389,7 @@ class SnapshotPowerLossTests(LogTestCase):
         self.assertEqual(seen, {"new", "part"})
 
     def test_segment_that_is_missing_without_the_item_is_refused(self) -> None:
-        """In every state: each segment that is needed is missed, and so is the snapshot."""
+        """In every state, the log is refused without a segment that it needs, and without its snapshot."""
         self.run_log()
         refused = 0
         for acknowledged, files in self.states.values():
@@ -412,7 +413,7 @@ class SnapshotPowerLossTests(LogTestCase):
 
 
 class ItemDamageTests(LogTestCase):
-    """Bits that turn in a group that names a snapshot, and in the head that is left of the first segment."""
+    """Changed bits in a group that names a snapshot, and in the head that remains of the first segment."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -438,7 +439,7 @@ class ItemDamageTests(LogTestCase):
         drop_segments(self.directory, dropped, self.log.head, lambda: None)
 
     def test_every_bit_of_the_group_counts(self) -> None:
-        """One bit is enough to be refused, since another group stands behind it."""
+        """One changed bit in the group that names the snapshot is refused, since another group stands behind."""
         name = f"{self.place.segment:010d}.log"
         data = self.files_[name]
         for at in range(self.place.offset, self.end):
@@ -447,7 +448,8 @@ class ItemDamageTests(LogTestCase):
             self.assertRaises(StorageRefused, scan, self.directory, OWNER)
 
     def test_group_of_the_snapshot_that_is_lost_is_refused(self) -> None:
-        """If it is the last one, it looks torn: but then segments are missing that the log needs."""
+        """If the last group, which names the snapshot, is lost, it looks torn; but the log is refused, since it lacks
+        segments then."""
         name = f"{self.place.segment:010d}.log"
         data = self.files_[name]
         cut = data[: self.place.offset].ljust(len(data), b"\0")
@@ -456,7 +458,8 @@ class ItemDamageTests(LogTestCase):
         self.assertIn("missing, although other segments of this log are there", str(error))
 
     def test_head_in_the_place_of_the_first_segment(self) -> None:
-        """Damage is refused; without it the log is as before, and an earlier version finds a segment missing."""
+        """Damage in the head that remains of the first segment is refused. Without that head the log is as before; an
+        earlier version finds a segment missing."""
         data = self.files_["0000000001.log"]
         self.assertEqual((len(data), data[8:12]), (4_096, (5).to_bytes(4, "big")))
         for at in range(0, len(data), 7):
@@ -468,7 +471,7 @@ class ItemDamageTests(LogTestCase):
         self.assertEqual(everything(self.directory), self.after)
 
     def test_head_without_a_segment_stands_for_the_first_one_only(self) -> None:
-        """A copy of it under another name is no segment."""
+        """The head of the first segment under the name of another segment is refused."""
         first = self.files_["0000000001.log"]
         for name in sorted(self.files_)[1:]:
             self.put_back(self.files_ | {name: first})

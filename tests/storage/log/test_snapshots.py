@@ -1,4 +1,5 @@
-"""Tests of `pfsb.storage.log.snapshots`: files that are made, fetched, named and read, and what goes when they are."""
+"""Tests of `pfsb.storage.log.snapshots`: files that are made, fetched, named and read, and which files are deleted
+then."""
 
 from __future__ import annotations
 
@@ -105,12 +106,12 @@ class SnapshotTestCase(SynchronousTestCase):
         return names[0]
 
     def name(self, name: SnapshotName) -> None:
-        """Have a record name it, and wait until everything older is deleted."""
+        """Have a record name the snapshot, and wait until everything older is deleted."""
         self.server.write(SnapshotRecord(name))
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the thread of snapshots has done all that it was asked for."""
+        """Wait until the thread of snapshots has done all its jobs."""
         self.server.clock.run_what_came(0.02)
         store = self.server.storage.snapshot_store
         assert store is not None
@@ -141,12 +142,13 @@ class MakingTests(SnapshotTestCase):
     """Snapshots that this server makes."""
 
     def test_interfaces_are_provided(self) -> None:
-        """The protocol knows the interfaces only."""
+        """The storage provides the interfaces for snapshots."""
         verifyObject(ISnapshotFile, self.server.storage.write_snapshot(1, CLUSTER))
         verifyObject(IFetchedSnapshot, self.server.storage.fetch_snapshot(snapshot_of(2)[0]))
 
     def test_file_has_the_bytes_of_the_encoder_and_is_named_by_its_slot(self) -> None:
-        """Every server has the same bytes under the same name."""
+        """The file of a snapshot has the bytes of the encoder, and is named by its slot: every server has the same
+        bytes under the same name."""
         name = self.make(7)
         expected, data = snapshot_of(7)
         self.assertEqual(name, expected)
@@ -156,7 +158,8 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual(counters.snapshot_bytes, len(data))
 
     def test_large_snapshot_is_forced_to_disk_in_small_steps(self) -> None:
-        """One large sync would hold up the groups that wait for the same disk."""
+        """A large snapshot is forced to disk in small steps: one large sync would hold up groups that wait for the same
+        disk."""
         forced: list[int] = []
         unforced = [0]
         write, sync = os.pwrite, os.fdatasync
@@ -179,7 +182,8 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual(set(forced), {snapshots_module.STEP_BYTES})
 
     def test_caller_hears_how_much_waits(self) -> None:
-        """Callers can wait, and the pieces do not pile up in memory."""
+        """The caller is told how many bytes wait for the disk, so that it can wait and the pieces do not pile up in
+        memory."""
         held = Event()
         self.addCleanup(held.set)
         store = self.server.storage.snapshot_store
@@ -194,7 +198,7 @@ class MakingTests(SnapshotTestCase):
         self.assertFalse(file.has_failed)
 
     def test_unfinished_file_is_deleted_by_the_next_start(self) -> None:
-        """Nothing rests on it: the next snapshot is made from its first piece on."""
+        """An unfinished file is deleted by the next start: the next snapshot is made from its first piece on."""
         file = self.server.storage.write_snapshot(1, CLUSTER)
         for piece in pieces(1):
             file.write(piece)
@@ -204,7 +208,7 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual((self.files(), self.recovered.snapshot), ([], None))
 
     def test_abandoned_file_is_deleted(self) -> None:
-        """`finished` is not called."""
+        """An abandoned file is deleted, and its callback `finished` is not called."""
         told: list[object] = []
         file = self.server.storage.write_snapshot(1, CLUSTER)
         file.write(pieces(1)[0])
@@ -215,7 +219,7 @@ class MakingTests(SnapshotTestCase):
         self.assertNotIn("snapshot.new", self.files())
 
     def test_new_file_replaces_one_that_is_not_finished(self) -> None:
-        """The bytes of the first one do not get into the second."""
+        """A new file replaces one that is not finished: the bytes of the first do not get into the second."""
         told: list[object] = []
         first = self.server.storage.write_snapshot(1, CLUSTER)
         for piece in pieces(1, count=9):
@@ -227,7 +231,8 @@ class MakingTests(SnapshotTestCase):
         self.assertIsNone(fault_of(self.snapshots / self.files()[0], name))
 
     def assertGivenUp(self) -> None:
-        """The snapshot is given up and deleted, which is logged once; groups are written as before."""
+        """Require that the snapshot is given up and deleted, which is logged once, and that groups are written as
+        before."""
         told: list[object] = []
         file = self.server.storage.write_snapshot(1, CLUSTER)
         for piece in pieces(1, count=9):
@@ -244,13 +249,13 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual(self.server.failures, [])
 
     def test_snapshot_leaves_the_reserve_of_the_disk(self) -> None:
-        """The log's writes come first."""
+        """A snapshot leaves the reserve of the disk free for the log."""
         self.patch(Room, "has", lambda room, size: False)
         self.assertGivenUp()
         self.assertIn("no more room than its reserve", self.warnings()[0])
 
     def test_disk_without_room_ends_the_snapshot_and_not_the_server(self) -> None:
-        """As a segment for which there is no room."""
+        """A disk without room ends the snapshot and not the server."""
         write = os.pwrite
 
         def refuse(descriptor: int, data: bytes, offset: int) -> int:
@@ -262,7 +267,7 @@ class MakingTests(SnapshotTestCase):
         self.assertGivenUp()
 
     def test_other_error_of_the_disk_stops_the_server(self) -> None:
-        """As any other error of a write."""
+        """Any other error of the disk in a snapshot stops the server."""
         write = os.pwrite
 
         def fail(descriptor: int, data: bytes, offset: int) -> int:
@@ -276,7 +281,8 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual([failure.type for failure in self.server.failures], [OSError])
 
     def test_another_snapshot_of_the_named_slot_is_given_up(self) -> None:
-        """A later version of pfsb may make other bytes of the same state: those that a record names must stay."""
+        """Another snapshot of a slot is given up if a record names the first: a later version of pfsb may make other
+        bytes of the same state."""
         name = self.make(2)
         self.name(name)
         told: list[object] = []
@@ -289,7 +295,7 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual((self.recovered.snapshot, told), (name, []))
 
     def test_same_snapshot_may_be_made_again(self) -> None:
-        """Equal bytes have one name."""
+        """A snapshot may be made again, since equal bytes have one name."""
         name = self.make(2)
         self.name(name)
         self.assertEqual(self.make(2), name)
@@ -301,7 +307,7 @@ class NamingTests(SnapshotTestCase):
     """Records that name a snapshot."""
 
     def test_start_begins_with_the_snapshot(self) -> None:
-        """The slots behind it follow, and those above Local_Aru."""
+        """A start recovers the snapshot, the slots behind it, and those above Local_Aru."""
         self.server.write(ViewRecord(5, 4), *ordered_to(4))
         name = self.make(3)
         self.assertIsNone(self.server.storage.snapshot, "no record names it")
@@ -317,7 +323,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual((self.server.storage.snapshot, self.server.storage.compacted), (name, 0))
 
     def test_old_segments_and_snapshots_are_deleted(self) -> None:
-        """All that is needed is there after a restart, and nothing else. The head of the first segment stays."""
+        """Old segments and snapshots are deleted: after a restart all that is needed is there, and the head of the
+        first segment."""
         self.fill(1, 40)
         before = self.segments()
         self.assertGreater(len(before), 4)
@@ -340,7 +347,7 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual(self.server.failures, [])
 
     def test_slots_that_are_gone_are_not_read(self) -> None:
-        """`compacted` tells the last of them; the one after it is read."""
+        """Slots that were deleted are not read: `compacted` tells the last of them, and the next slot is read."""
         self.fill(1, 40)
         self.name(self.make(30))
         compacted = self.server.storage.compacted
@@ -352,7 +359,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual([seq for seq, _ in self.server.read(compacted + 1, 40)], list(range(compacted + 1, 41)))
 
     def test_slots_of_a_snapshot_that_came_from_another_server_are_not_read(self) -> None:
-        """A slot below it may hold a proposal that was never ordered."""
+        """Slots of a snapshot that came from another server are not read: a slot below it may hold a proposal that was
+        never ordered."""
         self.server.write(*ordered_to(3), ProposalRecord(4, 1, batch("not ordered")), OrderedRecord(9, batch("nine")))
         self.fetch_all(8)
         self.name(snapshot_of(8)[0])
@@ -374,7 +382,8 @@ class NamingTests(SnapshotTestCase):
         self.server.clock.run_until(lambda: told == [True])
 
     def test_older_record_changes_nothing(self) -> None:
-        """A snapshot that was being made may be finished after a later one has come from another server."""
+        """The record of an older snapshot changes nothing: one that was being made may be finished after a later one
+        has come from another server."""
         self.server.write(*ordered_to(3))
         older = self.make(2)
         self.fetch_all(8)
@@ -385,7 +394,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual((self.recovered.snapshot, self.files()), (snapshot_of(8)[0], ["000000000008.snapshot"]))
 
     def test_complete_snapshot_without_a_record_is_deleted_by_the_next_start(self) -> None:
-        """The start begins with the one that a record names."""
+        """A complete snapshot without a record is deleted by the next start, which begins with the one that a record
+        names."""
         self.server.write(*ordered_to(5))
         name = self.make(2)
         self.name(name)
@@ -395,7 +405,7 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual((self.recovered.snapshot, self.files()), (name, ["000000000002.snapshot"]))
 
     def test_nothing_is_deleted_before_the_record_is_on_disk(self) -> None:
-        """Until then a restart needs all that it would replace."""
+        """Nothing is deleted before the record is on disk: until then a restart needs everything older."""
         self.fill(1, 40)
         self.name(self.make(10))
         before = (self.segments(), self.server.storage.compacted)
@@ -415,7 +425,7 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual(self.files(), ["000000000038.snapshot"])
 
     def test_crash_before_anything_is_deleted(self) -> None:
-        """The next start deletes it: segments and snapshots."""
+        """After a crash between the record and the deletion, the next start deletes the old segments and snapshots."""
         self.fill(1, 40)
         self.name(self.make(10))
         store = self.server.storage.snapshot_store
@@ -439,7 +449,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual(server.storage.counters.snapshot_bytes, name.size)
 
     def test_slack_keeps_slots_readable(self) -> None:
-        """A server that is a little behind need not fetch the snapshot."""
+        """The slack keeps some slots before the snapshot readable, so that a server that is a little behind need not
+        fetch the snapshot."""
         self.server.storage.close()
         self.slack = Slack(15)
         self.server = self.started()
@@ -450,7 +461,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual(len(self.server.read(compacted + 1, 40, 10**9)), 40 - compacted)
 
     def test_slots_above_an_earlier_snapshot_are_kept_for_a_server_that_fetches_it(self) -> None:
-        """As far as they take no more room than the present snapshot, or than the slack may."""
+        """Slots above the previous snapshot are kept for a server that is fetching it, if they take no more room than
+        the present snapshot or the slack may."""
         self.server.storage.close()
         self.slack = Slack(0, 0)
         self.server = self.started()
@@ -468,7 +480,7 @@ class NamingTests(SnapshotTestCase):
         self.assertGreater(self.server.storage.compacted, 50)
 
     def test_slack_has_a_maximum_in_bytes(self) -> None:
-        """Large slots could fill the disk otherwise."""
+        """The slack has a maximum in bytes, since large slots could fill the disk otherwise."""
         self.server.storage.close()
         self.slack = Slack(1_000, 2 * ROOM_BYTES)
         self.server = self.started()
@@ -481,7 +493,8 @@ class NamingTests(SnapshotTestCase):
         self.assertEqual(self.segments()[-1], before[-1])
 
     def test_watch_takes_no_alarm(self) -> None:
-        """Segments that are deleted because of a snapshot are no fault; others still are."""
+        """The watch over files raises no alarm for segments that are deleted because of a snapshot; for others it still
+        does."""
         self.fill(1, 40)
         self.name(self.make(38))
         self.server.clock.run_what_came(0.1)
@@ -491,7 +504,8 @@ class NamingTests(SnapshotTestCase):
         self.assertIn("deleted while the server was running", self.server.failures[0].getErrorMessage())
 
     def test_slot_below_the_snapshot_cannot_be_left_out(self) -> None:
-        """The slot was executed: the snapshot holds its effect."""
+        """A slot below the snapshot cannot be left out by the operator: it was executed, and the snapshot holds its
+        effect."""
         self.server.write(*ordered_to(5))
         self.name(self.make(3))
         self.server.storage.close()
@@ -499,7 +513,8 @@ class NamingTests(SnapshotTestCase):
         self.assertIn("slot 3 is executed: this server starts with the snapshot of slot 3", str(error))
 
     def test_slot_behind_the_snapshot_can_be_left_out(self) -> None:
-        """The log that begins in the middle is read and written as any other."""
+        """A slot behind the snapshot can be left out: a log without its first segments is read and written like any
+        other."""
         self.fill(1, 40)
         self.name(self.make(38))
         self.server.storage.close()
@@ -522,7 +537,7 @@ class FetchingTests(SnapshotTestCase):
         return told[0]
 
     def test_complete_file_is_checked_and_named(self) -> None:
-        """The snapshot can be read at once, before a record names it."""
+        """A fetched file that is complete is checked and gets its name; it can be read before a record names it."""
         fetched = self.server.storage.fetch_snapshot(self.wanted)
         for at in range(0, len(self.data), 10_000):
             self.assertEqual(fetched.size, at)
@@ -533,7 +548,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertEqual(self.read(self.wanted), self.data)
 
     def test_fetch_goes_on_after_a_restart(self) -> None:
-        """From the size of the file."""
+        """After a restart a fetch goes on from the size of the file."""
         fetched = self.server.storage.fetch_snapshot(self.wanted)
         fetched.write(self.data[:50_000])
         self.settle()
@@ -546,7 +561,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertEqual((self.snapshots / "000000000009.snapshot").read_bytes(), self.data)
 
     def test_wrong_bytes_are_found_at_the_end(self) -> None:
-        """The file is deleted, and the next fetch begins anew."""
+        """Wrong bytes are found at the end of a fetch: the file is deleted, and the next fetch begins anew."""
         for changed in (self.data[:-1], b"\1" + self.data[1:], self.data[:70_000] + bytes(100) + self.data[70_100:]):
             fetched = self.server.storage.fetch_snapshot(self.wanted)
             self.assertEqual(fetched.size, 0)
@@ -555,14 +570,15 @@ class FetchingTests(SnapshotTestCase):
             self.assertEqual(self.files(), [])
 
     def test_complete_snapshot_of_another_name_is_wrong(self) -> None:
-        """Another digest is another snapshot."""
+        """A complete fetched file with another digest than was asked for is refused."""
         other, data = snapshot_of(9, count=2)
         self.wanted = SnapshotName(other.seq, other.size, self.wanted.digest)
         self.server.storage.fetch_snapshot(self.wanted).write(data)
         self.assertFalse(self.finish())
 
     def test_tail_that_a_power_loss_has_spoilt_is_found(self) -> None:
-        """The size of a file may be on disk before its bytes are: zeros are there instead."""
+        """A tail of zeros is found at the end of a fetch: after a power loss the size of a file may be on disk without
+        its bytes."""
         self.server.storage.fetch_snapshot(self.wanted).write(self.data[:60_000])
         self.settle()
         self.server.storage.close()
@@ -574,7 +590,8 @@ class FetchingTests(SnapshotTestCase):
         self.assertFalse(self.finish())
 
     def test_fetch_of_another_snapshot_keeps_the_longest_of_the_former_ones(self) -> None:
-        """A server may send the former one again: one of the fetches from two servers in turn comes to its end."""
+        """When a fetch of another snapshot begins, the longest of the unfinished files stays: of fetches from two
+        servers in turn one comes to its end."""
         storage = self.server.storage
         storage.fetch_snapshot(self.wanted).write(self.data[:50_000])
         for seq in (12, 13):
@@ -590,7 +607,8 @@ class FetchingTests(SnapshotTestCase):
         self.assertTrue(self.finish())
 
     def test_fetch_that_was_put_aside_while_it_was_checked_tells_nobody(self) -> None:
-        """The server waits for another snapshot by then; the file is complete all the same."""
+        """If a fetch is replaced while its file is being checked, the callback is not called: the server waits for
+        another snapshot; the file is complete all the same."""
         storage, told = self.server.storage, list[bool]()
         fetched = storage.fetch_snapshot(self.wanted)
         fetched.write(self.data)
@@ -601,7 +619,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertEqual(storage.fetch_snapshot(self.wanted).size, len(self.data))
 
     def test_file_that_is_longer_than_its_name_says_is_begun_anew(self) -> None:
-        """A file of another size cannot be right."""
+        """A fetched file that is longer than the snapshot's name says is begun anew."""
         self.server.storage.fetch_snapshot(self.wanted).write(self.data + b"x")
         self.settle()
         self.restart()
@@ -610,7 +628,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertTrue(self.finish())
 
     def test_later_snapshot_of_its_own_ends_the_fetch(self) -> None:
-        """The server has caught up by itself, so the rest need not come."""
+        """A fetch ends when the server has made a later snapshot itself."""
         fetched = self.server.storage.fetch_snapshot(self.wanted)
         fetched.write(self.data[:10_000])
         self.server.write(*ordered_to(10))
@@ -618,7 +636,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertEqual((fetched.has_failed, self.files()), (True, ["000000000010.snapshot"]))
 
     def test_disk_without_room(self) -> None:
-        """The file is given up and deleted; a later attempt begins anew."""
+        """On a disk without room the fetched file is given up and deleted; a later attempt begins anew."""
         has = Room.has
         self.patch(Room, "has", lambda room, size: False)
         fetched = self.server.storage.fetch_snapshot(self.wanted)
@@ -633,7 +651,7 @@ class FetchingTests(SnapshotTestCase):
         self.assertTrue(self.finish())
 
     def test_snapshot_that_is_there_already(self) -> None:
-        """Nothing has to come."""
+        """A fetch of a snapshot that is there already is finished at once."""
         self.wanted = self.make(9)
         self.assertEqual(self.server.storage.fetch_snapshot(self.wanted).size, self.wanted.size)
         self.assertTrue(self.finish())
@@ -644,7 +662,7 @@ class ReadingTests(SnapshotTestCase):
     """Bytes of snapshots, for other servers."""
 
     def test_bytes_are_read_from_any_place(self) -> None:
-        """None behind the end."""
+        """Bytes of a snapshot are read from any place, and none behind its end."""
         name = self.make(5)
         data = snapshot_of(5)[1]
         self.assertEqual(self.read(name, 10, 1_000), data[10:1_010])
@@ -652,13 +670,14 @@ class ReadingTests(SnapshotTestCase):
         self.assertEqual(self.read(name, name.size), b"")
 
     def test_other_names_have_no_bytes(self) -> None:
-        """Another snapshot of a slot of which one is there is another name."""
+        """A read for another name of the same slot gets no bytes: it is another snapshot."""
         name = self.make(5)
         self.assertEqual(self.read(SnapshotName(5, name.size, bytes(16))), b"")
         self.assertEqual(self.read(snapshot_of(6)[0]), b"")
 
     def test_snapshot_that_is_being_read_outlives_its_successor(self) -> None:
-        """For a while; then its bytes leave the disk."""
+        """A snapshot that is being read can be read on for a while after a later one has replaced it; then its bytes
+        leave the disk."""
         self.server.write(*ordered_to(9))
         name = self.make(5)
         self.name(name)
@@ -674,7 +693,7 @@ class ReadingTests(SnapshotTestCase):
         self.assertEqual(self.read(snapshot_of(9)[0], 0, 100), snapshot_of(9)[1][:100])
 
     def test_many_reads_wait_for_each_other(self) -> None:
-        """An answer without bytes would mean that the snapshot is gone."""
+        """Many reads are answered one after the other: an answer without bytes would mean that the snapshot is gone."""
         name = self.make(5)
         answers: list[bytes] = []
         for _ in range(200):
@@ -688,7 +707,8 @@ class ReadingTests(SnapshotTestCase):
         self.assertEqual(set(answers), {snapshot_of(5)[1][:10]})
 
     def test_reader_does_not_fail_when_segments_go(self) -> None:
-        """The file of a group may be deleted between the look at the index and the reading."""
+        """A reader does not fail when a segment is deleted between the look at the index and the reading of the
+        group."""
         self.fill(1, 40)
         found: list[object] = []
         name = self.make(38)
@@ -701,7 +721,7 @@ class ReadingTests(SnapshotTestCase):
 
 
 class RefusalTests(SnapshotTestCase):
-    """A start whose snapshot is not what it was when it was checked, or lacks segments beside it."""
+    """A start whose snapshot has changed since it was checked, or lacks segments beside it, is refused."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -719,7 +739,7 @@ class RefusalTests(SnapshotTestCase):
             self.assertIn(part, str(error))
 
     def test_snapshot_that_changes_after_the_check_is_refused_when_it_is_read(self) -> None:
-        """A restart reads it in portions."""
+        """A snapshot that changes after the check is refused while it is read, which a restart does in portions."""
         server = Server(self.directory)
         self.addCleanup(server.storage.close)
         found = server.storage.recover()
@@ -727,7 +747,8 @@ class RefusalTests(SnapshotTestCase):
         self.assertRaises(StorageRefused, list, found.snapshot_bytes)
 
     def test_segment_that_the_snapshot_does_not_stand_for(self) -> None:
-        """Only the segments below the lowest that the log names may be missing."""
+        """A missing segment is refused if the snapshot does not stand for it: only segments below the lowest one that
+        the log names may be missing."""
         numbers = self.segments()
         for number in numbers[:-1]:
             path = segment_path(self.directory / "log", number)
@@ -754,7 +775,7 @@ class LostTests(SnapshotTestCase):
         self.data = self.path.read_bytes()
 
     def assertLost(self, fate: str) -> None:
-        """Start the server, and check that it has everything but its state."""
+        """Start the server, and require that it has recovered everything but its state."""
         Server(self.directory).storage.refuse_if_unusable()
         self.server = self.started()
         found, storage = self.recovered, self.server.storage
@@ -767,7 +788,7 @@ class LostTests(SnapshotTestCase):
         storage.close()
 
     def test_snapshot_that_is_missing(self) -> None:
-        """If the file is back, so is the state."""
+        """A start without the snapshot has no state; when the file is back, the state is, too."""
         self.path.unlink()
         self.assertLost("missing")
         self.path.write_bytes(self.data)
@@ -775,7 +796,7 @@ class LostTests(SnapshotTestCase):
         self.assertEqual((self.recovered.lost, self.recovered.snapshot), (None, self.wanted))
 
     def test_snapshot_that_was_cut_or_grew(self) -> None:
-        """The name in the log tells its size."""
+        """A snapshot that was cut or has grown counts as lost: its size is a part of its name in the log."""
         for changed, fate in (
             (self.data[:-1], f"cut off at {len(self.data) - 1} bytes of {len(self.data)}"),
             (b"", "cut off at 0 bytes"),
@@ -786,20 +807,20 @@ class LostTests(SnapshotTestCase):
             self.assertEqual(self.path.read_bytes(), changed)
 
     def test_every_bit_counts(self) -> None:
-        """Wherever it is."""
+        """A snapshot with any changed bit counts as lost."""
         for at in range(0, len(self.data), 9_973):
             self.path.write_bytes(self.data[:at] + bytes([self.data[at] ^ 1 << at % 8]) + self.data[at + 1 :])
             self.assertLost("damaged")
 
     def test_whole_snapshot_of_another_state(self) -> None:
-        """The digest is not the one that the log names."""
+        """A whole snapshot of another state counts as lost: its digest is not the one in the log."""
         other = snapshot_of(39)[1]
         self.assertEqual(len(other), len(self.data))
         self.path.write_bytes(other)
         self.assertLost("it is another snapshot")
 
     def test_file_that_the_disk_cannot_read(self) -> None:
-        """An error of the disk is not the end of the server; one of rights is."""
+        """A snapshot that the disk cannot read counts as lost; one that the server has no right to read is refused."""
 
         def failing(number: int) -> Callable[[Path], Iterator[bytes]]:
             def portions_of(path: Path) -> Iterator[bytes]:
@@ -814,7 +835,8 @@ class LostTests(SnapshotTestCase):
         self.assertRaises(StorageRefused, self.started)
 
     def test_same_snapshot_of_another_server_takes_its_place(self) -> None:
-        """A part of it that has come is kept over a restart, and the damaged file stays until then."""
+        """A damaged snapshot is replaced by the same one from another server; what has come of it is kept over a
+        restart, and the damaged file stays until then."""
         self.path.write_bytes(self.data[:-1])
         self.server = self.started()
         self.server.storage.fetch_snapshot(self.wanted).write(self.data[:50_000])
@@ -834,7 +856,8 @@ class LostTests(SnapshotTestCase):
         self.assertEqual(self.recovered.accepted, [Accepted(41, 1, Batch(b"accepted"))])
 
     def test_later_snapshot_takes_its_place(self) -> None:
-        """Slots of this log up to its slot need not be ordered."""
+        """A later snapshot from another server takes the place of a damaged one: slots of this log up to its slot need
+        not be ordered."""
         self.path.unlink()
         self.server = self.started()
         name, data = snapshot_of(50)
@@ -886,7 +909,7 @@ class RunningTests(SnapshotTestCase):
         self.assertLost("cut off at 100 bytes")
 
     def test_file_that_is_replaced(self) -> None:
-        """By one with the same bytes, and then by one with others."""
+        """A file that is replaced by one with the same bytes is accepted, and one with other bytes is found."""
         self.look()
         for data, lost in ((self.data, False), (self.data[:-1] + bytes([self.data[-1] ^ 1]), True)):
             other = self.directory / "other"
@@ -898,7 +921,7 @@ class RunningTests(SnapshotTestCase):
         self.assertLost("damaged")
 
     def test_damage_is_found_when_the_file_is_read(self) -> None:
-        """The time of the file does not tell it: a sector has gone bad."""
+        """Damage is found when the file is read, although the time of the file is unchanged: a sector has gone bad."""
         self.look()
         found = self.path.stat()
         with self.path.open("r+b") as file:
@@ -933,7 +956,8 @@ class WholeHistoryTests(SnapshotTestCase):
     slack = Slack()
 
     def test_whole_history_is_executed_again_if_no_slot_was_dropped(self) -> None:
-        """No other server is needed for that, and the next snapshot counts as any other."""
+        """If no slot was dropped, a server without its snapshot executes the whole history again, and needs no other
+        server."""
         self.fill(1, 5)
         self.name(self.make(3))
         self.server.storage.close()
@@ -952,7 +976,7 @@ class CloseTests(SnapshotTestCase):
     """The end of a server in the middle of a snapshot."""
 
     def test_close_does_not_wait_for_a_snapshot(self) -> None:
-        """The rest of it is not written, and no callback is called."""
+        """Closing does not wait for a snapshot: the rest of it is not written, and no callback is called."""
         told: list[object] = []
         file = self.server.storage.write_snapshot(1, CLUSTER)
         for _ in range(100):
@@ -965,7 +989,7 @@ class CloseTests(SnapshotTestCase):
         self.assertNotIn("000000000001.snapshot", self.files())
 
     def test_calls_after_the_end_do_nothing(self) -> None:
-        """A turn that is under way at the end may still ask for something."""
+        """Calls after the end do nothing: a turn that is under way may still ask for something."""
         self.server.storage.close()
         told: list[object] = []
         storage = self.server.storage
@@ -980,7 +1004,7 @@ class CloseTests(SnapshotTestCase):
         self.assertEqual((told, self.files()), ([], []))
 
     def test_open_files_are_closed(self) -> None:
-        """A test process, or a server that is started again in one process, would run out of descriptors."""
+        """All open files are closed at the end; a process that starts many servers would run out of descriptors."""
         before = len(os.listdir("/proc/self/fd"))
         server = Server(Path(self.mktemp()))
         server.storage.recover()

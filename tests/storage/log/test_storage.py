@@ -29,7 +29,7 @@ from tests.storage.support import Gate, Server, batch, ordered_to, plain, slot_r
 
 
 class StorageTestCase(SynchronousTestCase):
-    """Servers that are closed at the end."""
+    """Tests with storages that are closed at the end."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -90,7 +90,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(recovered.peers, {1: PeerRecord(1, b"12345678")})
 
     def test_aru_alone_leaves_the_views_as_they_are(self) -> None:
-        """The two are records of their own, although they share a row."""
+        """A record with Local_Aru alone leaves the views as they are, although the two share a row."""
         server = self.started()
         server.write(ViewRecord(4, 3))
         server.write(*ordered_to(1))
@@ -136,7 +136,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual((recovered.last_installed, recovered.peers), (7, {1: PeerRecord(1, b"12345678")}))
 
     def test_log_left_behind_is_read(self) -> None:
-        """A crashed server leaves its log as it was: all that was acknowledged is in it."""
+        """The log that a crashed server has left is read with all that was acknowledged."""
         server = self.started()
         server.write(*ordered_to(3))
         copy = Path(self.mktemp())
@@ -144,14 +144,15 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(self.server(copy).storage.recover().local_aru, 3)
 
     def test_unfinished_creation_is_begun_anew(self) -> None:
-        """A crash while the file was being made left nothing that was acknowledged."""
+        """The making of a log that a crash has cut short is begun anew: nothing was acknowledged yet."""
         self.directory.mkdir()
         (self.directory / "log.new").mkdir()
         (self.directory / "log.new" / "next.new").write_bytes(b"half a file")
         self.assertEqual(self.server().storage.recover().incarnation, 1)
 
     def test_ordered_is_read_as_it_is_asked_for(self) -> None:
-        """Millions of slots are not to be in memory at once: damage that comes later shows when it is reached."""
+        """Recovered slots are read as they are asked for, since millions of them do not fit into memory; damage is
+        found when it is reached."""
         server = self.started()
         for seq in (1, 2, 3):
             server.write(OrderedRecord(seq, Batch(bytes([seq]) * 57_000)), AruRecord(seq))
@@ -175,7 +176,7 @@ class SyncTests(StorageTestCase):
         self.addCleanup(self.gate.open.set)
 
     def hold_a_write(self) -> Server:
-        """A server whose writer stands in the middle of the write "first"."""
+        """Return a server whose writer is in the middle of the write "first"."""
         server = self.started()
         self.gate.open.clear()
         server.sync("first", *slot_records([1]))
@@ -183,11 +184,12 @@ class SyncTests(StorageTestCase):
         return server
 
     def test_interface_is_provided(self) -> None:
-        """The replica knows the interface only."""
+        """The storage provides the interface of a stable storage."""
         verifyObject(IStableStorage, self.server().storage)
 
     def test_position_tells_what_is_on_disk_and_not_what_is_under_way(self) -> None:
-        """A frame that told more than is on disk would accuse the storage of a loss after a crash."""
+        """The position tells what is on disk, and not what is under way: frames with more than that would accuse the
+        storage of a loss after a crash."""
         server = self.hold_a_write()
         server.clock.run_what_came()
         self.assertEqual(server.storage.position, 1)
@@ -196,7 +198,8 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.storage.position, 2)
 
     def test_no_callback_while_the_write_is_under_way(self) -> None:
-        """Nothing may depend on a record that is not forced to disk."""
+        """While a write is under way its callback is not called: nothing may depend on a record that is not forced to
+        disk."""
         server = self.hold_a_write()
         server.clock.run_what_came()
         self.assertEqual(server.told, [])
@@ -225,7 +228,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(recovered.accepted[1:], [Accepted(2, 3, batch("new"))])
 
     def test_records_without_sync_stay_off_the_disk(self) -> None:
-        """A turn is written whole or not at all: its records go together, when it ends."""
+        """Records without a sync are not written: those of a turn go to disk together, when the turn ends."""
         server = self.hold_a_write()
         server.storage.append(ViewRecord(5, 5))
         self.gate.open.set()
@@ -244,7 +247,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual((server.told, self.gate.writes), (["first", "empty"], 1))
 
     def test_sync_with_nothing_pending_is_not_synchronous(self) -> None:
-        """Turns never nest."""
+        """A sync with nothing to write calls its callback after it has returned, so that turns never nest."""
         server = self.started()
         server.sync("empty")
         self.assertEqual(server.told, [])
@@ -270,7 +273,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.told, ["somebody else", "second"])
 
     def test_slow_write_is_logged_and_counted(self) -> None:
-        """A disk write of more than 100 ms is logged."""
+        """A disk write of more than 100 ms is logged and counted."""
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -310,7 +313,7 @@ class SyncTests(StorageTestCase):
         server.clock.run_until(lambda: server.told == ["first"])
 
     def test_position_note_that_cannot_be_forced_holds_up_the_end_no_longer_than_a_group(self) -> None:
-        """The disk may hang just then."""
+        """A position note that cannot be forced to a hanging disk holds up the end no longer than a group does."""
         self.patch(storage_module, "CLOSE_SECONDS_MAX", 0.05)
         server = self.started()
         answers = Event()
@@ -322,7 +325,8 @@ class SyncTests(StorageTestCase):
         self.assertRaises(StorageRefused, self.server().storage.recover)
 
     def test_position_note_that_fails_at_the_end_is_logged(self) -> None:
-        """All groups are on disk, so the server need not report a failure."""
+        """A position note that fails at the end is logged: all groups are on disk, so the server need not report a
+        failure."""
         server = self.started()
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
@@ -338,7 +342,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.failures, [])
 
     def test_closed_storage_takes_nothing(self) -> None:
-        """Records that cannot become durable are never reported as durable."""
+        """A closed storage never reports records as durable."""
         server = self.started()
         server.storage.close()
         server.sync("late", *slot_records([1]))
@@ -364,7 +368,7 @@ class FailureTests(StorageTestCase):
         return server
 
     def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
-        """No callback reports durability any more, even if the disk should recover."""
+        """After a failed write no callback reports durability any more, even if the disk should recover."""
         server = self.failed()
         writes = self.gate.writes
         self.gate.error = None
@@ -377,14 +381,15 @@ class FailureTests(StorageTestCase):
         self.assertEqual((server.told, self.gate.writes), ([], writes))
 
     def test_failed_write_leaves_what_was_durable(self) -> None:
-        """The next start finds the groups before it, and nothing of it."""
+        """After a failed write the next start finds the groups before it, and nothing of it."""
         server = self.failed()
         server.storage.close()
         recovered = self.server().storage.recover()
         self.assertEqual([slot.seq for slot in recovered.accepted], [1])
 
     def test_write_under_way_when_reading_failed_is_not_acknowledged(self) -> None:
-        """A storage that has reported a failure is dead as a whole."""
+        """When reading has failed, the write that is under way is not acknowledged: the storage has failed as a
+        whole."""
         server = self.started()
         self.gate.arrived.clear()
         self.gate.open.clear()
@@ -418,20 +423,20 @@ class ReadHistoryTests(StorageTestCase):
     """Section 5.6: ordered updates for a server that is behind."""
 
     def test_range_is_served_from_disk(self) -> None:
-        """Both ends included."""
+        """A range is served from disk with both ends."""
         server = self.started()
         server.write(*ordered_to(5))
         self.assertEqual(server.read(2, 4), [(seq, batch(f"slot {seq}")) for seq in (2, 3, 4)])
 
     def test_slots_above_the_durable_aru_are_not_served(self) -> None:
-        """A proposal is not an ordered update, whatever stands on the disk."""
+        """A slot above the durable Local_Aru is not served: it may hold a proposal that is not ordered."""
         server = self.started()
         server.write(*ordered_to(2), *slot_records([3, 4]))
         self.assertEqual([seq for seq, _ in server.read(1, 9)], [1, 2])
         self.assertEqual(server.read(3, 9), [])
 
     def test_accepted_proposal_is_served_once_it_is_ordered(self) -> None:
-        """AruRecord: every slot up to it holds on this disk what was ordered."""
+        """A slot that was accepted as a proposal is served when a record of Local_Aru covers it."""
         server = self.started()
         server.write(*slot_records([1, 2]))
         self.assertEqual(server.read(1, 2), [])
@@ -439,20 +444,22 @@ class ReadHistoryTests(StorageTestCase):
         self.assertEqual([seq for seq, _ in server.read(1, 2)], [1, 2])
 
     def test_bytes_are_bounded_but_one_batch_always_fits(self) -> None:
-        """At least one, then up to bytes_max."""
+        """A read of slots is answered with one batch at least, and with further ones up to bytes_max."""
         server = self.started()
         server.write(*ordered_to(5))
         self.assertEqual([seq for seq, _ in server.read(1, 5, bytes_max=len("slot 1") * 2)], [1, 2])
         self.assertEqual([seq for seq, _ in server.read(1, 5, bytes_max=1)], [1])
 
     def test_slot_zero_is_not_known(self) -> None:
-        """History begins at 1: an answer that began elsewhere than at `first` would be taken for it."""
+        """Slot 0 is answered with nothing: history begins at 1, and an answer must begin at the slot that was asked
+        for."""
         server = self.started()
         server.write(*ordered_to(5))
         self.assertEqual(server.read(0, 5), [])
 
     def test_too_many_reads_are_answered_with_nothing(self) -> None:
-        """Every queue has a maximum length; the asker goes to another server."""
+        """Reads beyond the maximum of the queue are answered with nothing, so that the asking server goes to
+        another."""
         gate = Gate()
         server = self.started()
         server.write(*ordered_to(1))
@@ -470,7 +477,7 @@ class ReadHistoryTests(StorageTestCase):
         server.clock.run_until(lambda: len(answers) == READS_WAITING_MAX + 2)
 
     def test_damaged_group_is_never_served(self) -> None:
-        """Another server would take it for what was ordered."""
+        """A damaged group is never served to another server."""
         server = self.started()
         server.write(*ordered_to(2))
         path = segment_path(self.directory / "log", 1)
@@ -488,7 +495,7 @@ class RealReactorTests(TestCase):
     """Tests with the threads of a real reactor."""
 
     async def test_writes_and_reads_arrive_in_the_reactor(self) -> None:
-        """Each callback comes later, in the reactor's thread."""
+        """Callbacks of writes and reads come later, in the thread of the reactor."""
         from threading import get_ident
 
         failures: list[object] = []
@@ -509,7 +516,8 @@ class RealReactorTests(TestCase):
         self.assertEqual(failures, [])
 
     def test_writer_gets_the_interpreter_soon(self) -> None:
-        """With the interpreter's own value a busy reactor keeps the writer waiting for seconds."""
+        """The writer's thread gets the interpreter soon while the reactor is busy; with the interpreter's own switch
+        interval it would wait for seconds."""
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(0.005)
         storage = LogStorage(Path(self.mktemp()), b"d", "one", 0, reactor, bytes, self.fail)

@@ -31,7 +31,7 @@ class WriterTests(LogTestCase):
     """Groups that are written."""
 
     def test_each_group_is_one_write_behind_the_one_before(self) -> None:
-        """Nothing that was written is written again, but the last group by the next start."""
+        """Each group is one write behind the previous one; only the last group is written again, by the next start."""
         writes: list[tuple[int, int]] = []
         self.make_segment(1)
         writer = self.writer()
@@ -44,7 +44,7 @@ class WriterTests(LogTestCase):
         self.assertEqual([offset + size for offset, size in writes], begins[1:])
 
     def test_group_that_does_not_fit_goes_into_the_next_segment(self) -> None:
-        """The present one keeps its size."""
+        """A group that does not fit goes into the next segment, and the present one keeps its size."""
         writer = self.write_all()
         self.assertGreater(writer.log.segment, 2)
         self.assertEqual(everything(self.directory).position, len(CONTENTS))
@@ -52,7 +52,7 @@ class WriterTests(LogTestCase):
             self.assertEqual(scan(self.directory).heads[number].number, number)
 
     def test_segment_grows_until_the_next_one_is_ready(self) -> None:
-        """The writer never waits for the thread that makes segments."""
+        """A segment grows until the next one is ready: the writer never waits for the thread that makes segments."""
         self.make_segment(1)
         ready: list[segments.SegmentHead] = []
         wanted: list[int] = []
@@ -78,7 +78,8 @@ class WriterTests(LogTestCase):
             self.assertRaises(NoRoom, writer.append, refused)
 
     def test_group_that_was_refused_for_want_of_room_is_written_at_the_same_place(self) -> None:
-        """Part of it may be on disk. Readers and the position see nothing of it."""
+        """A group that was refused for want of room is written at the same place later; until then readers and the
+        position see nothing of it."""
         self.make_segment(1)
         writer = self.writer()
         writer.append(content(slot(1, 100)))
@@ -90,7 +91,8 @@ class WriterTests(LogTestCase):
         self.assertEqual(everything(self.directory).position, 2)
 
     def test_refused_group_stays_in_its_segment_though_the_next_one_is_ready_by_then(self) -> None:
-        """In the next segment, its bytes in this one would look like damage before acknowledged groups."""
+        """A refused group is written in its own segment, though the next one is ready: its first bytes in this segment
+        would look like damage otherwise."""
         self.make_segment(1)
         ready: list[segments.SegmentHead] = []
         writer = LogWriter.open(scan(self.directory, OWNER), lambda: ready.pop() if ready else None)
@@ -106,7 +108,7 @@ class WriterTests(LogTestCase):
         self.assertEqual(len(everything(self.directory).slots), 9)
 
     def test_start_writes_the_last_group_again(self) -> None:
-        """The process that wrote it may have died before it was on disk."""
+        """A start writes the last group again: the process that wrote it may have died before it was on disk."""
         self.write_all(CONTENTS[:3]).close()
         log = scan(self.directory, OWNER)
         assert log.last is not None
@@ -117,7 +119,8 @@ class WriterTests(LogTestCase):
         self.assertEqual(writes, [(data[log.last.offset : log.end], log.last.offset)])
 
     def test_last_group_that_has_changed_since_it_was_read_is_refused(self) -> None:
-        """Written again as it is by then, it would be lost for good; what is on the disk may still be right."""
+        """If the last group has changed since a start has read it, the start is refused: writing it again would make
+        the damage lasting."""
         self.write_all(CONTENTS[:3]).close()
         log = scan(self.directory, OWNER)
         path, data = log.path(1), log.path(1).read_bytes()
@@ -139,7 +142,7 @@ class ReaderTests(LogTestCase):
     """Slots that are read while groups are written."""
 
     def test_reader_sees_each_group_when_it_is_written(self) -> None:
-        """Across segments, and also a slot that is written anew."""
+        """A reader sees each group when it is written, across segments, and also a slot that is written anew."""
         self.make_segment(1)
         writer = self.writer()
         reader = LogReader(writer.log)
@@ -154,7 +157,7 @@ class ReaderTests(LogTestCase):
         self.assertEqual((found.view, len(found.batch.data)), (9, 50))
 
     def test_group_that_is_larger_than_what_is_read_at_once(self) -> None:
-        """The rest of it is read, too."""
+        """A group that is larger than one read of the reader is read whole."""
         self.make_segment(1)
         writer = self.writer()
         batches = {seq: Batch(bytes([seq]) * 50_000) for seq in range(1, 9)}
@@ -195,7 +198,7 @@ class MakerTests(LogTestCase):
             sleep(0.005)
 
     def test_segment_is_made_and_taken_once(self) -> None:
-        """A new segment belongs to the log, and has a salt of its own."""
+        """A new segment is made and taken once; it belongs to the log, and has a salt of its own."""
         self.assertIsNone(self.maker.take())
         self.maker.want(2)
         self.wait(lambda: self.made)
@@ -209,7 +212,7 @@ class MakerTests(LogTestCase):
         self.assertEqual(set(segment_path(self.directory, 2).read_bytes()[heads[2].size :]), {0})
 
     def test_nothing_is_made_on_a_full_disk(self) -> None:
-        """The reserve is for groups (Departure 45)."""
+        """No segment is made on a full disk: the reserve is for groups (Departure 45)."""
         self.room.write_refused()
         self.maker.want(2)
         sleep(0.05)
@@ -218,7 +221,7 @@ class MakerTests(LogTestCase):
         self.wait(lambda: self.made)
 
     def test_segment_that_would_fill_the_disk_is_not_begun(self) -> None:
-        """The zeros of a new segment alone would make the server read-only."""
+        """A segment that would fill the disk is not begun: its zeros alone would make the server read-only."""
         self.patch(Room, "has", lambda room, size: False)
         self.maker.want(2)
         sleep(0.05)
@@ -227,7 +230,7 @@ class MakerTests(LogTestCase):
         self.wait(lambda: self.made)
 
     def test_disk_without_room_is_tried_again(self) -> None:
-        """The part that was made until then gives its room back."""
+        """On a disk without room the making of a segment is tried again, and the part that was made is deleted."""
         refused = Event()
 
         def refuse(*_: object) -> None:
@@ -244,7 +247,7 @@ class MakerTests(LogTestCase):
         self.assertEqual(self.failures, [])
 
     def test_broken_disk_is_reported(self) -> None:
-        """The storage fails as a whole."""
+        """An error of the disk in the making of a segment is reported, and the storage fails as a whole."""
 
         def fail(*_: object) -> None:
             raise OSError(errno.EIO, "Input/output error")
@@ -255,7 +258,8 @@ class MakerTests(LogTestCase):
         self.assertEqual([failure.value.errno for failure in self.failures], [errno.EIO])
 
     def test_thread_ends_in_the_middle_of_its_work(self) -> None:
-        """A server that is asked to stop does not wait for 16 megabytes."""
+        """The thread ends in the middle of making a segment: a server that is asked to stop does not wait for 16
+        megabytes."""
         self.patch(maker_module, "PAUSE_SECONDS", 60)
         self.maker.want(2)
         sleep(0.02)
