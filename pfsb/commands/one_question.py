@@ -1,4 +1,4 @@
-"""Sends one line to one server, on a connection of its own."""
+"""Sends one line to one server, on a connection of its own, behind a token if the client has one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from twisted.python.failure import Failure
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.replies import Reply
+from pfsb.client.core.showing import is_refused_token
 from pfsb.client.drivers.endpoints import client_endpoint
 
 
 def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
-    """Connect to a server and send it one line; the Deferred fires with the reply.
+    """Connect to a server and send it one line; the Deferred fires with the reply, or with that to AUTH if the server
+    refuses the token of the address.
 
     Fails if no server listens, the connection is lost, or there is no reply within `seconds`.
     """
-    question = _Question(line)
+    question = _Question(line, address.token)
 
     def ended(result: Reply | Failure) -> Reply | Failure:
         question.hang_up()
@@ -36,12 +38,15 @@ def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Defe
 @define(eq=False, slots=False)
 class _Question(Protocol):
     _text: str
+    _token: str | None = field(repr=False)
     answered: Deferred[Reply] = field(init=False, factory=Deferred)
     _connection: LineConnection = field(init=False)
 
     def connectionMade(self) -> None:
         self._connection = LineConnection(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
         assert self.transport is not None
+        if self._token is not None:
+            self.transport.write(self._connection.request(None, f"AUTH {self._token}", self._heard_auth))
         self.transport.write(self._connection.request(None, self._text, self._heard))
 
     def dataReceived(self, data: bytes) -> None:
@@ -54,6 +59,10 @@ class _Question(Protocol):
         if self.transport is not None:
             self._connection.close()
             self.transport.loseConnection()
+
+    def _heard_auth(self, reply: Reply) -> None:
+        if is_refused_token(reply):
+            self._heard(reply)
 
     def _heard(self, reply: Reply) -> None:
         if not self.answered.called:

@@ -11,7 +11,7 @@ from attrs import define, field
 from pfsb.client.core.replies import Reply
 
 LOCAL_VERBS: Final = frozenset(
-    {"PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
+    {"AUTH", "PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
 )
 """Verbs of commands that concern one server only. These are sent without a number and outside the session."""
 WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST", "SNAPSHOT"})
@@ -84,6 +84,11 @@ class Command:
             return ""
         found = _READ_LEVEL.search(_STRING.sub('""', self.line))
         return "linearizable" if found is None else found[1].lower()
+
+    def line_at(self, level: str) -> str:
+        """The line of a question, with `level` in the place of the level that it names."""
+        found = _READ_LEVEL.search(_STRING.sub(lambda string: "_" * len(string[0]), self.line))
+        return self.line if found is None else f"{self.line[: found.start(1)]}{level}{self.line[found.end(1) :]}"
 
     @property
     def may_have_run(self) -> bool:
