@@ -18,8 +18,8 @@ from twisted.internet.task import deferLater
 from pfsb.backups.backup_file import describe, no_backup
 from pfsb.backups.download import NoBackup, Unreachable, download, url_of
 from pfsb.commands.exit_status import ExitStatus
-from pfsb.commands.own_token import own_token
 from pfsb.commands.options import config_here, read_config, require_server
+from pfsb.commands.own_token import own_token
 from pfsb.config.config import Config
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
 from pfsb.sessions.state_machine import CannotRun

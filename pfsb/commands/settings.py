@@ -18,8 +18,8 @@ from pfsb.client.core.replies import Reply
 from pfsb.client.servers import addresses_of, server_addresses, with_token
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
-from pfsb.commands.own_token import own_token
 from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
+from pfsb.commands.own_token import own_token
 from pfsb.commands.survey import NoAnswer, in_time
 from pfsb.config.config import Config, ConfigError
 from pfsb.sessions.cluster_settings import RANGES

@@ -5,8 +5,8 @@ it with `ClientRights.level`, an attribute of the connection, which changes when
 token file is read again.
 
 To check a token takes some 50 ms and 16 MiB, on purpose. So it is done in a thread, for few tokens at a time, and only
-for tokens that fit a quick hash (`pfsb.support.tokens`). A token that was found right once is recognised by a keyed hash
-from then on. Refusals of wrong tokens come late, and the later the more of them an address has caused.
+for tokens that fit a quick hash (`pfsb.support.tokens`). A token that was found right once is recognised by a keyed
+hash from then on. Refusals of wrong tokens come late, and the later the more of them an address has caused.
 """
 
 from __future__ import annotations
@@ -149,13 +149,12 @@ class ClientRights:
         if not self._server.wants_tokens:
             shown(None)
             return
-        if not (self._is_near or self._is_encrypted):
-            self._server.warn_of_plain_text(self.address)
-
         def found(result: KnownToken | Refused) -> None:
             if isinstance(result, Refused):
                 shown(result)
                 return
+            if not (self._is_near or self._is_encrypted):
+                self._server.warn_of_plain_text(self.address)
             if result is not self.token:
                 self.forget()
                 self.take(result)

@@ -295,7 +295,8 @@ class ClientCore:
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether the client waits for an answer to AUTH or HELLO, or to a command that a healthy server answers at once."""
+        """Whether the client waits for an answer to AUTH or HELLO, or to a command that a healthy server answers at
+        once."""
         return self._showing.under_way or self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections
@@ -360,8 +361,8 @@ class ClientCore:
         state that this client has seen before. As long as the client had no session, it has seen only the answers to
         such reads; so it may be sent if those came on this connection, from a server whose state never goes back.
 
-        A client that may only read has no session, and needs none: `_send` makes a linearizable read of a sequential one
-        behind a change of connections.
+        A client that may only read has no session, and needs none: `_send` makes a linearizable read of a sequential
+        one behind a change of connections.
         """
         if self._showing.is_reader and command.is_question:
             return True

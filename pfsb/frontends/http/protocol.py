@@ -29,7 +29,6 @@ from pfsb.frontends.stream.protocol import too_many_connections, too_many_of_one
 from pfsb.frontends.stream.reply_queue import refusal
 from pfsb.frontends.stream.shared_limits import SharedLimits
 from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
-
 from pfsb.support.rights import Right
 
 if TYPE_CHECKING:

@@ -40,7 +40,6 @@ from pfsb.frontends.http.sessions import HTTPSessions, NamedSession, SessionOpen
 from pfsb.frontends.http.web_pages import PROBES, OwnNames, refuse_wrong_host
 from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import EndOfIteration, is_large, refusal
-
 from pfsb.support.rights import Right
 
 if TYPE_CHECKING:

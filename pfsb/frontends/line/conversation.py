@@ -115,8 +115,8 @@ class Conversation:
     ) -> None:
         """`replies` is the queue of replies of this client's connection, and `address` is where the client is
         (`address_of`). `shared` are the limits that hold for all clients of the server together, and `rights` are those
-        of this client. `has_numbers` is True if the tag of each request is its command number or None (the line protocol), and False if requests have no
-        numbers (Redis).
+        of this client. `has_numbers` is True if the tag of each request is its command number or None (the line
+        protocol), and False if requests have no numbers (Redis).
 
         `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
         that tells the reason.

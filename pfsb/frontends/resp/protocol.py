@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.arguments import decoded, quoted
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
-from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import application_commands, replies
@@ -26,6 +25,7 @@ from pfsb.frontends.resp.parser import Endless, Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import CommandSplitter, PlainCommands, PlainForm, plain_forms
 from pfsb.frontends.resp.replies import Form
+from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, is_large, refusal
 from pfsb.server import Server
