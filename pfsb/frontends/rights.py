@@ -149,6 +149,7 @@ class ClientRights:
         if not self._server.wants_tokens:
             shown(None)
             return
+
         def found(result: KnownToken | Refused) -> None:
             if isinstance(result, Refused):
                 shown(result)

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Right(IntEnum):
-    """What a client may do. docs/rights.rst has a table of all commands with the right that each needs."""
+    """A right of clients. docs/rights.rst has a table of all commands with the right that each needs."""
 
     NONE = 0
     """To ask what tells nothing of the cluster's state (HELP, PING), to show a token (AUTH), and to leave."""

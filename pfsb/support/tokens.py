@@ -4,7 +4,7 @@ A token is `NAME.SECRET`: a name, by which the server finds the line of the toke
 name, the role, and `scrypt:LOG2_N:R:P:SALT:CHECK:HASH`, the last three in hexadecimal digits. HASH is made by scrypt, a
 function that needs much time and memory on purpose. CHECK is 16 bits of a quick hash of the same secret: a guess that
 does not fit it is refused without scrypt, so that a client who tries thousands of tokens costs the server next to
-nothing. Whoever reads the file learns 16 of the 256 bits by it.
+nothing. A thief of the file learns 16 of the 256 bits by it.
 """
 
 from __future__ import annotations
@@ -114,8 +114,10 @@ class KnownToken:
 
 
 def make_token(name: str, right: Right, log2_n: int = LOG2_N) -> tuple[str, KnownToken]:
-    """Make a token; returns the text that its owner shows, and the form in which servers know it. A lower `log2_n` makes
-    its checks cheaper, which is only good for tests."""
+    """Make a token; returns the text that its owner shows, and the form in which servers know it.
+
+    A lower `log2_n` makes its checks cheaper, which is only good for tests.
+    """
     token = f"{name}.{secrets.token_urlsafe(SECRET_BYTES)}"
     salt = secrets.token_bytes(SALT_BYTES)
     made = _scrypt(token, salt, log2_n, BLOCK_SIZE, PARALLEL)

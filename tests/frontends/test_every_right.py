@@ -68,8 +68,8 @@ LINES = {
     ),
     Right.ADMIN: ("SETTINGS SET window=8", "SNAPSHOT", "FAULT HEAL", "FAULT SKIP 812"),
 }
-"""Right -> lines that need it. A command that is in no line makes the first test fail: whoever adds one says here who
-may give it."""
+"""Right -> lines that need it. A command that is in no line makes the first test fail: a new one is entered here with
+its right."""
 RESOURCE_RIGHTS = {
     Right.NONE: ("GET /", "GET /v1/openapi.json", "GET /healthz", "GET /readyz"),
     Right.READ: (
@@ -155,7 +155,7 @@ class DoorCase(SynchronousTestCase):
 
 class EveryVerbTests(DoorCase):
     def test_every_verb_has_its_line(self) -> None:
-        """Those of a server whatever it runs, and those of all applications and of the settings."""
+        """All verbs of applications, of the settings, and of a server whatever it runs."""
         applications = (Chat(), Instances(), KeyValue(), Lock(), OrderedSettings())
         rights = {each.verb: each.right for each in ALWAYS}
         rights |= {each.verb: each.right for application in applications for each in application.commands}
@@ -222,7 +222,7 @@ class EveryResourceTests(DoorCase):
 
 class EveryRedisCommandTests(DoorCase):
     def test_every_command_has_its_line(self) -> None:
-        """Those of Redis that are known here; the others are verbs of the line protocol."""
+        """All commands of Redis that are known here; the others are verbs of the line protocol."""
         stated = {line.split(" ")[0] for lines in REDIS.values() for line in lines}
         self.assertLessEqual({*OWN, *TRANSLATED}, stated)
 

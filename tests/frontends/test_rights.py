@@ -44,7 +44,7 @@ class NearTests(SynchronousTestCase):
         self.assertTrue(is_near(peer(UNIXAddress(None))))
 
     def test_clients_elsewhere(self) -> None:
-        """Also those of the same network, and those whose address cannot be told."""
+        """In the same network, too, and where no address can be told."""
         for host in ("10.0.0.1", "192.168.1.1", "0.0.0.0", "1.127.0.0"):
             self.assertFalse(is_near(peer(IPv4Address("TCP", host, 1))), host)
         for host in ("fe80::1%eth0", "::", "::2", "::ffff:10.0.0.1", "2001:db8::1"):
@@ -119,7 +119,7 @@ class CheckTests(RightsTestCase):
         self.assertEqual(answers, len(made) * [[None]])
 
     def test_one_address_does_not_fill_the_queue(self) -> None:
-        """Whoever has stolen the file can make tokens that fit the quick hashes."""
+        """A thief of the file can make tokens that fit the quick hashes."""
         made = [make_token(f"n{number}", Right.READ, 2) for number in range(WAITING_OF_ADDRESS_MAX + 2)]
         self.file.tokens = {known.name: known for _, known in made}
         self.rights.read_again()
@@ -131,7 +131,7 @@ class CheckTests(RightsTestCase):
         self.assertEqual(elsewhere, [None])
 
     def test_wrong_tokens_cost_no_check(self) -> None:
-        """Those of unknown names, those that are no tokens, and almost all others."""
+        """A token of an unknown name, a text that is none, and almost all others."""
         for token in (WRONG, "nobody.x", "the-read", "", "\u20ac.\ud800"):
             answers = self.show(token)
             self.assertEqual((self.checks, answers), ([], []))
@@ -238,9 +238,7 @@ class TokenFileTests(RightsTestCase):
         self.rights.read_again()
         self.assertIs(client.level, Right.NONE)
         self.assertIs(other.level, Right.WRITE)
-        self.assertEqual(
-            self.lost, ["the token the-read, which this connection has shown, is not valid any more"]
-        )
+        self.assertEqual(self.lost, ["the token the-read, which this connection has shown, is not valid any more"])
         answers = self.show(TOKENS["read"])
         self.clock.advance(1)
         assert answers[0] is not None
@@ -337,5 +335,3 @@ class PlainTextTests(RightsTestCase):
     def test_loopback_and_tls_are_not_warned_of(self) -> None:
         self.assertEqual(self.warnings("127.0.0.1"), [])
         self.assertEqual(self.warnings("10.0.0.1", getPeerCertificate=lambda: None), [])
-
-

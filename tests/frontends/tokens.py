@@ -16,7 +16,7 @@ _MADE = {role: make_token(f"the-{role}", right, log2_n=2) for role, right in ROL
 TOKENS = {role: token for role, (token, _) in _MADE.items()}
 """Role -> a token with that role."""
 KNOWN = {known.name: known for _, known in _MADE.values()}
-"""The same tokens as servers know them, by name."""
+"""Name -> each of these tokens as servers know it."""
 WRONG = TOKENS["read"][:-1] + ("A" if TOKENS["read"][-1] != "A" else "B")
 
 

@@ -55,9 +55,7 @@ class TokensCase(ClusterCase):
         given = {
             server_id: {
                 "peer": f"127.0.0.1:{next(ports)}",
-                **{
-                    key: f"tcp:{next(ports)}:interface=127.0.0.1" for key in ("client", "http", "redis")
-                },
+                **{key: f"tcp:{next(ports)}:interface=127.0.0.1" for key in ("client", "http", "redis")},
             }
             for server_id in range(servers)
         }
@@ -119,9 +117,12 @@ class DoorTests(TokensCase):
 
     def look_at_redis(self, number: int) -> None:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         def client(**given: Any) -> Any:
-            return redis.Redis(port=number, socket_timeout=30, **given)
+            # The library takes a refused password for trouble of the network, and tries again for ten seconds.
+            return redis.Redis(port=number, socket_timeout=30, retry=Retry(NoBackoff(), 0), **given)
 
         for version in (2, 3):
             with client(password=self.tokens["write"], protocol=version) as writer:

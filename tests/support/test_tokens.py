@@ -28,13 +28,13 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual((known.name, known.right, name_of(token)), ("alice", Right.WRITE, "alice"))
 
     def test_scrypt_has_the_cost_that_the_pages_name(self) -> None:
-        """16 MiB: whoever steals the file pays that for each guess."""
+        """16 MiB, which a thief of the file pays for each guess."""
         _, made = make_token("alice", Right.READ)
         self.assertEqual(128 * 2**made.log2_n * made.block_size, 16 * 2**20)
         self.assertEqual((made.log2_n, made.block_size), (LOG2_N, BLOCK_SIZE))
 
     def test_line_and_texts_hold_nothing_of_the_token(self) -> None:
-        """Neither the file nor a log that shows an object lets anyone in."""
+        """Neither the file nor a log that shows an object helps a reader to a token."""
         token, made = make_token("alice", Right.READ, log2_n=2)
         secret = token.partition(".")[2]
         for text in (made.line, repr(made), str(made)):
@@ -51,7 +51,7 @@ class TokenTests(SynchronousTestCase):
         self.assertLess(sum(map(made.may_be, guesses)), 5)
 
     def test_texts_that_are_no_tokens(self) -> None:
-        """They are refused before any hash is made."""
+        """No hash is made of such a text."""
         right = "alice.x"
         self.assertTrue(is_token(right))
         for text in ("", "alice", "alice.", ".x", "al ice.x", "alice.x y", "alice.\u00e9", 'alice."', "a/b.x"):

@@ -191,14 +191,14 @@ class ClientCore:
         self._connection = LineConnection(self._heard_event, self._move_on)
         self._connections += 1
         self._is_told = False
-        self.on_server(self.server)
         token = self.server.token
-        if token is None:
-            self._begin()
-        else:
+        if token is not None:
             self._showing.under_way = True
             self.response_timeout.begin(now)
             self._request(None, f"AUTH {token}", self._heard_auth)
+        self.on_server(self.server)
+        if token is None:
+            self._begin()
 
     def _begin(self) -> None:
         """Called when the present connection is ready, with the token shown if there is one: go on where the former

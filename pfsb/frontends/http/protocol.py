@@ -62,7 +62,7 @@ class Channel(http.HTTPChannel):
     address = LOCAL
     """Where the client is (`address_of`)."""
     rights: ClientRights
-    """What the client may do; after a request that has shown a token, what the token permits."""
+    """The rights of the client: after a request that has shown a token, those of the token."""
     is_cut_off = False
     """True once a refusal was written that ends the connection (`cut_off`): nothing is answered any more."""
     _output_is_full = False

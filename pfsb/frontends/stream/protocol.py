@@ -134,7 +134,7 @@ class StreamProtocol(Protocol):
         self.address = LOCAL
         """Where the client is (`address_of`)."""
         self.rights: ClientRights
-        """What the client may do; made when the connection begins."""
+        """The rights of the client; made when the connection begins."""
         self._slice_end = 0.0
         """The time, by the reactor's clock, at which the present slice of requests ends; 0 from the beginning of a
         slice until the clock is read for the first time."""

@@ -39,6 +39,14 @@ class WriterTests(ShowingTestCase):
         self.script.hear('OK name="alice" role=write')
         self.assertEqual(self.script.take(), [HELLO])
 
+    def test_command_of_the_callback_for_connections_waits_too(self) -> None:
+        """A terminal asks for HELP as soon as there is a connection."""
+        self.core.on_server = lambda _: self.script.submit("HELP")
+        self.script.submit("STATUS")
+        self.script.take()
+        self.authenticate()
+        self.assertEqual(self.script.take(), [AUTH, "STATUS", "HELP"])
+
     def test_each_connection_is_shown_the_token_anew(self) -> None:
         """HELLO and what was unanswered come behind it."""
         command = self.script.submit("PUT a 1")
@@ -167,9 +175,7 @@ class ReaderTests(ShowingTestCase):
         self.script.take()
         self.script.submit('GET "a read=sequential" read=sequential')
         self.script.submit("GET b read=sequential")
-        self.assertEqual(
-            self.script.take(), ['GET "a read=sequential" read=linearizable', "GET b read=sequential"]
-        )
+        self.assertEqual(self.script.take(), ['GET "a read=sequential" read=linearizable', "GET b read=sequential"])
 
     def test_raised_role_counts_without_a_new_connection(self) -> None:
         self.authenticate("read")

@@ -83,7 +83,7 @@ class TokenTests(HTTPCase):
         self.assertEqual(len(self.commands()), 2)
 
     def test_session_needs_the_right_to_write(self) -> None:
-        """Whoever may open a session may take over that of another client, and so free its locks."""
+        """A client that opens a session may take over that of another one, and so free its locks."""
         reply = self.as_("read", "GET", "/v1/kv", Pfsb_Client="alice")
         self.assertRefused(reply, 403, "DENIED")
         self.assertIn("Pfsb-Client", reply.content["text"])

@@ -37,11 +37,15 @@ class AuthTests(TokenTestCase):
     def test_requests_behind_auth_wait_for_its_answer(self) -> None:
         """A client may send all at once. Plain lines, too, are looked at behind it."""
         said = self.ask(f"AUTH {TOKENS['write']}\nPUT a 1\nPUT b 2\nGET a")
-        self.assertEqual(said, ['OK name="the-write" role=write', "OK revision=1", "OK revision=2", 'OK value="1" revision=1'])
+        self.assertEqual(
+            said, ['OK name="the-write" role=write', "OK revision=1", "OK revision=2", 'OK value="1" revision=1']
+        )
 
     def test_requests_in_front_of_auth_have_no_rights_of_it(self) -> None:
         said = self.ask(f"PUT a 1\nAUTH {TOKENS['write']}\nPUT a 1")
-        self.assertTrue(said[0].startswith("ERR NOAUTH fate=none PUT needs a token with the right write: show one by AUTH"))
+        self.assertTrue(
+            said[0].startswith("ERR NOAUTH fate=none PUT needs a token with the right write: show one by AUTH")
+        )
         self.assertEqual(said[1:], ['OK name="the-write" role=write', "OK revision=1"])
 
     def test_wrong_token_is_refused_late_and_the_requests_behind_it_too(self) -> None:
