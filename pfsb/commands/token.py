@@ -76,8 +76,8 @@ async def run(_reactor: Any, options: Options) -> None:
 
 def _run(options: Options) -> None:
     if options.name is None:
-        for token in read_tokens(str(options.file), str(options.file)).values():
-            sys.stdout.write(f"{token.name} {token.right.word}\n")
+        for known in read_tokens(str(options.file), str(options.file)).values():
+            sys.stdout.write(f"{known.name} {known.right.word}\n")
     elif options.remove:
         remove(options.file, options.name)
         sys.stderr.write(f"{options.file}: the token {options.name} is gone; {READ_AGAIN}\n")
