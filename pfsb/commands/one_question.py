@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
@@ -44,10 +45,14 @@ class _Question(Protocol):
 
     def connectionMade(self) -> None:
         self._connection = LineConnection(lambda _event: None, lambda why: self._fail(Failure(ConnectionDone(why))))
+        if self._token is None:
+            self._request(self._text, self._heard)
+        else:
+            self._request(f"AUTH {self._token}", self._heard_auth)
+
+    def _request(self, line: str, heard: Callable[[Reply], None]) -> None:
         assert self.transport is not None
-        if self._token is not None:
-            self.transport.write(self._connection.request(None, f"AUTH {self._token}", self._heard_auth))
-        self.transport.write(self._connection.request(None, self._text, self._heard))
+        self.transport.write(self._connection.request(None, line, heard))
 
     def dataReceived(self, data: bytes) -> None:
         self._connection.receive(data)
@@ -61,8 +66,12 @@ class _Question(Protocol):
             self.transport.loseConnection()
 
     def _heard_auth(self, reply: Reply) -> None:
+        # The line is sent now, and not together with AUTH: a request that comes alone is answered also by a server that
+        # has more to do than it can.
         if is_refused_token(reply):
             self._heard(reply)
+        else:
+            self._request(self._text, self._heard)
 
     def _heard(self, reply: Reply) -> None:
         if not self.answered.called:

@@ -32,7 +32,7 @@ CHECKED_AT_ONCE: Final = 2
 """Number of tokens that are checked at the same time, each in a thread with 16 MiB."""
 WAITING_MAX: Final = 1_000
 """Maximum number of tokens that wait for their check."""
-WAITING_OF_ADDRESS_MAX: Final = 8
+WAITING_OF_ADDRESS_MAX: Final = 32
 """Maximum number of tokens of one address that wait for their check, or are checked."""
 FIRST_DELAY_SECONDS: Final = 0.1
 """How long, in seconds, the refusal of the first wrong token of an address is held back. Each further one doubles the
@@ -264,7 +264,7 @@ class ServerRights:
         assert found is not None
         self._tokens = found
         known = ((digest, found.get(former.name), former) for digest, former in self._right.items())
-        self._right = {digest: token for digest, token, former in known if _is_the_same(former, token)}
+        self._right = {digest: token for digest, token, former in known if token and _is_the_same(former, token)}
         ended = sum(map(self._look_at, [each for holders in self._holders.values() for each in holders]))
         self._log.info(
             "the tokens were read again: {count} ({names}); {ended} connections have lost their rights and are ended",

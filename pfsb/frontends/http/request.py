@@ -342,6 +342,8 @@ class PfsbRequest(http.Request):
         headers = self.client_headers
         if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")
+        if self._gone:
+            return
         self.require(self.site.right_of("HELLO"), "a session, which a request with Pfsb-Client opens,")
 
         def ready(session: NamedSession) -> None:
@@ -360,10 +362,9 @@ class PfsbRequest(http.Request):
             fate = "none" if headers.number is None or self.method in (b"GET", b"HEAD") else "unknown"
             self.refuse(evolve(result, text=f"the session could not be opened: {result.text}", fate=fate))
 
-        if not self._gone:
-            channel: Any = self.channel
-            opens = SessionOpener(channel.opened, channel.address)
-            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
+        channel: Any = self.channel
+        opens = SessionOpener(channel.opened, channel.address)
+        self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
         """Make the call-back that takes the result of a command, once, and answers this request with it.

@@ -81,7 +81,7 @@ class TokenTests(HostileCase):
         cluster, quiet, _ = await self.start_with_tokens()
         before = self.memory(cluster, 0)
         known = read_tokens(str(cluster.directory / TOKEN_FILE), TOKEN_FILE)["alice"]
-        tokens = await deferToThread(fitting, known, 20)
+        tokens = await deferToThread(fitting, known, 40)
         for place, client in enumerate(await self.connect_many(cluster, CLIENTS)):
             client.send("".join(f"AUTH {tokens[(place + each) % len(tokens)]}\n" for each in range(TRIES)).encode())
         await self.require_in_time(cluster, max(quiet, P99_SECONDS / BUSY_FACTOR))
