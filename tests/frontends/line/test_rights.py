@@ -113,15 +113,18 @@ class RevocationTests(TokenTestCase):
         self.assertEqual(self.ask("PUT a 1\nSAY hello", protocol), [])
         self.assertEqual(self.local_clients.cluster.executed, [])
 
-    def test_waiting_lock_is_let_go(self) -> None:
+    def test_session_of_a_client_that_waits_for_a_lock_is_let_go(self) -> None:
         """The session lives on for its ttl, as after every hang-up, and its locks are free then."""
         holder, _ = self.authenticated("admin")
         self.ask("HELLO holder\nLOCK door", holder)
         waiter, transport = self.authenticated("write")
         self.ask("HELLO waiter\nLOCK door", waiter)
+        self.assertIsNotNone(self.local_clients.cluster.sessions["waiter"].owner)
         self.revoke("write")
         self.assertTrue(transport.disconnecting)
-        self.assertFalse(self.protocol.rights.level)
+        waiter.connectionLost()
+        self.assertIsNone(self.local_clients.cluster.sessions["waiter"].owner)
+        self.assertIsNotNone(self.local_clients.cluster.sessions["holder"].owner)
 
     def test_connections_without_this_token_go_on(self) -> None:
         protocol, transport = self.authenticated("admin")
