@@ -245,9 +245,18 @@ class CommandDescription:
     """The right that a client needs for this command. Unless it is given: `Right.WRITE` for a command that changes
     something, and `Right.READ` for a question."""
 
+    right_with_arguments: Right | None = None
+    """The right that a client needs if anything stands behind the verb (SERVERS); None: `right`. Only for commands of
+    the line protocol itself."""
+
     @right.default
     def _usual_right(self) -> Right:
         return Right.WRITE if self.changes else Right.READ
+
+    def right_for(self, *, has_arguments: bool) -> Right:
+        """The right that a client needs for this command, with or without anything behind the verb."""
+        other = self.right_with_arguments
+        return other if has_arguments and other is not None else self.right
 
 
 @frozen

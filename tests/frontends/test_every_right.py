@@ -66,7 +66,13 @@ LINES = {
         "PART 1 0 1 YQ==",
         "DONE 0 1 1",
     ),
-    Right.ADMIN: ("SETTINGS SET window=8", "SNAPSHOT", "FAULT HEAL", "FAULT SKIP 812"),
+    Right.ADMIN: (
+        "SETTINGS SET window=8",
+        "SNAPSHOT",
+        "FAULT HEAL",
+        "FAULT SKIP 812",
+        "SERVERS ADD 4 127.0.0.1:7404",
+    ),
 }
 """Right -> lines that need it. A command that is in no line makes the first test fail: a new one is entered here with
 its right."""
@@ -159,11 +165,14 @@ class EveryVerbTests(DoorCase):
         applications = (Chat(), Instances(), KeyValue(), Lock(), OrderedSettings())
         rights = {each.verb: each.right for each in ALWAYS}
         rights |= {each.verb: each.right for application in applications for each in application.commands}
+        others = {f"{each.verb} ...": each.right_with_arguments for each in ALWAYS}
+        rights |= {verb: right for verb, right in others.items() if right is not None}
         stated = {}
         for right, lines in LINES.items():
             for line in lines:
                 words = [word for word in line.split(" ") if not word.startswith("#")]
-                stated["SETTINGS SET" if words[:2] == ["SETTINGS", "SET"] else words[0]] = right
+                verb = "SETTINGS SET" if words[:2] == ["SETTINGS", "SET"] else words[0]
+                stated[f"{verb} ..." if len(words) > 1 and f"{verb} ..." in rights else verb] = right
         self.assertEqual(stated, rights)
 
     def test_every_line_with_every_role(self) -> None:
@@ -193,6 +202,11 @@ class EveryVerbTests(DoorCase):
 
 
 class EveryResourceTests(DoorCase):
+    def test_resource_may_have_the_right_of_a_command_with_arguments(self) -> None:
+        """As one that changes which servers there are."""
+        site = HTTPSite(self.server, self.clock, bytes, self.shared)  # type: ignore[arg-type]
+        self.assertEqual((site.right_of("SERVERS"), site.right_of("SERVERS ...")), (Right.READ, Right.ADMIN))
+
     def test_every_resource_has_its_right(self) -> None:
         """The table of the resources names a command for each, and a command of the line protocol has the right."""
         site = HTTPSite(self.server, self.clock, bytes, self.shared)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from pfsb.applications.interfaces import BadRequest, Refused
 from pfsb.frontends.http.answers import CHALLENGES, JSON_TYPE, NotAllowed, encoded, error_content, status_of
 from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
-from pfsb.frontends.http.routes import COMMANDS, find_handler, refuse_conditions
+from pfsb.frontends.http.routes import COMMANDS, WITH_ARGUMENTS, find_handler, refuse_conditions
 from pfsb.frontends.http.sessions import HTTPSessions
 from pfsb.frontends.http.web_pages import OwnNames
 from pfsb.frontends.line.help import ALWAYS
@@ -371,11 +371,12 @@ class HTTPSite(http.HTTPFactory):
     def right_of(self, verb: str) -> Right:
         """The right that a command of the line protocol needs. For one that this server does not run, and for `ANY`, it
         is the right to read: a client without it is not told what runs here."""
-        listed = _ALWAYS.get(verb)
+        name = verb.removesuffix(WITH_ARGUMENTS)
+        listed = _ALWAYS.get(name)
         if listed is None:
-            entry = self.server.catalogue.verbs.get(verb)
+            entry = self.server.catalogue.verbs.get(name)
             listed = None if entry is None else entry.description
-        return Right.READ if listed is None else listed.right
+        return Right.READ if listed is None else listed.right_for(has_arguments=name != verb)
 
     def leave(self) -> None:
         """Called when the server stops: end all streams, and close each connection once its last answers are

@@ -17,6 +17,9 @@ Handler = Callable[..., None]
 
 ANY: Final = "*"
 """Stands in `COMMANDS` for a command of any application: a client without the right to read can give none."""
+WITH_ARGUMENTS: Final = " ..."
+"""Stands in `COMMANDS` behind a command that needs another right if it has arguments
+(`CommandDescription.right_with_arguments`)."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/": {"GET": server_info.get_page},

@@ -192,7 +192,8 @@ class Conversation:
         if handle is None:
             raise help_pages.unknown(verb, self._verbs.descriptions)
         listed = self._verbs.descriptions.get(verb)  # an application may listen by a verb that it does not list
-        self._rights.require(Right.READ if listed is None else listed.right, verb)
+        needed = Right.READ if listed is None else listed.right_for(has_arguments=bool(request.rest))
+        self._rights.require(needed, verb)
         self.submit_pipelined()
         handle(request)
 

@@ -22,7 +22,13 @@ ALWAYS: Final = (
     CommandDescription("PING", "PING", "Answer OK.", changes=False, right=Right.NONE),
     CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
-    CommandDescription("SERVERS", "SERVERS", "Show all servers as this one sees them.", changes=False),
+    CommandDescription(
+        "SERVERS",
+        "SERVERS",
+        "Show all servers as this one sees them.",
+        changes=False,
+        right_with_arguments=Right.ADMIN,
+    ),
     CommandDescription(
         "SNAPSHOT",
         "SNAPSHOT [wait=SECONDS]",
@@ -132,7 +138,9 @@ def _manner(description: CommandDescription) -> str:
         manner = "Ordered with all other changes, and run once for each command number."
         if description.waits:
             manner += " The answer may come later than those to other commands."
-    return f"{manner} {_NEEDS[description.right]}"
+    other = description.right_with_arguments
+    more = "" if other is None else f" With arguments: {_NEEDS[other]}"
+    return f"{manner} {_NEEDS[description.right]}{more}"
 
 
 def _example(description: CommandDescription) -> str:
