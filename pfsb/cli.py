@@ -20,6 +20,7 @@ _SECTIONS: Final = {
         "check": ("pfsb.commands.check", "Validate a configuration."),
         "certificates": ("pfsb.commands.certificates", "Make the certificates for TLS between servers."),
         "secret": ("pfsb.commands.secret", "Make a secret that authenticates servers to each other."),
+        "token": ("pfsb.commands.token", "Make a token, with which a client shows its rights."),
     },
     "Ask a cluster": {
         "client": ("pfsb.commands.client", "Send commands: interactive, one, from a pipe, or a batch."),
@@ -143,6 +144,9 @@ async def _run_for_reader(reactor: Any, run: Callable[[Any, Any], Awaitable[None
     try:
         await run(reactor, options)
         sys.stdout.flush()
+    except click.ClickException as error:
+        print(f"pfsb: {one_line(error)}", file=sys.stderr)
+        raise SystemExit(USAGE) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(PIPE) from None

@@ -12,6 +12,7 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute, Interface, implementer
 
 from pfsb.applications.names import is_application_name
+from pfsb.support.rights import Right
 from pfsb.support.values import value
 
 # ---------------------------------------------------------------------------------------------
@@ -240,6 +241,22 @@ class CommandDescription:
     needs_session: bool = False
     """True if the effect of the command belongs to the session that it runs in (TRYLOCK, UNLOCK): a front end whose
     clients may have no session of their own refuses it without one. A command that waits is treated so anyway."""
+    right: Right = field()
+    """The right that a client needs for this command. Unless it is given: `Right.WRITE` for a command that changes
+    something, and `Right.READ` for a question."""
+
+    right_with_arguments: Right | None = None
+    """The right that a client needs if anything stands behind the verb (SERVERS); None: `right`. Only for commands of
+    the line protocol itself."""
+
+    @right.default
+    def _usual_right(self) -> Right:
+        return Right.WRITE if self.changes else Right.READ
+
+    def right_for(self, *, has_arguments: bool) -> Right:
+        """The right that a client needs for this command, with or without anything behind the verb."""
+        other = self.right_with_arguments
+        return other if has_arguments and other is not None else self.right
 
 
 @frozen

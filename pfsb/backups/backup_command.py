@@ -19,6 +19,7 @@ from pfsb.backups.backup_file import describe, no_backup
 from pfsb.backups.download import NoBackup, Unreachable, download, url_of
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import config_here, read_config, require_server
+from pfsb.commands.own_token import own_token
 from pfsb.config.config import Config
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
 from pfsb.sessions.state_machine import CannotRun
@@ -135,7 +136,8 @@ async def back_up(reactor: Any, options: Options, out: TextIO, err: TextIO) -> E
             target.parent.mkdir(parents=True, exist_ok=True)
             waits = reactor.callLater(TELL_SECONDS, _tell_of_waiting, server_id, err)
             try:
-                name = await download(reactor, url, target, options.wait, partial(_shown, _Progress(err), waits))
+                progress = partial(_shown, _Progress(err), waits)
+                name = await download(reactor, url, target, options.wait, progress, own_token())
             finally:
                 if waits.active():
                     waits.cancel()

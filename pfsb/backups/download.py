@@ -49,18 +49,26 @@ def url_of(config: Config, server_id: int) -> str | None:
 
 
 async def download(
-    reactor: Any, url: str, target: Path, seconds: int, progress: Callable[[int, int], None]
+    reactor: Any,
+    url: str,
+    target: Path,
+    seconds: int,
+    progress: Callable[[int, int], None],
+    token: str | None = None,
 ) -> SnapshotName:
     """Have the server at `url` take a snapshot, within `seconds`, and write it to the file `target`.
 
     The file is there, with all of its bytes on disk, when this returns, and not at all if it raises. `progress(got,
     of)` is called with the bytes that have come. Raises `NoBackup`, or `OSError` if the file cannot be written, or if
-    something other than a file has its name: a device would be replaced.
+    something other than a file has its name: a device would be replaced. `token` is shown to the server; None: none is.
     """
     if target.exists() and not target.is_file():
         raise OSError(errno.EEXIST, "there already, and no regular file", str(target))
+    headers = Headers({b"Host": [urlsplit(url).netloc.encode()]})
+    if token is not None:
+        headers.addRawHeader(b"Authorization", f"Bearer {token}".encode())
     asked = Agent(reactor, connectTimeout=CONNECT_SECONDS).request(
-        b"POST", f"{url}/v1/backup?wait={seconds}".encode(), Headers({b"Host": [urlsplit(url).netloc.encode()]})
+        b"POST", f"{url}/v1/backup?wait={seconds}".encode(), headers
     )
     try:
         response = await asked.addTimeout(seconds + CONNECT_SECONDS, reactor)

@@ -194,11 +194,11 @@ async def _measured(
 
 
 def changes_for(config: Config) -> dict[str, Any]:
-    """The settings of a configuration that `--start` gives to the servers that it starts: all but ids, ports and
-    directories of storage."""
+    """The settings of a configuration that `--start` gives to the servers that it starts: all but ids, ports,
+    directories of storage, and tokens: the load generators show none."""
     with open(config.file, encoding="utf-8") as file:
         settings: dict[str, Any] = yaml.safe_load(file)
-    kept = {key: value for key, value in settings.items() if key not in ("servers", "storage")}
+    kept = {key: value for key, value in settings.items() if key not in ("servers", "storage", "token_file")}
     if config.storage == MEMORY:
         kept["storage"] = MEMORY
     if config.secret_file is not None:

@@ -48,6 +48,11 @@ def addresses_of(servers: object, authority: str | None = None) -> list[ServerAd
     ]
 
 
+def with_token(addresses: Sequence[ServerAddress], token: str | None) -> list[ServerAddress]:
+    """The addresses with the token that a client shows at each of them; None: it shows none."""
+    return [*addresses] if token is None else [evolve(each, token=token) for each in addresses]
+
+
 def _signed_by(authority: str | None, found: list[ServerAddress]) -> list[ServerAddress]:
     if authority is None:
         return found

@@ -6,6 +6,7 @@ options, and `run(reactor, options)`. Subcommands reach servers over their ports
 never import a server.
 
     options           options that the subcommands share: the configuration file comes first
+    own_token         the token that the subcommands show to servers
     client            `pfsb client`: one command for the cluster, a line per command, interactive or a batch
     client_batch      many requests by many clients, and a summary
     client_terminal   the prompt for a person, above which replies and events are printed
@@ -16,6 +17,7 @@ never import a server.
     status, why       one line per server; what keeps a cluster from working
     survey            the STATUS of all servers, asked for at once
     settings          shows or changes the settings of a cluster
+    token             makes tokens for clients
     check             what a configuration says
     cluster           all servers of a configuration as child processes (`cluster_child` is one of them)
     one_question      one line to one server, on a connection of its own

@@ -53,6 +53,7 @@ class Options(ConfigOptions):
     def __attrs_post_init__(self) -> None:
         try:
             self.config.secrets()
+            self.config.tokens()
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         try:

@@ -49,6 +49,11 @@ class Options(ConfigOptions):
     clients: int
     request: str
     record: str | None
+    named_token_file: str | None
+
+    @property
+    def token_file(self) -> str | None:
+        return self.named_token_file
 
     def __attrs_post_init__(self) -> None:
         known = [address.id for address in self.addresses]
@@ -139,6 +144,13 @@ class ClientCommand(Subcommand):
     type=click.Path(),
     metavar="FILE",
     help="With --batch: write a JSON line for each acknowledged request to this file.",
+)
+@click.option(
+    "--token-file",
+    "named_token_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Show the token in this file; otherwise that in the environment, PFSB_TOKEN_FILE or PFSB_TOKEN.",
 )
 def command(**given: Any) -> Options:
     """Send commands to a cluster, and go on at another server when one fails: each command runs once.

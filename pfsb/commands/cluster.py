@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.commands.init import write_sample
 from pfsb.commands.options import HERE, ConfigOptions, config_argument, config_here
-from pfsb.commands.survey import ask_status
+from pfsb.commands.survey import ask_status, is_token_wanted
 from pfsb.config.config import Config
 from pfsb.config.sample import SERVERS
 from pfsb.service.log_lines import FORMATS, LEVELS
@@ -180,7 +180,7 @@ class Cluster:
     def _heard_all(self, found: list[dict[str, Any] | str]) -> None:
         if self._stopping or not self._children:
             return
-        if all(isinstance(status, dict) and self._is_ready(status) for status in found):
+        if all(is_token_wanted(status) if isinstance(status, str) else self._is_ready(status) for status in found):
             for line in self._welcome():
                 self._tell(line)
         else:

@@ -9,6 +9,8 @@ def refusal_of_line(line: str) -> str:
         return "this client numbers its commands by itself; write the command without #number"
     if line.split(None, 1)[0].upper() == "HELLO":
         return "this client says HELLO by itself; start it with --client-id to choose who it is"
+    if line.split(None, 1)[0].upper() == "AUTH":
+        return "this client says AUTH by itself; start it with --token-file, or with PFSB_TOKEN in its environment"
     try:
         line.encode()
     except UnicodeEncodeError:

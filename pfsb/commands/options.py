@@ -10,7 +10,8 @@ import click
 from attrs import define
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.servers import server_addresses
+from pfsb.client.servers import server_addresses, with_token
+from pfsb.commands.own_token import own_token
 from pfsb.config.config import Config, ConfigError, load
 
 HERE: Final = "pfsb.yaml"
@@ -25,8 +26,14 @@ class ConfigOptions:
 
     @property
     def addresses(self) -> list[ServerAddress]:
-        """The addresses at which the servers of the configuration accept clients, in the order of the servers' ids."""
-        return server_addresses(self.config)
+        """The addresses at which the servers of the configuration accept clients, in the order of the servers' ids,
+        with the token that this user shows to them. Raises `click.UsageError` if that cannot be read."""
+        return with_token(server_addresses(self.config), own_token(self.token_file))
+
+    @property
+    def token_file(self) -> str | None:
+        """The file with the token that the command line names; None: it names none, and the environment counts."""
+        return None
 
 
 def require_server(config: Config, server_id: int | None) -> None:

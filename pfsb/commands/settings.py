@@ -15,10 +15,11 @@ from pfsb.client.clerks import calls
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
-from pfsb.client.servers import addresses_of, server_addresses
+from pfsb.client.servers import addresses_of, server_addresses, with_token
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
 from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
+from pfsb.commands.own_token import own_token
 from pfsb.commands.survey import NoAnswer, in_time
 from pfsb.config.config import Config, ConfigError
 from pfsb.sessions.cluster_settings import RANGES
@@ -84,12 +85,12 @@ def changes_of(words: Sequence[str]) -> dict[str, str]:
 def _addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
     if servers:
         try:
-            return addresses_of(servers)
+            return with_token(addresses_of(servers), own_token())
         except (ConfigError, ValueError) as error:
             raise click.UsageError(str(error)) from None
     if config is None and not Path(HERE).exists():
         raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
-    return server_addresses(config or config_here())
+    return with_token(server_addresses(config or config_here()), own_token())
 
 
 async def run(reactor: Any, options: Options) -> None:

@@ -42,6 +42,11 @@ def ask_status(reactor: Any, address: ServerAddress, seconds: float = STATUS_SEC
     return ask(reactor, address, "STATUS", seconds).addCallbacks(heard, _why)
 
 
+def is_token_wanted(answer: str) -> bool:
+    """Whether a server has answered that this user has not the right to know its state: the server is up then."""
+    return answer.startswith(("ERR NOAUTH ", "ERR BADTOKEN ", "ERR DENIED "))
+
+
 def _why(reason: Failure) -> str:
     return "unreachable: " + reason.getErrorMessage().rstrip(".").splitlines()[0]
 

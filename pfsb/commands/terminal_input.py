@@ -120,8 +120,10 @@ class LineHistory(History):
 
     def store_string(self, string: str) -> None:
         """Add what was typed or pasted to the file, each line of it as a line of its own, without spaces at its
-        ends."""
-        self._write("".join(f"{line.strip()}\n" for line in string.splitlines() if line.strip()), os.O_APPEND)
+        ends. A line with AUTH, which this client does not send, is left out: it may hold a token."""
+        lines = [line.strip() for line in string.splitlines() if line.strip()]
+        kept = [line for line in lines if line.split(None, 1)[0].upper() != "AUTH"]
+        self._write("".join(f"{line}\n" for line in kept), os.O_APPEND)
 
     def _write(self, text: str, flag: int) -> None:
         try:

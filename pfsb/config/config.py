@@ -27,9 +27,11 @@ from pfsb.config.addresses import (
     refuse_shared,
 )
 from pfsb.config.secret_file import read_secrets
+from pfsb.config.token_file import read_tokens
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted
 from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SERVER_ID_MAX, WINDOW_MAX
+from pfsb.support.tokens import KnownToken
 from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
@@ -167,6 +169,10 @@ class Config:
     """A file with a secret, the same at every server, which authenticates the frames between servers; `pfsb secret`
     makes one. A second line may hold another secret: frames with either are taken. Only the owner may have rights to
     the file. Servers with and without a secret refuse each other's frames. None: there is no secret."""
+    token_file: str | None = None
+    """A file with the tokens of clients and their roles, which `pfsb token` makes: clients show a token, and have the
+    rights of its role. Only the owner may have rights to the file. A server reads it again when it gets SIGHUP. None:
+    all clients may read and write, and those on the server's machine may administer."""
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
@@ -263,6 +269,15 @@ class Config:
         if self.secret_file is None:
             return []
         return read_secrets(self.secret_file, f"{self.file}: secret_file: {quoted(self.secret_file)}")
+
+    def tokens(self) -> Mapping[str, KnownToken] | None:
+        """Name -> token, for the tokens of clients; None: there is no token file.
+
+        Raises `ConfigError` if `token_file` cannot be used; see `read_tokens`.
+        """
+        if self.token_file is None:
+            return None
+        return read_tokens(self.token_file, f"{self.file}: token_file: {quoted(self.token_file)}")
 
 
 def load(path: str | PathLike[str]) -> Config:
@@ -435,6 +450,7 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "storage": Place.text,
     "archive": Place.text,
     "secret_file": Place.text,
+    "token_file": Place.text,
     "timers": _timers,
     "limits": _limits,
     "window": Integers(1, WINDOW_MAX),

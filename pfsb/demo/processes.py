@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import Reply
-from pfsb.client.servers import server_addresses
+from pfsb.client.servers import server_addresses, with_token
 from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
 from pfsb.support.views import packed
@@ -191,6 +191,10 @@ class ProcessCluster:
     def address(self, server_id: int) -> ServerAddress:
         """The address at which clients reach this server."""
         return self._addresses[server_id]
+
+    def show(self, token: str) -> None:
+        """Have this cluster, and who takes addresses of it, show a token to the servers from now on."""
+        self._addresses = {each.id: each for each in with_token(self.addresses, token)}
 
     def start(self, server_id: int, *arguments: str) -> None:
         """Start a server's process, with these additional arguments; does not wait until the server is up."""

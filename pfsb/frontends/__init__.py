@@ -11,6 +11,7 @@ a client that would have to survive a restart.
 - `resp`: the Redis protocol (docs/redis.rst); it translates commands of Redis into requests of a Conversation.
 - `stream`: the part that both share: reading, back-pressure, the queue of replies. It knows neither of the two.
 - `http`: HTTP (docs/http.rst), on a port of its own.
+- `rights`: which rights a client has at any of these doors (docs/rights.rst).
 
 `line` and `resp` import `stream`, `resp` imports the Conversation of `line`, and `stream` imports neither.
 """

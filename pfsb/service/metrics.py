@@ -197,6 +197,7 @@ class Metrics(Collector):
         yield _counters("pfsb_dropped_clients_total", "Clients dropped that did not read.", "reason", dropped)
         refused = {"connection": 0, "session": 0, **addresses.refused}
         yield _counters("pfsb_address_refusals_total", "Refused: too many of one address.", "what", refused)
+        yield _counter("pfsb_wrong_tokens_total", "Wrong tokens that clients have shown.", self._shared.rights.refused)
 
     def _http(self) -> Iterator[Metric]:
         site = self.site

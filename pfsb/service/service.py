@@ -147,6 +147,7 @@ class Options(usage.Options):
         self.config = load(self["config"])
         self.config.server(self.server_id)
         self.config.secrets()
+        self.config.tokens()
         if "tls" in self.config.transports:
             now: Any = reactor
             mutual_tls(self.config, self.server_id, now.seconds())
@@ -316,6 +317,8 @@ class ServerService(Service):
         self._allow_connections(config.limits.connections)
         self._watch_memory(server)
         shared = SharedLimits.of(server, clock)
+        # A signal comes at any moment, also while the tokens are in use.
+        PROCESS_LOG.on_hangup = lambda: clock.callFromThread(shared.rights.read_again)
         factory = ClientPortFactory(server, clock, shared)
         self._factory = factory
         port_service(config, server_id, config.server(server_id).client, factory).setServiceParent(self._ports)

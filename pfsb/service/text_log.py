@@ -136,6 +136,8 @@ class ProcessLog:
     """Function that returns the view that the server has installed; None: the server is not made yet."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
+    on_hangup: Callable[[], None] | None = None
+    """Called at SIGHUP, as a part of the signal handler; None: nothing is called."""
     _terminals: list[int] = field(factory=list, init=False)
     """File descriptors, out of 0, 1 and 2, that were a terminal when `take_signals` was called."""
     _hung_up: Callable[[], None] | None = field(default=None, init=False)
@@ -150,7 +152,8 @@ class ProcessLog:
         return self.server_id, None if self.view is None else self.view()
 
     def take_signals(self, hung_up: Callable[[], None]) -> None:
-        """From now on, let SIGHUP and SIGUSR1 reopen the log, instead of ending the process.
+        """From now on, let SIGHUP and SIGUSR1 reopen the log, instead of ending the process. SIGHUP also calls
+        `on_hangup`.
 
         SIGUSR1 renames the file of the log first, unless another program has done so. A server whose terminal was
         closed gets SIGHUP, too, and nothing can stop it from there any more: so `hung_up` is called then, unless SIGHUP
@@ -165,6 +168,8 @@ class ProcessLog:
     def _take_hangup(self, *_: object) -> None:
         if self.log is not None:
             self.log.reopen()
+        if self.on_hangup is not None:
+            self.on_hangup()
         if any(not os.isatty(number) for number in self._terminals):
             self._terminals = []
             if self._hung_up is not None:

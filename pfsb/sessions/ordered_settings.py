@@ -38,6 +38,7 @@ from pfsb.sessions.cluster_settings import (
     ClusterSettings,
     WrongSetting,
 )
+from pfsb.support.rights import Right
 
 SHOW, SET = "SETTINGS", "SETTINGS SET"
 
@@ -110,7 +111,13 @@ class OrderedSettings(Application):
     version = 1
     commands: Sequence[CommandDescription] = (
         CommandDescription(SHOW, "SETTINGS", "Show the settings that all servers share.", changes=False),
-        CommandDescription(SET, "SETTINGS SET name=value...", "Change settings that all servers share.", shrinks=True),
+        CommandDescription(
+            SET,
+            "SETTINGS SET name=value...",
+            "Change settings that all servers share.",
+            shrinks=True,
+            right=Right.ADMIN,
+        ),
     )
 
     def __init__(self, values: ClusterSettings | None = None) -> None:

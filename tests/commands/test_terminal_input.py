@@ -96,6 +96,11 @@ class HistoryTests(SynchronousTestCase):
         self.history.store_string("PUT password x")
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
+    def test_token_that_was_typed_is_not_kept(self) -> None:
+        """The client refuses the line, but the person has typed it."""
+        self.history.store_string("GET a\n  auth alice.secret\nGET b")
+        self.assertEqual(list(self.history.load_history_strings()), ["GET b", "GET a"])
+
     def test_file_is_cut_when_it_is_long(self) -> None:
         """A long file of the history is cut, and keeps the last lines."""
         self.path.write_text("".join(f"GET {i}\n" for i in range(2 * HISTORY_LINES_MAX + 1)))

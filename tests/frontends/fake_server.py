@@ -359,6 +359,16 @@ class FakePastReads:
         answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
 
 
+class FakeSnapshots:
+    """Takes no snapshots, and says so."""
+
+    def answer(self, seconds: float, answer: Answer) -> None:
+        self.take(seconds, answer)
+
+    def take(self, seconds: float, taken: Callable[[Any], None]) -> None:
+        taken(Refused("UNAVAILABLE", "a fake server takes no snapshots"))
+
+
 class FakeServer:
     view = 7
 
@@ -374,6 +384,7 @@ class FakeServer:
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
         self.past_reads = FakePastReads()
+        self.snapshots = FakeSnapshots()
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
         self.event_feed = FakeEventFeed(self.cluster)

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from pfsb import __version__
 from pfsb.frontends.http.protocol import HTTPSite
+from pfsb.frontends.stream.shared_limits import SharedLimits
 from pfsb.service.metrics import Metrics
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.storage.counters import StorageCounters
@@ -171,6 +172,14 @@ class MetricsTests(ClusterTestCase):
         clock: Any = self.cluster.clock
         self.metrics.site = HTTPSite(self.server(), clock, bytes)
         self.assertEqual(self.heads(), families)
+
+    def test_wrong_tokens_are_counted(self) -> None:
+        """An attack shows in a dashboard, and not only in a log."""
+        clock: Any = self.cluster.clock
+        shared = SharedLimits.of(self.server(), clock)
+        shared.rights.refused = 7
+        self.metrics = Metrics(self.server().facts, ReactorLag(Clock()), shared)
+        self.assertIn("pfsb_wrong_tokens_total 7.0", self.lines())
 
     def test_counters_of_storage_and_transport(self) -> None:
         """Figures come from the counters that the server was given, with labels in alphabetical order."""

@@ -138,6 +138,15 @@ class OpenTests(SynchronousTestCase):
             log.log.write("new\n")
             self.assertEqual((moved.read_text(), path.read_text(), told), ("old\n", "new\n", []))
 
+    def test_sighup_alone_has_the_tokens_read_again(self) -> None:
+        """SIGUSR1 is about the log only."""
+        log, told = self.process_log(nodaemon=1)
+        log.on_hangup = lambda: told.append("read again")
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(told, [])
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(told, ["read again"])
+
     def test_sigusr1_alone_renames_the_file(self) -> None:
         """SIGUSR1 renames the file of the log, as with the log that twistd opens itself; after SIGHUP the log goes on
         in the same file."""

@@ -11,9 +11,10 @@ from pfsb.client.clerks.clerk_core import ClerkCore
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.client_core import TTL_SECONDS, ClientCore, new_client_id
 from pfsb.client.core.timeouts import RESPONSE_SECONDS, ResponseTimeout
-from pfsb.client.servers import Servers, addresses_of
+from pfsb.client.servers import Servers, addresses_of, with_token
 from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX, TTL_SECONDS_MAX
 from pfsb.support.spelling import nearest
+from pfsb.support.tokens import is_token
 
 TIMEOUT_SECONDS: Final = 60.0
 """How long, in seconds, a call waits for an answer from any server, unless the program chooses another time."""
@@ -40,6 +41,8 @@ class ClerkOptions(TypedDict, total=False):
     authority: str | None
     """The file with the certificates that may have signed those of servers that speak TLS. None, or left out: the file
     that the configuration names, or the certificates that the machine believes."""
+    token: str | None
+    """The token that the clerk shows to servers, as `pfsb token` has written it; None, or left out: it shows none."""
     dice: Random | None
     """Chooses the server that the clerk tries first, so that the clerks of a cluster do not all begin at the same
     server; a `random.Random` of its own unless given."""
@@ -54,6 +57,9 @@ def make_clerk_core(servers: Servers, **options: Unpack[ClerkOptions]) -> ClerkC
     check_options(options)
     dice = options.get("dice") or Random()
     addresses = addresses_of(servers, options.get("authority"))
+    token = options.get("token")
+    if token is not None:
+        addresses = with_token(addresses, token)
     core = ClientCore(
         addresses,
         client_id=options.get("client_id") or new_client_id(),
@@ -123,6 +129,16 @@ def _check_authority(name: str, value: Any) -> None:
         raise _wrong_type(name, value, "a str: the path of a file, or None")
 
 
+def _check_token(name: str, value: Any) -> None:
+    """The errors never show the value."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is of type {type(value).__name__}; it must be a str, or None for no token")
+    if not is_token(value):
+        raise ValueError(f"{name} is no token: a name, a dot and a secret, as pfsb token has written it")
+
+
 def _check_dice(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Random):
         raise _wrong_type(name, value, "a random.Random")
@@ -138,5 +154,6 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "patience_seconds": _check_seconds,
     "on_session_end": _check_callback,
     "authority": _check_authority,
+    "token": _check_token,
     "dice": _check_dice,
 }

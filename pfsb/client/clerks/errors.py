@@ -36,6 +36,12 @@ class BadCall(ClerkError):
     advice = "repair the call"
 
 
+class NoRight(BadCall):
+    """The servers want a token, or the clerk's token is wrong, or has not the right that the call needs."""
+
+    advice = "make a clerk with a token that has the right"
+
+
 class StateError(ClerkError):
     """The state does not permit the call now: another value than expected, or a lock that is not held."""
 
@@ -110,7 +116,9 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "BADREQUEST": BadCall,
     "UNKNOWN": BadCall,
     "TOOLARGE": BadCall,
-    "DENIED": BadCall,
+    "DENIED": NoRight,
+    "NOAUTH": NoRight,
+    "BADTOKEN": NoRight,
     "NOTFOUND": StateError,
     "CONFLICT": StateError,
     "PRECONDITION": StateError,

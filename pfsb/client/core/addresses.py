@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from pfsb.config.yaml_file import ConfigError
 
@@ -30,6 +30,8 @@ class ServerAddress:
     """Whether the server speaks TLS there; `endpoint` is what is below it."""
     authority: str | None = None
     """The file with the certificates that may have signed the server's; None: those that the machine believes."""
+    token: str | None = field(default=None, repr=False)
+    """The token that the client shows to the server; None: it shows none."""
 
     @property
     def place(self) -> tuple[str, int] | str:

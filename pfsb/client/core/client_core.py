@@ -29,6 +29,7 @@ from pfsb.client.core.outage import outage_text
 from pfsb.client.core.replies import EventLine, Reply, refusal
 from pfsb.client.core.retry_policy import ReadonlyServers, belongs_elsewhere, is_final_for_hello, is_to_be_renumbered
 from pfsb.client.core.server_rotation import ServerRotation
+from pfsb.client.core.showing import Showing, is_refused_token
 from pfsb.client.core.timeouts import ResponseTimeout
 
 WINDOW: Final = 64
@@ -91,6 +92,7 @@ class ClientCore:
     _next_try: float | None = field(init=False, default=None)
     _bye_until: float | None = field(init=False, default=None)
     _hello: Hello = field(init=False)
+    _showing: Showing = field(init=False)
     _is_told: bool = field(init=False, default=False)
     """Whether `on_unreachable` was called since a server last accepted a connection."""
     _connections: int = field(init=False, default=0)
@@ -101,8 +103,8 @@ class ClientCore:
     _probed_at: float = field(init=False, default=0.0)
     """The time at which the client last sent a probe."""
     _seen_at: int = field(init=False, default=0)
-    """The number of the connection, counted from 1, on which a sequential read was answered outside of a session; 0:
-    none was."""
+    """The number of the connection, counted from 1, on which a read that promises something was last sent outside of a
+    session; 0: none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _readonly: ReadonlyServers = field(init=False)
@@ -117,6 +119,10 @@ class ClientCore:
     @_hello.default
     def _make_hello(self) -> Hello:
         return Hello(self.client_id, self.ttl_seconds)
+
+    @_showing.default
+    def _make_showing(self) -> Showing:
+        return Showing(len(self.addresses))
 
     @_rotation.default
     def _make_rotation(self) -> ServerRotation:
@@ -185,7 +191,18 @@ class ClientCore:
         self._connection = LineConnection(self._heard_event, self._move_on)
         self._connections += 1
         self._is_told = False
+        token = self.server.token
+        if token is not None:
+            self._showing.under_way = True
+            self.response_timeout.begin(now)
+            self._request(None, f"AUTH {token}", self._heard_auth)
         self.on_server(self.server)
+        if token is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Called when the present connection is ready, with the token shown if there is one: go on where the former
+        connection has ended."""
         if self._chat_cursor.listen_line is not None:
             self._request(None, self._chat_cursor.listen_line, _ignore)
         if self._hello.has_session and self._final_refusal is None:
@@ -278,8 +295,9 @@ class ClientCore:
 
     @property
     def _is_awaiting(self) -> bool:
-        """Whether the client waits for an answer to HELLO, or to a command that a healthy server answers at once."""
-        return self._hello.under_way or self.response_timeout.expected > 0
+        """Whether the client waits for an answer to AUTH or HELLO, or to a command that a healthy server answers at
+        once."""
+        return self._showing.under_way or self._hello.under_way or self.response_timeout.expected > 0
 
     # ------------------------------------------------------------------ connections
 
@@ -291,6 +309,7 @@ class ClientCore:
         """Leave the present server for the next one, because of `why`."""
         self._rotation.note_trouble(why, is_unreachable=self._connection is None)
         self._hello.connection_lost()
+        self._showing.under_way = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -326,6 +345,8 @@ class ClientCore:
 
     def _pump(self) -> None:
         """Send the commands that may be sent now; HELLO goes before the first command of the session."""
+        if self._showing.under_way:
+            return
         while self._connection is not None and (command := self._commands.next()) is not None:
             if not command.is_local and not self._hello.done and not self._needs_no_session(command):
                 self._say_hello()
@@ -339,7 +360,12 @@ class ClientCore:
         A stale read may always be sent so, since it promises nothing. A sequential read must not be older than the
         state that this client has seen before. As long as the client had no session, it has seen only the answers to
         such reads; so it may be sent if those came on this connection, from a server whose state never goes back.
+
+        A client that may only read has no session, and needs none: `_send` makes a linearizable read of a sequential
+        one behind a change of connections.
         """
+        if self._showing.is_reader and command.is_question:
+            return True
         if command.read_level != "sequential":
             return command.read_level == "stale"
         is_new = not self._hello.has_session and not self._hello.under_way and not self._hello.unanswered
@@ -347,9 +373,12 @@ class ClientCore:
 
     def _send(self, command: Command) -> None:
         self._commands.mark_sent(command)
+        line = command.line
         if not self._hello.done and not command.is_local:
             command.number = None
-            if command.read_level == "sequential":
+            if command.read_level == "sequential" and self._seen_at not in (0, self._connections):
+                line = command.line_at("linearizable")
+            if command.read_level in ("sequential", "linearizable"):
                 self._seen_at = self._connections
         elif command.number is None and not command.is_local:
             command.number = self._hello.take_number()
@@ -358,7 +387,7 @@ class ClientCore:
         command.times_sent, command.is_refused = command.times_sent + 1, False
         command.sent_at = self._now
         self.response_timeout.expect(command.verb, self._now)
-        self._request(command.number, command.line, partial(self._heard_reply, command))
+        self._request(command.number, line, partial(self._heard_reply, command))
 
     def _request(self, number: int | None, line: str, heard: Callable[[Reply], None]) -> None:
         assert self._connection is not None
@@ -403,6 +432,17 @@ class ClientCore:
 
     # ------------------------------------------------------------------ the session
 
+    def _heard_auth(self, reply: Reply) -> None:
+        if is_refused_token(reply):
+            is_final = self._showing.refused(reply)
+            self._move_on(reply.line)
+            if is_final:
+                self._commands.refuse(reply.code, reply.text, lambda _command: True)
+            return
+        self._showing.accepted(reply)
+        self.response_timeout.heard(self._now)
+        self._begin()
+
     def _say_hello(self) -> None:
         if not self._hello.under_way:
             # A server without a majority cannot answer HELLO, and so nothing that is sent behind it.
@@ -422,10 +462,10 @@ class ClientCore:
             if may_have_run is not None:
                 self._session_is_another(may_have_run)
             self._pump()
-        elif reply.code in ("BADREQUEST", "DENIED"):
-            # BADREQUEST or DENIED: no server will ever accept this client, so all its commands are refused, too.
+        elif reply.code in ("BADREQUEST", "DENIED", "NOAUTH"):
+            # No server will ever accept this client, so all its commands that need a session are refused, too.
             self._hello.under_way = False
-            self._commands.refuse(reply.code, reply.text, _is_of_session)
+            self._commands.refuse(reply.code, reply.text, self._is_refused_with_hello)
             self._pump()
         else:
             self._hello.under_way = reply.fate == "unknown"
@@ -433,6 +473,9 @@ class ClientCore:
             self._move_on(reply.line)
             if is_final:
                 self._commands.refuse(reply.code, reply.text, self._ends_without_session)
+
+    def _is_refused_with_hello(self, command: Command) -> bool:
+        return _is_of_session(command) and not (self._showing.is_reader and command.is_question)
 
     def _ends_without_session(self, command: Command) -> bool:
         """Whether `command` is refused when no server opens the session for a reason that lasts. An UNLOCK waits for

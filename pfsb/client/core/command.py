@@ -85,6 +85,11 @@ class Command:
         found = _READ_LEVEL.search(_STRING.sub('""', self.line))
         return "linearizable" if found is None else found[1].lower()
 
+    def line_at(self, level: str) -> str:
+        """The line of a question, with `level` in the place of the level that it names."""
+        found = _READ_LEVEL.search(_STRING.sub(lambda string: "_" * len(string[0]), self.line))
+        return self.line if found is None else f"{self.line[: found.start(1)]}{level}{self.line[found.end(1) :]}"
+
     @property
     def may_have_run(self) -> bool:
         """Whether the command was sent, so that servers may have executed it."""

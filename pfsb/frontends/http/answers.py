@@ -14,6 +14,8 @@ from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused
 
 STATUS_OF: Final = {
     "BADREQUEST": 400,
+    "NOAUTH": 401,
+    "BADTOKEN": 401,
     "DENIED": 403,
     "NOTFOUND": 404,
     "UNKNOWN": 404,
@@ -52,6 +54,12 @@ class RawValue:
 class NotModified:
     """The content of an answer (304) to a client that already has the present content of the resource."""
 
+
+CHALLENGES: Final = {
+    "NOAUTH": 'Bearer realm="pfsb"',
+    "BADTOKEN": 'Bearer realm="pfsb", error="invalid_token"',
+}
+"""Code of a refusal with status 401 -> the value of its header WWW-Authenticate (RFC 6750, section 3)."""
 
 Content = Mapping[str, Any] | RawValue | NotModified | Refused
 """Content of an answer: a JSON object, or an object of one of the other classes here."""

@@ -193,6 +193,26 @@ class ClientHeaders:
         return cls(client_id, number, TTL_SECONDS_DEFAULT if ttl is None else ttl, revision or 0)
 
 
+def bearer_token(headers: Headers) -> str | None:
+    """The token in the header Authorization; None: there is no such header. Raises `BadRequest`, whose text repeats no
+    part of the header."""
+    values = headers.getRawHeaders(b"Authorization") or []
+    if not values:
+        return None
+    if len(values) > 1:
+        raise BadRequest(f"header Authorization is given {len(values)} times, once is right")
+    scheme, _, token = values[0].decode("latin-1").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise BadRequest("header Authorization has another form than Authorization: Bearer TOKEN", "NOAUTH")
+    return token.strip()
+
+
+def is_forwarded(headers: Headers) -> bool:
+    """Whether a proxy says that it sends this request for another client. No proxy is believed when it says for whom;
+    but the client is then not the one at the other end of the connection."""
+    return any(headers.hasHeader(name) for name in ("X-Forwarded-For", "Forwarded", "Via"))
+
+
 def _header(headers: Headers, name: str) -> str | None:
     values = headers.getRawHeaders(name.encode())
     if not values:

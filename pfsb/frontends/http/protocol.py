@@ -15,22 +15,27 @@ from twisted.web import http
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import BadRequest, Refused
-from pfsb.frontends.http.answers import JSON_TYPE, NotAllowed, encoded, error_content, status_of
+from pfsb.frontends.http.answers import CHALLENGES, JSON_TYPE, NotAllowed, encoded, error_content, status_of
 from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
-from pfsb.frontends.http.routes import find_handler, refuse_conditions
+from pfsb.frontends.http.routes import COMMANDS, WITH_ARGUMENTS, find_handler, refuse_conditions
 from pfsb.frontends.http.sessions import HTTPSessions
 from pfsb.frontends.http.web_pages import OwnNames
+from pfsb.frontends.line.help import ALWAYS
+from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
 from pfsb.frontends.stream.protocol import too_many_connections, too_many_of_one_address
 from pfsb.frontends.stream.reply_queue import refusal
 from pfsb.frontends.stream.shared_limits import SharedLimits
 from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
+from pfsb.support.rights import Right
 
 if TYPE_CHECKING:
     from pfsb.server import Server
 
+HOW_TO_SHOW: Final = "send one in the header Authorization: Bearer TOKEN"
+"""How a client shows a token over HTTP, as the end of a sentence."""
 IDLE_SECONDS: Final = 60
 """How long, in seconds, a connection may be without a request before it is closed."""
 LEAVE_SECONDS: Final = 2.0
@@ -56,6 +61,8 @@ class Channel(http.HTTPChannel):
     """The delayed call that ends the connection of a client that has closed its side; None for all others."""
     address = LOCAL
     """Where the client is (`address_of`)."""
+    rights: ClientRights
+    """The rights of the client: after a request that has shown a token, those of the token."""
     is_cut_off = False
     """True once a refusal was written that ends the connection (`cut_off`): nothing is answered any more."""
     _output_is_full = False
@@ -76,6 +83,7 @@ class Channel(http.HTTPChannel):
         """Lets the client connect, or refuses it if there are too many connections."""
         super().connectionMade()
         self.address = address_of(self.transport)
+        self.rights = self.factory.shared.rights.of_client(self.transport, self.address, HOW_TO_SHOW, self._lose_rights)
         self.opened: set[str] = set()
         """Client ids for which requests of this connection have opened sessions; see `HTTPSessions.enter`."""
         if len(self.factory.channels) >= self.factory.connections_max:
@@ -187,6 +195,7 @@ class Channel(http.HTTPChannel):
         if self._counted:
             del self.factory.channels[self]
             self.factory.shared.addresses.disconnects(self.address)
+            self.rights.forget()
         super().connectionLost(reason)
 
     # ------------------------------------------------------------------ clients that do not read
@@ -234,6 +243,11 @@ class Channel(http.HTTPChannel):
         _log.failure("a connection is aborted after a mistake of this server", Failure(error))
         _abort(self.transport)
 
+    def _lose_rights(self, why: str) -> None:
+        """Aborts the connection, since the token that its last request has shown is worth less than it was: a stream
+        ends, and so does a request that waits for a lock."""
+        _abort(self.transport)
+
     # ------------------------------------------------------------------ requests
 
     def requestFactory(self, *_: object) -> PfsbRequest:  # type: ignore[override]
@@ -263,8 +277,11 @@ class Channel(http.HTTPChannel):
                     raise BadRequest(self.factory.too_large().text, "TOOLARGE")
                 request.check_head(self._command, self._path, self._version)
             except Exception as error:
+                refused = refusal(error)
                 more = (f"Allow: {error.allowed}",) if isinstance(error, NotAllowed) else ()
-                self.cut_off(refusal(error), more=more)
+                if refused.code in CHALLENGES:
+                    more = (f"WWW-Authenticate: {CHALLENGES[refused.code]}",)
+                self.cut_off(refused, more=more)
                 return
         super().allHeadersReceived()
 
@@ -349,8 +366,19 @@ class HTTPSite(http.HTTPFactory):
     def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
         """The handler for the request's path and method, with its arguments. Raises `BadRequest`."""
         handler, words = find_handler(request.method, path_segments(request.uri))
+        request.needs = self.right_of(COMMANDS[handler])
         refuse_conditions(handler, request.requestHeaders)
         return partial(handler, request, *words)
+
+    def right_of(self, verb: str) -> Right:
+        """The right that a command of the line protocol needs. For one that this server does not run, and for `ANY`, it
+        is the right to read: a client without it is not told what runs here."""
+        name = verb.removesuffix(WITH_ARGUMENTS)
+        listed = _ALWAYS.get(name)
+        if listed is None:
+            entry = self.server.catalogue.verbs.get(name)
+            listed = None if entry is None else entry.description
+        return Right.READ if listed is None else listed.right_for(has_arguments=name != verb)
 
     def leave(self) -> None:
         """Called when the server stops: end all streams, and close each connection once its last answers are
@@ -367,4 +395,5 @@ class HTTPSite(http.HTTPFactory):
         return Refused("TOOLARGE", f"a body has at most {self.body_bytes_max} bytes")
 
 
+_ALWAYS: Final = {description.verb: description for description in ALWAYS}
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})

@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers
 from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.frontends.http.answers import (
+    CHALLENGES,
     JSON_TYPE,
     RAW_TYPE,
     Content,
@@ -27,13 +28,22 @@ from pfsb.frontends.http.answers import (
     error_content,
     status_of,
 )
-from pfsb.frontends.http.arguments import Body, ClientHeaders, Query, authority_of
+from pfsb.frontends.http.arguments import (
+    Body,
+    ClientHeaders,
+    Query,
+    authority_of,
+    bearer_token,
+    is_forwarded,
+)
 from pfsb.frontends.http.sessions import HTTPSessions, NamedSession, SessionOpener
 from pfsb.frontends.http.web_pages import PROBES, OwnNames, refuse_wrong_host
 from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import EndOfIteration, is_large, refusal
+from pfsb.support.rights import Right
 
 if TYPE_CHECKING:
+    from pfsb.frontends.rights import ClientRights
     from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
 
@@ -68,7 +78,11 @@ class Site(Protocol):
     own_names: OwnNames
 
     def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
-        """The handler for the request's path and method, with its arguments. Raises `BadRequest`."""
+        """The handler for the request's path and method, with its arguments; sets `PfsbRequest.needs`. Raises
+        `BadRequest`."""
+
+    def right_of(self, verb: str) -> Right:
+        """The right that a command of the line protocol needs."""
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""
@@ -85,6 +99,8 @@ class PfsbRequest(http.Request):
     site: Site
     client_headers: ClientHeaders
     query: Query
+    needs = Right.NONE
+    """The right that the request needs at least."""
     waits_for_lock = False
     """True if the answer may take as long as the client wants to wait for a lock. The handler sets it."""
     _handle: Callable[[], None] | None = None
@@ -138,13 +154,47 @@ class PfsbRequest(http.Request):
             else:
                 if self._handle is None:
                     self.check_head(self.method, self.uri, self.clientproto)
-                assert self._handle is not None
-                self._handle()
+                token = bearer_token(self.requestHeaders) if self.rights.are_by_token else None
+                if token is None:
+                    self.rights.forget()
+                    self._handle_with_rights()
+                else:
+                    self.rights.show(token, self._shown)
         except NotAllowed as error:
             self.setHeader("Allow", error.allowed)
             self.refuse(refusal(error))
         except Exception as error:
             self.refuse(refusal(error))
+
+    def _shown(self, refused: Refused | None) -> None:
+        """Called when the token of this request was checked."""
+        try:
+            if refused is not None:
+                self.refuse(refused)
+            elif self.is_unanswered:
+                self._handle_with_rights()
+        except Exception as error:
+            self.refuse(refusal(error))
+
+    def _handle_with_rights(self) -> None:
+        self.require(self.needs, "this request")
+        assert self._handle is not None
+        self._handle()
+
+    @property
+    def rights(self) -> ClientRights:
+        """The rights of this request's client: its channel handles one request at a time."""
+        channel: Any = self.channel
+        found: ClientRights = channel.rights
+        return found
+
+    def require(self, needed: Right, what: str) -> None:
+        """Raises `BadRequest` unless the client has the right `needed`, which `what` needs. Without a token file, a
+        request that a proxy sends for another client may administer nothing, from wherever the proxy sends it."""
+        rights = self.rights
+        rights.require(needed, what)
+        if needed is Right.ADMIN and not rights.are_by_token and is_forwarded(self.requestHeaders):
+            raise rights.refusal(needed, what)
 
     def check_head(self, method: bytes, uri: bytes, version: bytes) -> None:
         """Raises `BadRequest` if the request line or the headers are wrong.
@@ -161,6 +211,9 @@ class PfsbRequest(http.Request):
         self.client_headers = ClientHeaders.parse(headers)
         self.query = Query.parse(uri)
         self._handle = self.site.find_handler(self)
+        if self.needs and self.rights.are_by_token and bearer_token(headers) is None:
+            self.rights.forget()
+            self.require(self.needs, "this request")
 
     def _refuse_hosts(self, version: bytes) -> None:
         """Raises `BadRequest` if the request names no host or a wrong one (`Host`), or may come from a web page of a
@@ -222,8 +275,11 @@ class PfsbRequest(http.Request):
         self.body().refuse_more()
 
     def check(self, *parts: str) -> Command:
-        """Check a command of an application, given as verb and arguments, and normalise it. Raises `BadRequest`."""
-        return self.site.server.catalogue.check(parts)
+        """Check a command of an application, given as verb and arguments, and normalise it. Raises `BadRequest`, also
+        if the client has not the right that the command needs."""
+        command = self.site.server.catalogue.check(parts)
+        self.require(self.site.right_of(command[0]), command[0])
+        return command
 
     def change(self, command: Command, shape: Shape = done_content) -> None:
         """Order a command that changes state, and answer with its result.
@@ -286,6 +342,9 @@ class PfsbRequest(http.Request):
         headers = self.client_headers
         if headers.client_id is None:
             raise BadRequest("locks and sessions belong to a client that has a name: send Pfsb-Client: alice")
+        if self._gone:
+            return
+        self.require(self.site.right_of("HELLO"), "a session, which a request with Pfsb-Client opens,")
 
         def ready(session: NamedSession) -> None:
             if not self.is_unanswered:
@@ -303,10 +362,9 @@ class PfsbRequest(http.Request):
             fate = "none" if headers.number is None or self.method in (b"GET", b"HEAD") else "unknown"
             self.refuse(evolve(result, text=f"the session could not be opened: {result.text}", fate=fate))
 
-        if not self._gone:
-            channel: Any = self.channel
-            opens = SessionOpener(channel.opened, channel.address)
-            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
+        channel: Any = self.channel
+        opens = SessionOpener(channel.opened, channel.address)
+        self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
         """Make the call-back that takes the result of a command, once, and answers this request with it.
@@ -347,6 +405,8 @@ class PfsbRequest(http.Request):
     def refuse(self, refused: Refused) -> None:
         if refused.code == "BUSY":
             self.setHeader("Retry-After", "1")
+        if refused.code in CHALLENGES:
+            self.setHeader("WWW-Authenticate", CHALLENGES[refused.code])
         self.send(encoded(error_content(refused)), JSON_TYPE, status_of(refused))
 
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:

@@ -1,4 +1,4 @@
-"""The table of all resources: path, methods and handlers."""
+"""The table of all resources: path, methods and handlers, and of which command each has the right."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
 """Function that handles a request. It takes the request, and the texts that stand in the path for names in braces."""
+
+ANY: Final = "*"
+"""Stands in `COMMANDS` for a command of any application: a client without the right to read can give none."""
+WITH_ARGUMENTS: Final = " ..."
+"""Stands in `COMMANDS` behind a command that needs another right if it has arguments
+(`CommandDescription.right_with_arguments`)."""
 
 ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/": {"GET": server_info.get_page},
@@ -42,6 +48,39 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/readyz": {"GET": server_info.get_readiness},
     "/metrics": {"GET": server_info.get_metrics},
 }
+
+COMMANDS: Final[Mapping[Handler, str]] = {
+    server_info.get_page: "HELP",
+    key_value.get_many: "RANGE",
+    key_value.put_many: "MPUT",
+    key_value.get_key: "GET",
+    key_value.put_key: "PUT",
+    key_value.delete_key: "DEL",
+    key_value.patch_key: "PUT",
+    locks.get_locks: "LOCKS",
+    locks.take_lock: "LOCK",
+    locks.release_lock: "UNLOCK",
+    locks.open_session: "HELLO",
+    locks.close_session: "HELLO",
+    chat.get_lines: "LOG",
+    chat.say: "SAY",
+    chat.follow: "LISTEN",
+    commands.run_command: ANY,
+    server_info.get_status: "STATUS",
+    server_info.get_servers: "SERVERS",
+    settings.get_settings: "SETTINGS",
+    settings.change_settings: "SETTINGS SET",
+    server_info.get_digest: "DIGEST",
+    snapshots.take_snapshot: "SNAPSHOT",
+    snapshots.send_backup: "SNAPSHOT",
+    server_info.set_fault: "FAULT",
+    server_info.get_description: "HELP",
+    server_info.get_health: "PING",
+    server_info.get_readiness: "PING",
+    server_info.get_metrics: "STATUS",
+}
+"""Handler -> the command of the line protocol whose right a client needs for it (`CommandDescription.right`). Handlers
+that carry out other commands of applications need the rights of these as well (`PfsbRequest.check`)."""
 
 _CONDITIONAL: Final = frozenset({key_value.get_key, key_value.put_key, key_value.delete_key, key_value.patch_key})
 """Handlers that evaluate If-Match and If-None-Match. The others have no ETag; they would ignore what a client relies

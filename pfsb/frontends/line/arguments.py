@@ -87,6 +87,14 @@ def hello_arguments(request: Request) -> tuple[str, int]:
     return client_id, seconds
 
 
+def auth_argument(request: Request) -> str:
+    """The token of an AUTH. The errors repeat no part of it."""
+    args = request.args
+    if len(args) != 1:
+        raise BadRequest("AUTH takes one token, as pfsb token has written it: AUTH token")
+    return args[0]
+
+
 def without_arguments(request: Request) -> None:
     """Raises `BadRequest` if a verb is followed by anything."""
     if request.rest:

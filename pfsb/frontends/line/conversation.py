@@ -12,21 +12,32 @@ from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,
+    Fields,
     IEventLog,
     IPlainChecker,
     Refused,
     Result,
+    Word,
 )
 from pfsb.frontends.line import help as help_pages
-from pfsb.frontends.line.arguments import hello_arguments, parts_of, past_revision, read_level, without_arguments
+from pfsb.frontends.line.arguments import (
+    auth_argument,
+    hello_arguments,
+    parts_of,
+    past_revision,
+    read_level,
+    without_arguments,
+)
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
 from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
+from pfsb.support.rights import Right
 
 if TYPE_CHECKING:
+    from pfsb.frontends.rights import ClientRights
     from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
     from pfsb.sessions.connection import AnswerAll, ClientConnection
@@ -98,13 +109,14 @@ class Conversation:
         on_session_end: Callable[[Refused], None],
         shared: SharedLimits,
         address: str,
+        rights: ClientRights,
         *,
         has_numbers: bool = True,
     ) -> None:
         """`replies` is the queue of replies of this client's connection, and `address` is where the client is
-        (`address_of`). `shared` are the limits that hold for all clients of the server together. `has_numbers` is True
-        if the tag of each request is its command number or None (the line protocol), and False if requests have no
-        numbers (Redis).
+        (`address_of`). `shared` are the limits that hold for all clients of the server together, and `rights` are those
+        of this client. `has_numbers` is True if the tag of each request is its command number or None (the line
+        protocol), and False if requests have no numbers (Redis).
 
         `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
         that tells the reason.
@@ -118,6 +130,7 @@ class Conversation:
         self.replies = replies
         self._on_session_end = on_session_end
         self._has_numbers = has_numbers
+        self._rights = rights
         self._session_is_used = False
         self._session_end: Refused | None = None
         self._hello_refusal: Refused | None = None
@@ -134,7 +147,7 @@ class Conversation:
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
         self.must_be_alone = False
-        """True while HELLO, BYE or a large request is not answered: no further request may be handled."""
+        """True while AUTH, HELLO, BYE or a large request is not answered: no further request may be handled."""
         self.finished = False
         """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
         self._handlers = self._make_handlers()
@@ -150,6 +163,7 @@ class Conversation:
 
     def _make_handlers(self) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
+            "AUTH": self._auth,
             "HELLO": self._hello,
             "BYE": self._bye,
             "QUIT": self._quit,
@@ -177,6 +191,9 @@ class Conversation:
         handle = self._handlers.get(verb) or self._handler_of_event_log(verb)
         if handle is None:
             raise help_pages.unknown(verb, self._verbs.descriptions)
+        listed = self._verbs.descriptions.get(verb)  # an application may listen by a verb that it does not list
+        needed = Right.READ if listed is None else listed.right_for(has_arguments=bool(request.rest))
+        self._rights.require(needed, verb)
         self.submit_pipelined()
         handle(request)
 
@@ -184,15 +201,20 @@ class Conversation:
         """Collects checked commands of one verb for `submit_pipelined`, as `handle_request` does with each of them.
 
         `tags` has the tag of each command, `characters` is the length of all of them together, and `is_local` is True
-        for questions to this server's own state. Returns False, without any effect, if one of them is a large request:
-        then the caller must hand over the requests one by one.
+        for questions to this server's own state. Returns False, without any effect, if one of them is a large request,
+        or the client has not the right for them: then the caller must hand over the requests one by one.
         """
+        if self._rights.level < Right.WRITE and not self._are_allowed(commands):
+            return False
         if not self._are_small(commands):
             return False
         self._make_room(characters, is_local)
         self._pipelined += commands
         self._pipelined_tags += tags
         return True
+
+    def _are_allowed(self, commands: Sequence[Command]) -> bool:
+        return self._submitted_verbs[commands[0][0]].right <= self._rights.level
 
     def _are_small(self, commands: Sequence[Command]) -> bool:
         """Whether none of these commands, which have the same verb, is a large request. Also False if their application
@@ -279,6 +301,8 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------
 
     def _application_command(self, request: Request, description: CommandDescription) -> None:
+        if description.right > self._rights.level:
+            raise self._rights.refusal(description.right, request.verb)
         parts, level = parts_of(description, request), "linearizable"
         if not description.changes:
             if "at=" in request.rest and request.verb == "GET":
@@ -288,6 +312,8 @@ class Conversation:
                     return
             parts, level = read_level(parts)
         command = self._check(parts)
+        if command[0] != request.verb:  # SETTINGS SET has two words
+            self._rights.require(self._submitted_verbs[command[0]].right, command[0])
         if level != "linearizable" and self._verbs.submitted[command[0]].changes:
             raise BadRequest(f"{command[0]} changes something: read= goes with questions")
         work = self._work.get(command[0])
@@ -450,6 +476,28 @@ class Conversation:
         self._session_is_used = False
         self._session_end = self._hello_refusal = None
         return connected[0]
+
+    def _auth(self, request: Request) -> None:
+        token = auth_argument(request)
+
+        def shown(answer: Answer, refused: Refused | None) -> None:
+            answer(refused or Done(self._role))
+
+        self.authenticate(request.tag, token, shown)
+
+    @property
+    def _role(self) -> Fields:
+        token = self._rights.token
+        role = ("role", Word(self._rights.level.word))
+        return (role,) if token is None else (("name", token.name), role)
+
+    def authenticate(self, tag: Any, token: str, shown: Callable[[Answer, Refused | None], None]) -> None:
+        """Handles a request that shows a token: no later request is handled before the token was checked.
+
+        `shown` is called then, with the call-back for the answer, and the refusal of the token or None.
+        """
+        self.submit_pipelined()
+        self._handle_alone(tag, lambda answer: self._rights.show(token, partial(shown, answer)))
 
     def _hello(self, request: Request) -> None:
         client_id, ttl_seconds = hello_arguments(request)

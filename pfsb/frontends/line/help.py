@@ -7,29 +7,54 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from pfsb.applications.interfaces import BadRequest, CommandDescription, Done, Fields, Result, Word
+from pfsb.support.rights import Right
 from pfsb.support.spelling import suggestion
 
 ALWAYS: Final = (
+    CommandDescription(
+        "AUTH", "AUTH token", "Show a token, and have the rights of its role.", changes=False, right=Right.NONE
+    ),
     CommandDescription("HELLO", "HELLO client-id [ttl=SECONDS]", "Open your session, or take it over from elsewhere."),
-    CommandDescription("BYE", "BYE", "Close your session and the connection."),
-    CommandDescription("QUIT", "QUIT", "Close the connection only; a session opened by HELLO lives on for its ttl."),
-    CommandDescription("PING", "PING", "Answer OK.", changes=False),
+    CommandDescription("BYE", "BYE", "Close your session and the connection.", right=Right.NONE),
+    CommandDescription(
+        "QUIT", "QUIT", "Close the connection only; a session opened by HELLO lives on for its ttl.", right=Right.NONE
+    ),
+    CommandDescription("PING", "PING", "Answer OK.", changes=False, right=Right.NONE),
     CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
-    CommandDescription("SERVERS", "SERVERS", "Show all servers as this one sees them.", changes=False),
     CommandDescription(
-        "SNAPSHOT", "SNAPSHOT [wait=SECONDS]", "Let this server write its state to disk as a whole.", changes=False
+        "SERVERS",
+        "SERVERS",
+        "Show all servers as this one sees them.",
+        changes=False,
+        right_with_arguments=Right.ADMIN,
     ),
-    CommandDescription("HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False),
+    CommandDescription(
+        "SNAPSHOT",
+        "SNAPSHOT [wait=SECONDS]",
+        "Let this server write its state to disk as a whole.",
+        changes=False,
+        right=Right.ADMIN,
+    ),
+    CommandDescription(
+        "HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False, right=Right.NONE
+    ),
     CommandDescription(
         "FAULT",
         "FAULT LOSS p | DELAY ms | CUT id,... | HEAL | SKIP seq",
         "Disturb this server's own links; only if the configuration says faults: true.",
         changes=False,
+        right=Right.ADMIN,
     ),
 )
 """The commands of the line protocol itself, which a server has whatever applications it runs."""
 
+_NEEDS: Final = {
+    Right.NONE: "It needs no token.",
+    Right.READ: "It needs the right read.",
+    Right.WRITE: "It needs the right write.",
+    Right.ADMIN: "It needs the right admin.",
+}
 COLUMNS: Final = 78
 """Maximum length, in characters, of a row of HELP that has several words, so that a terminal of 80 columns breaks no
 word: a row stands behind a + there."""
@@ -38,9 +63,10 @@ USAGE_COLUMNS: Final = 40
 TEXT_COLUMNS_MIN: Final = 24
 """Minimum width, in characters, of the column with the help."""
 
-SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
+SESSION: Final = frozenset({"AUTH", "HELLO", "BYE", "QUIT"})
 
 _EXAMPLES: Final = {
+    "AUTH": "AUTH alice.5Jx0n4Yq",
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
     "SNAPSHOT": "SNAPSHOT wait=60",
@@ -105,11 +131,16 @@ def _row(text: str) -> Fields:
 
 def _manner(description: CommandDescription) -> str:
     if description in ALWAYS:
-        return "It is about this connection." if description.verb in SESSION else "Answered by this server alone."
-    if not description.changes:
-        return "It changes nothing; read=linearizable (default), read=sequential or read=stale may be added."
-    run = "Ordered with all other changes, and run once for each command number."
-    return f"{run} The answer may come later than those to other commands." if description.waits else run
+        manner = "It is about this connection." if description.verb in SESSION else "Answered by this server alone."
+    elif not description.changes:
+        manner = "It changes nothing; read=linearizable (default), read=sequential or read=stale may be added."
+    else:
+        manner = "Ordered with all other changes, and run once for each command number."
+        if description.waits:
+            manner += " The answer may come later than those to other commands."
+    other = description.right_with_arguments
+    more = "" if other is None else f" With arguments: {_NEEDS[other]}"
+    return f"{manner} {_NEEDS[description.right]}{more}"
 
 
 def _example(description: CommandDescription) -> str:

@@ -20,6 +20,7 @@ from attrs import define
 from pfsb.applications.interfaces import Command, CommandDescription
 from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
 from pfsb.frontends.stream.plain_checks import Check, plain_check
+from pfsb.support.rights import Right
 
 _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
@@ -211,11 +212,11 @@ def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Se
     """Verb -> the `PlainForm` that recognises its plain lines.
 
     The result has those verbs of `descriptions` whose commands one of `applications` can check many at a time
-    (`IPlainChecker`). Verbs whose commands may be PENDING are left out.
+    (`IPlainChecker`). Verbs whose commands may be PENDING, or need more than the right to write, are left out.
     """
     return {
         verb.encode(): PlainForm(descriptions[verb], words, plain_check(application))
         for application in applications
         for verb, words in application.plain_words.items()
-        if verb in descriptions and not descriptions[verb].waits
+        if verb in descriptions and not descriptions[verb].waits and descriptions[verb].right <= Right.WRITE
     }

@@ -63,7 +63,13 @@ class LineProtocol(StreamProtocol):
 
     def begin_conversation(self) -> Conversation:
         conversation = Conversation(
-            self.factory.server, self.factory.verbs, self.replies, self._tell_session_end, self._shared, self.address
+            self.factory.server,
+            self.factory.verbs,
+            self.replies,
+            self._tell_session_end,
+            self._shared,
+            self.address,
+            self.rights,
         )
         self._line_conversation = conversation
         welcome = self.factory.welcome()

@@ -12,6 +12,8 @@ from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.command_replies import entry_of, every_command, page_of
 from pfsb.frontends.resp.commands import TRANSLATED, RedisCommand, text_argument, wrong_number_of_arguments
 from pfsb.frontends.resp.replies import Dialect
+from pfsb.support.rights import Right
+from pfsb.support.tokens import name_of
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -55,6 +57,7 @@ _COMMAND: Final = {
 _CONFIG_PARTS: Final = {"GET": _own(-3, "What redis-benchmark asks for.", f"admin {_SELDOM}", "2.0.0", "server", "")}
 
 OWN: Final[dict[str, RedisCommand]] = {
+    "AUTH": _own(-2, "Show a token: AUTH token, or AUTH name token.", _ALWAYS),
     "PING": _own(-1, "PONG, or the message.", "fast"),
     "ECHO": _own(2, "The message.", "loading stale fast"),
     "HELLO": _own(-1, "Choose RESP 2 or 3; what server this is.", _ALWAYS, "6.0.0"),
@@ -68,6 +71,11 @@ OWN: Final[dict[str, RedisCommand]] = {
 """Name -> each command of Redis that this front end answers itself and at once, without a session or the log."""
 COMMANDS: Final[Mapping[str, RedisCommand]] = {**TRANSLATED, **OWN}
 """Name -> each command of Redis that is known here: those that become commands of the line protocol, and `OWN`."""
+NEEDS: Final[Mapping[str, Right]] = {
+    name: Right.NONE if "no_auth" in command.flags.split() else Right.READ for name, command in OWN.items()
+}
+"""Name of each command in `OWN` -> the right that it needs. HELLO needs none only with AUTH. All other commands are
+commands of the line protocol, and need the rights that these need."""
 _EVERY: Final = dict(every_command(COMMANDS))
 """Name of each command and subcommand, as Redis shows it -> the command."""
 _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revision")
@@ -109,10 +117,11 @@ class ConnectionCommands:
             "PING": self._ping,
             "ECHO": lambda args: replies.bulk(args[0]),
         }
-        assert {*self._of_texts, *self._of_bytes} == OWN.keys()
+        assert {*self._of_texts, *self._of_bytes, "AUTH"} == OWN.keys()
 
     def reply_to(self, name: str, args: Sequence[bytes]) -> bytes:
-        """The reply to one of the commands in `OWN`. Raises `BadRequest`."""
+        """The reply to one of the commands in `OWN`, except AUTH, and HELLO with AUTH, whose tokens are checked first
+        (`token_of`). Raises `BadRequest`."""
         if name in self._of_bytes:
             return self._of_bytes[name](args)
         return self._of_texts[name]([*map(text_argument, args)])
@@ -123,18 +132,8 @@ class ConnectionCommands:
         return replies.bulk(args[0]) if args else replies.simple("PONG")
 
     def _hello(self, args: Sequence[str]) -> bytes:
-        version, *options = args or (str(self.dialect.protocol),)
-        if version not in ("2", "3"):
-            raise BadRequest(f"RESP 2 and 3 are spoken here, not {quoted(version)}", "NOPROTO")
-        name = self._name
-        while options:
-            option = options.pop(0).upper()
-            if option != "SETNAME" or not options:
-                raise BadRequest(
-                    f"HELLO takes 2 or 3 and SETNAME name, not {quoted(option)}: there are no passwords here"
-                )
-            name = _client_name(options.pop(0))
-        self._name, self.dialect = name, Dialect(int(version))
+        version, name, _ = self._hello_options(args)
+        self._name, self.dialect = name, Dialect(version)
         return self.dialect.mapping(
             (
                 ("server", replies.bulk(b"pfsb")),
@@ -146,6 +145,42 @@ class ConnectionCommands:
                 ("modules", replies.array(())),
             )
         )
+
+    def _hello_options(self, args: Sequence[str]) -> tuple[int, str, tuple[str, str] | None]:
+        """The version of the protocol, the name of the connection, and the user and the password that a HELLO has;
+        None: it has none. Raises `BadRequest`, whose text never repeats a password."""
+        version, *options = args or (str(self.dialect.protocol),)
+        if version not in ("2", "3"):
+            raise BadRequest(f"RESP 2 and 3 are spoken here, not {quoted(version)}", "NOPROTO")
+        name, shown = self._name, None
+        while options:
+            option = options.pop(0).upper()
+            if option == "SETNAME" and options:
+                name = _client_name(options.pop(0))
+            elif option == "AUTH" and len(options) >= 2:
+                shown, options = (options[0], options[1]), options[2:]
+            else:
+                known = option if option in ("SETNAME", "AUTH") else "another word"
+                raise BadRequest(f"HELLO takes 2 or 3, AUTH user token and SETNAME name, and {known} is wrong here")
+        return int(version), name, shown
+
+    def token_of(self, name: str, args: Sequence[bytes]) -> str | None:
+        """The token that a command shows: AUTH, or HELLO with AUTH; None for all others. Raises `BadRequest`.
+
+        Redis has users beside passwords. Here the user is `default`, or the name in the token.
+        """
+        shown: tuple[str, str] | None = None
+        if name == "AUTH":
+            words = [*map(text_argument, args)]
+            if len(words) > 2:
+                raise BadRequest("AUTH takes a token, and perhaps a user before it")
+            shown = ("default" if len(words) == 1 else words[0], words[-1])
+        elif name == "HELLO":
+            _, _, shown = self._hello_options([*map(text_argument, args)])
+        if shown is None:
+            return None
+        user, token = shown
+        return token if user in ("default", name_of(token)) else ""
 
     def _client(self, args: Sequence[str]) -> bytes:
         match (args[0].upper(), *args[1:]):

@@ -15,18 +15,26 @@ from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversat
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import application_commands, replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
-from pfsb.frontends.resp.connection_commands import COMMANDS, NAME_CHARACTERS_MAX, ConnectionCommands
+from pfsb.frontends.resp.connection_commands import (
+    COMMANDS,
+    NAME_CHARACTERS_MAX,
+    NEEDS,
+    ConnectionCommands,
+)
 from pfsb.frontends.resp.parser import Endless, Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import CommandSplitter, PlainCommands, PlainForm, plain_forms
 from pfsb.frontends.resp.replies import Form
+from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, is_large, refusal
 from pfsb.server import Server
+from pfsb.support.rights import Right
 from pfsb.support.spelling import nearest
 
 TRANSACTIONS: Final = frozenset((b"MULTI", b"EXEC", b"DISCARD"))
 """Names of the commands of Redis around a transaction. They are not listed by COMMAND, since they are refused."""
+_SHOWS_TOKENS: Final = frozenset((b"AUTH", b"HELLO"))
 
 
 @define(eq=False)
@@ -82,10 +90,12 @@ class RespConversation:
         addresses: Mapping[str, str],
         on_session_end: Callable[[], None],
         address: str,
+        rights: ClientRights,
     ) -> None:
         """`addresses` are those of the connection, as CLIENT INFO shows them. `on_session_end` is called, once and
         without arguments, when the client's session has ended: the caller must then end the connection. `address` is
-        where the client is (`address_of`)."""
+        where the client is (`address_of`), and `rights` are those of the client."""
+        self._rights = rights
         self.conversation = Conversation(
             factory.server,
             factory.verbs,
@@ -93,6 +103,7 @@ class RespConversation:
             self._end_with_session,
             factory.shared,
             address,
+            rights,
             has_numbers=False,
         )
         self.replies = replies
@@ -113,6 +124,10 @@ class RespConversation:
         """Handles one command of Redis. Never raises."""
         try:
             name = words[0].upper()
+            if name in _SHOWS_TOKENS and not self.refuses_all and self._shows_token(decoded(name), words[1:]):
+                return
+            if self._rights.level is Right.NONE and (name == b"HELLO" or NEEDS.get(decoded(name)) is not Right.NONE):
+                raise self._rights.refusal(Right.READ, quoted(name[:NAME_CHARACTERS_MAX])[1:-1])
             if self.refuses_all or name in TRANSACTIONS:
                 self._handle_transaction(name, len(words))
                 return
@@ -128,6 +143,32 @@ class RespConversation:
             self.conversation.handle_request(RespRequest(form, verb, " ".join(args), args))
         except Exception as error:
             self.reply(refusal(error), form)
+
+    def _shows_token(self, name: str, args: list[bytes]) -> bool:
+        """Handles AUTH, and HELLO with AUTH. Returns False, without any effect, for another command. Raises
+        `BadRequest`."""
+        if not COMMANDS[name].goes_with(1 + len(args)):
+            raise wrong_number_of_arguments(name)
+        commands = self._connection_commands
+        token = commands.token_of(name, args)
+        if token is None:
+            return False
+        if not self._rights.are_by_token:
+            raise BadRequest(f"{name} shows a token, and this server has no token file: there are no passwords here")
+        reply = replies.OK
+
+        def shown(answer: Answer, refused: Refused | None) -> None:
+            nonlocal reply
+            if refused is None and name == "HELLO":
+                reply = commands.reply_to(name, args)
+                self._client = Client(commands.dialect, self._cursors)
+            answer(refused or Done())
+
+        def form(result: Result) -> bytes:
+            return replies.error(result) if isinstance(result, Refused) else reply
+
+        self.conversation.authenticate(form, token, shown)
+        return True
 
     def _handle_transaction(self, name: bytes, words: int) -> None:
         """Handles MULTI, EXEC and DISCARD, and each command from a MULTI up to the next EXEC or DISCARD. `name` is the
@@ -224,7 +265,12 @@ class RespProtocol(StreamProtocol):
         transport: Any = self._transport()
         addresses = {"addr": _shown(transport.getPeer()), "laddr": _shown(transport.getHost())}
         self._resp = RespConversation(
-            self.factory, self._resp_replies, addresses, lambda: iteration_end.call(self._work), self.address
+            self.factory,
+            self._resp_replies,
+            addresses,
+            lambda: iteration_end.call(self._work),
+            self.address,
+            self.rights,
         )
         return self._resp.conversation
 

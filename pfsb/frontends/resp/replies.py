@@ -17,12 +17,12 @@ Form = Callable[[Result], bytes | Iterator[bytes]]
 large reply. The `RespReplyQueue` calls it when it writes the reply, for a large one perhaps twice."""
 
 OK: Final = b"+OK\r\n"
-_WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
+_WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR", "BADTOKEN": "WRONGPASS", "DENIED": "NOPERM"}
 
 
 def error(refused: Refused) -> bytes:
-    """The reply to a refused command: `-CODE fate=... text`. CODE is pfsb's code of the refusal, or ERR for the
-    refusals to which Redis gives that code."""
+    """The reply to a refused command: `-CODE fate=... text`. CODE is pfsb's code of the refusal, or that of Redis
+    for refusals that Redis has, too."""
     code = _WORDS_OF_REDIS.get(refused.code, refused.code)
     return _error_line(f"{code} fate={refused.fate} {refused.text}")
 

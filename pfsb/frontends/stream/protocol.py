@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
+from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.admission import AdmissionControl
 from pfsb.frontends.stream.hang_ups import (
@@ -43,6 +44,8 @@ from pfsb.support.eager_write import write_now
 if TYPE_CHECKING:
     from pfsb.server import Server
 
+HOW_TO_SHOW: Final = "show one by AUTH token"
+"""How a client shows a token at the client port, as the end of a sentence."""
 LEAVE_SECONDS: Final = 10.0
 """How long, in seconds, a client may take to read its last replies before the connection is aborted."""
 PIECE_BYTES: Final = 8_192
@@ -130,6 +133,8 @@ class StreamProtocol(Protocol):
         """Pieces of the bytes that have come and are not split into requests yet."""
         self.address = LOCAL
         """Where the client is (`address_of`)."""
+        self.rights: ClientRights
+        """The rights of the client; made when the connection begins."""
         self._slice_end = 0.0
         """The time, by the reactor's clock, at which the present slice of requests ends; 0 from the beginning of a
         slice until the clock is read for the first time."""
@@ -174,6 +179,7 @@ class StreamProtocol(Protocol):
         """Greets the client and begins its conversation, or refuses it if there are too many."""
         transport = self._transport()
         self.address = address_of(transport)
+        self.rights = self._shared.rights.of_client(transport, self.address, HOW_TO_SHOW, self._lose_rights)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             notice_vanished_machine(transport)
@@ -233,6 +239,7 @@ class StreamProtocol(Protocol):
         self._admission.forget(self)
         if self._conversation is not None:
             self._conversation.disconnected()
+            self.rights.forget()
         self._cancel_deadline()
         self._look_no_more()
         self._stream_factory.forget(self)
@@ -277,6 +284,11 @@ class StreamProtocol(Protocol):
             self._drop_at_once()
         elif not self._leaving:
             self._end(partial(self._finish_with, reason))
+
+    def _lose_rights(self, why: str) -> None:
+        """Ends the connection, since its client has lost rights that it had shown a token for: requests that have no
+        reply yet get none, and the client is told the reason."""
+        self.drop(why, at_once=False)
 
     def _finish_with(self, reason: str) -> None:
         if not self.replies.is_amid_reply:

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from pfsb.frontends.client_port import ClientPortFactory
 from pfsb.frontends.http.protocol import HTTPSite
 from pfsb.simulator.checkers.violation import require
-from pfsb.simulator.fuzz.small_cluster import COMMANDS, SmallCluster
+from pfsb.simulator.fuzz.small_cluster import COMMANDS, NEAR, SmallCluster
 from pfsb.simulator.fuzz.target import Target
 
 SECONDS: Final = 0.02
@@ -38,7 +38,7 @@ class PortTarget(Target):
 
     def run(self, data: bytes) -> None:
         protocol = self.factory.buildProtocol(None)
-        transport = StringTransport()
+        transport = StringTransport(peerAddress=NEAR)
         protocol.makeConnection(transport)
         dice = Random(data)
         place = dice.randint(0, len(data))

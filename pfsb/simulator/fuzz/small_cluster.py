@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from attrs import define, evolve, field, frozen
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -30,6 +31,8 @@ from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import Links
 
+NEAR: Final = IPv4Address("TCP", "127.0.0.1", 54_321)
+"""The address of clients, which have all rights, since there is no token file."""
 BEGIN_SECONDS: Final = 1_700_000_000.0
 """Time of the clock when a cluster starts."""
 LINK_SECONDS: Final = (0.0002, 0.001)
@@ -283,7 +286,7 @@ class LineClient:
 
     def __init__(self, factory: LineFactory) -> None:
         self._protocol = factory.buildProtocol(None)
-        self._transport: Any = StringTransport()
+        self._transport: Any = StringTransport(peerAddress=NEAR)
         self._protocol.makeConnection(self._transport)
 
     def send(self, line: str) -> None:

@@ -89,6 +89,12 @@ class AtOnceTests(SynchronousTestCase):
         for wrong_id in ("", "two words", "~mine", "!", "x" * 65, "line\n"):
             self.error(ValueError, client_id=wrong_id)
 
+    def test_wrong_token_is_not_repeated(self) -> None:
+        """The text of an exception comes into logs."""
+        for wrong in ("hunter2", "alice.hunter2 ", "al ice.hunter2"):
+            self.assertNotIn("hunter2", self.error(ValueError, token=wrong))
+        self.assertNotIn("hunter2", self.error(TypeError, token=b"alice.hunter2"))
+
     def test_right_options_are_taken(self) -> None:
         options: ClerkOptions = {
             "client_id": "x" * 64,
@@ -96,10 +102,11 @@ class AtOnceTests(SynchronousTestCase):
             "patience_seconds": 0.1,
             "on_session_end": print,
             "authority": "authority.pem",
+            "token": "alice.secret",
             "dice": Random(1),
         }
         check_options(options)
-        check_options({"client_id": None, "authority": None, "dice": None})
+        check_options({"client_id": None, "authority": None, "token": None, "dice": None})
         self.assertEqual(options.keys(), ClerkOptions.__annotations__.keys())
 
     def test_reactor_comes_first(self) -> None:

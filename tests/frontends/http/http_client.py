@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from attrs import define
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -33,9 +34,9 @@ class Reply:
 class Connection:
     """One connection to the HTTP port of a server; requests come one after the other."""
 
-    def __init__(self, site: HTTPSite, clock: Clock) -> None:
+    def __init__(self, site: HTTPSite, clock: Clock, host: str = "127.0.0.1") -> None:
         self._clock = clock
-        self.transport = StringTransport()
+        self.transport = StringTransport(peerAddress=IPv4Address("TCP", host, 54_321))
         protocol: Any = site.buildProtocol(None)
         self.protocol = protocol
         protocol.makeConnection(self.transport)

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 from attrs import evolve
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,8 +31,8 @@ DROPPED = b'* DROPPED text="the server made a mistake with this connection and n
 class Transport(StringTransport):
     """A transport that keeps each write apart, and that can be told that its output is full."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__(peerAddress=IPv4Address("TCP", host, 54_321))
         self.writes: list[bytes] = []
         self.aborted = False
 

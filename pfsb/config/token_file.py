@@ -1,0 +1,56 @@
+"""The token file: a line for each token of a client, with its name, its role and hashes of its secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pfsb.config.yaml_file import ConfigError, read
+from pfsb.support.private_files import wide_mode
+from pfsb.support.tokens import KnownToken, WrongLine, is_token
+
+TOKEN_FILE_BYTES_MAX: Final = 1_048_576
+ONE_TOKEN_BYTES_MAX: Final = 4_096
+"""Maximum size, in bytes, of a file that holds one token for a client."""
+
+
+def read_tokens(path: str, named: str) -> Mapping[str, KnownToken]:
+    """Read a token file: name -> token, in the order of the file. Blank lines, and those that begin with #, are left
+    out.
+
+    `named` is the beginning of an error's text. Raises `ConfigError` if the file is not there, cannot be read, may be
+    used by others than its owner, holds no token, or has a wrong line. The text never repeats a line.
+    """
+    found: dict[str, KnownToken] = {}
+    for number, line in enumerate(_lines(path, TOKEN_FILE_BYTES_MAX, named), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            token = KnownToken.parse(line)
+        except WrongLine as error:
+            raise ConfigError(f"{named}: line {number} {error}") from None
+        if token.name in found:
+            raise ConfigError(f"{named}: line {number} has the name {token.name} again; each token has its own name")
+        found[token.name] = token
+    if not found:
+        raise ConfigError(f"{named}: holds no token; `pfsb token FILE NAME --role admin` makes one")
+    return found
+
+
+def read_token(path: str) -> str:
+    """Read the file in which a client keeps its token, alone on a line. Raises `ConfigError` if the file is not there,
+    cannot be read, may be used by others than its owner, or holds anything else. The text never repeats the token."""
+    lines = [line.strip() for line in _lines(path, ONE_TOKEN_BYTES_MAX, path) if line.strip()]
+    if len(lines) != 1 or not is_token(lines[0]):
+        raise ConfigError(f"{path}: is no file with one token, as `pfsb token FILE NAME --out {path}` writes it")
+    return lines[0]
+
+
+def _lines(path: str, bytes_max: int, named: str) -> list[str]:
+    mode = wide_mode(path)
+    if mode is not None:
+        raise ConfigError(f"{named}: others than its owner may use it (mode {mode:03o}); chmod 600 would be right")
+    try:
+        return read(path, bytes_max, named).decode().splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{named}: is not UTF-8") from None
