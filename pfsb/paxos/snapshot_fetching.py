@@ -468,8 +468,7 @@ class SnapshotFetcher(Handler):
             for piece in load.decoder.feed(data):
                 load.restorer.take(piece)
             if load.decoder.is_complete:
-                load.restorer.end()
-                load.has_ended = True
+                load.has_ended = load.restorer.end()
             elif not data:
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:
