@@ -74,9 +74,7 @@ def measure(sessions: int, results: int, after_step: Callable[[], None]) -> None
         after_step()
     adopting.time(restorer.adopt)
     print(f"{sessions} sessions with {results} results each, {size / 1_048_576:.1f} MiB in {next(number)} steps:")
-    print(
-        f"  {steps.total:.2f} s, {steps.cpu:.2f} s CPU; longest step {steps}; longest step of the end {ending}; adopt {adopting}"
-    )
+    print(f"  {steps.total:.2f} s, {steps.cpu:.2f} s CPU; longest step {steps}; of the end {ending}; adopt {adopting}")
 
 
 def main() -> None:

@@ -95,7 +95,9 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
                 )
                 return ExitStatus.REFUSED
         for each in survivors:
-            out.write(f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}{_lost(each)}\n")
+            out.write(
+                f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}{_lost(each)}\n"
+            )
         found = latest_state(survivors, progress)
         former, revision = found.state.cluster_identity, found.state.machine.revision
         sessions = len(found.state.machine.sessions)
