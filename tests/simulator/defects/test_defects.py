@@ -98,6 +98,7 @@ NOT_SHOWN_BY_CHANCE = {
     "size-unproved",
     "small-behind-large",
     "snapshot-for-few-slots",
+    "snapshot-names-ignored",
     "starts-without-marks",
     "the-dead-count",
     "timer-of-former-writes",
