@@ -582,7 +582,7 @@ class RecoverTests(RestoreCase):
         self.assertEqual((found.state.cluster_identity, found.state.history.seq), (b"cluster1", 3))
 
     def test_a_directory_without_its_snapshot_goes_with_those_that_know_its_storage(self) -> None:
-        """Its log alone does not tell the cluster, which another one of the same name may have been."""
+        """A log alone does not tell the cluster, which another one of the same name may have been."""
         self.lose_snapshot(1)
         self.assertIn(
             f"{self.left(1)}: its snapshot is lost, and nothing tells", self.refusal(self.left(0), self.left(1))

@@ -71,7 +71,7 @@ class SnapshotNameTests(ReplicaTestCase):
             self.assertIn(part, said)
 
     def test_is_compared_also_with_what_was_told_before(self) -> None:
-        """The others have gone on to the next snapshot when this server's is complete."""
+        """Peers may have gone on to the next snapshot when this server's is complete."""
         for server_id in (1, 3, 4):
             self.told(server_id, OTHER, 2)
         self.names.complete(NAME)
