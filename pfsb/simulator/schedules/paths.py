@@ -120,7 +120,7 @@ def long_promise_on_ethernet(seed: int, patch: Plant | None) -> None:
 
     The queues of the links hold less than one part. One election is enough.
     """
-    sizes = {"batch_bytes_max": 1, "frame_data_bytes_max": UPDATE_BYTES + 50}
+    sizes: dict[str, Any] = {"batch_bytes_max": 1, "frame_data_bytes_max": UPDATE_BYTES + 50}
     scene = _scene(seed, patch, PathLimits(buffer_bytes=30_000), window_slots=PARTS, **sizes)
     view = scene.view()
     accept_everywhere(scene, PARTS)
