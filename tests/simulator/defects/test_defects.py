@@ -81,6 +81,7 @@ NOT_SHOWN_BY_CHANCE = {
     "newcomers-tell-all",
     "old-starts-without-incarnation",
     "older-proposal-replaces",
+    "older-snapshot-installed",
     "one-lost-group-unnoticed",
     "operators-shut-out",
     "overtaken-is-admitted",
