@@ -15,6 +15,8 @@ name would be another server's word once more.
 * A snapshot is not fetched while another server than its source has told another digest for its slot, unless a majority
   has told that of its name.
 
+A server that is not heard any more contradicts nothing: others need not wait for one that is gone for good.
+
 As with histories, one ALIVE stops no server: each server of the majority must have told the same twice, half a period
 of ALIVE apart.
 """
@@ -31,6 +33,8 @@ from pfsb.paxos.snapshot import SnapshotName
 
 SLOTS_KEPT = 4
 """Number of slots of which the digests of this server's snapshots, and those that one peer has told, are remembered."""
+SILENCE_PERIODS = 10
+"""Number of periods of ALIVE after the last ALIVE of a peer for which it may contradict a snapshot."""
 
 
 @define
@@ -55,6 +59,8 @@ class SnapshotNames(Handler):
         """Slot -> the digest of the snapshot that this server has made of it since its start; the last slots only."""
         self.told: dict[int, dict[int, Told]] = {}
         """Server id -> slot -> what it has told since its start."""
+        self.heard_at: dict[int, float] = {}
+        """Server id -> clock time of its last ALIVE."""
         self._logged = 0
         """The last slot of which the text log says that other servers have another state there."""
 
@@ -75,10 +81,11 @@ class SnapshotNames(Handler):
 
     def compare(self, message: Alive) -> None:
         """Note the name in an ALIVE. Raises `StateDiverged`, which ends the turn, if this server must stop."""
-        seq, digest = message.snapshot_seq, message.snapshot_digest
+        seq, digest, now = message.snapshot_seq, message.snapshot_digest, self._clock.seconds()
+        self.heard_at[message.server_id] = now
         if not seq:
             return
-        told, now = self.told.setdefault(message.server_id, {}), self._clock.seconds()
+        told = self.told.setdefault(message.server_id, {})
         found = told.get(seq)
         if found is None or found.digest != digest:
             told.pop(seq, None)
@@ -110,8 +117,10 @@ class SnapshotNames(Handler):
         return [server_id for server_id, each in found if each.digest == digest and each.times >= times]
 
     def _others(self, seq: int, digest: bytes) -> list[int]:
-        """Ids of the peers that have told another digest for slot `seq`."""
-        return [server_id for server_id, told in self.told.items() if seq in told and told[seq].digest != digest]
+        """Ids of the peers that have told another digest for slot `seq`, and were heard lately."""
+        oldest = self._clock.seconds() - SILENCE_PERIODS * self._settings.alive_seconds
+        found = [server_id for server_id, told in self.told.items() if seq in told and told[seq].digest != digest]
+        return [server_id for server_id in found if self.heard_at[server_id] >= oldest]
 
     def _judge(self, seq: int, own: bytes, digest: bytes) -> None:
         """Compare this server's digest for slot `seq` with another one that was told. Raises `StateDiverged` if a

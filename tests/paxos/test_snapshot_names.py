@@ -8,6 +8,7 @@ from twisted.logger import capturedLogs, formatEvent
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.messages import Alive, State, ViewChange
 from pfsb.paxos.snapshot import SnapshotName
+from pfsb.paxos.snapshot_names import SILENCE_PERIODS
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import alive
 
@@ -90,6 +91,18 @@ class SnapshotNameTests(ReplicaTestCase):
             self.told(3, OTHER, 4)
         lines = [formatEvent(event) for event in events]
         self.assertEqual(len([line for line in lines if "server 3 has another state after slot 8" in line]), 1, lines)
+
+    def test_server_that_is_silent_contradicts_nothing(self) -> None:
+        """A snapshot does not wait for ever for one that is gone."""
+        self.names.complete(NAME)
+        self.told(3, OTHER, 2)
+        self.advance((SILENCE_PERIODS - 2) * self.settings.alive_seconds)
+        self.assertFalse(self.is_agreed(has_waited=True))
+        self.receive(alive(3, 1), sender=3)
+        self.advance((SILENCE_PERIODS - 1) * self.settings.alive_seconds)
+        self.assertFalse(self.is_agreed(has_waited=True))
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertTrue(self.is_agreed(has_waited=True))
 
     def test_what_was_told_by_an_earlier_start_is_forgotten(self) -> None:
         self.names.complete(NAME)
