@@ -213,6 +213,9 @@ MESSAGES: Final[dict[str, Message]] = {
     "ALIVE in an election": Alive(SENDER, 0, State.LEADER_ELECTION, 0, True),
     "ALIVE of a leader": Alive(SENDER, 7, State.REG_LEADER, 811, True, bytes(range(64))),
     "ALIVE of a follower without clients": Alive(SENDER, 7, State.REG_NONLEADER, 811, False),
+    "ALIVE of a server with a snapshot": Alive(
+        SENDER, 7, State.REG_NONLEADER, 811, True, bytes(range(64)), 800, bytes(range(16))
+    ),
     "RECONCILIATION_REQUEST": ReconciliationRequest(SENDER, 5, 70),
     "RECONCILIATION_REPLY": ReconciliationReply(
         SENDER, 70, 811, (GloballyOrderedUpdate(SENDER, 5, BATCH), GloballyOrderedUpdate(SENDER, 6, EMPTY_BATCH))

@@ -13,7 +13,7 @@ from attrs import define
 
 from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, answering, begin_anew
 from pfsb.backups.restore_command import made_before, make_directories, storage_of
-from pfsb.backups.survivors import Recovery, UnreadableSurvivor, latest_state, read_survivor
+from pfsb.backups.survivors import Recovery, Survivor, UnreadableSurvivor, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
 from pfsb.config.config import Config
@@ -95,7 +95,9 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
                 )
                 return ExitStatus.REFUSED
         for each in survivors:
-            out.write(f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}\n")
+            out.write(
+                f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}{_lost(each)}\n"
+            )
         found = latest_state(survivors, progress)
         former, revision = found.state.cluster_identity, found.state.machine.revision
         sessions = len(found.state.machine.sessions)
@@ -122,6 +124,13 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     return ExitStatus.REFUSED
 
 
+def _lost(survivor: Survivor) -> str:
+    """The part of a line which says that the snapshot of a directory is lost; else nothing."""
+    if survivor.lost is None or survivor.named is None:
+        return ""
+    return f"; {survivor.files.path(survivor.named.seq)} is {survivor.lost}, and its log is whole"
+
+
 def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
     """Lines that say which commands may be lost, or count as run although that is not known."""
     lines = []
@@ -141,6 +150,12 @@ def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
             f"slots {found.ordered_up_to + 1} to {found.state.history.seq} were accepted here, and it is not known "
             "whether they were ordered: their commands count as run"
         )
-    if found.left_out:
-        lines.append(f"{found.left_out} slots that were accepted above a gap are left out: their commands are lost")
+    if found.ordered_left_out:
+        lines.append(
+            f"{found.ordered_left_out} slots that were ordered are left out, since none of the directories leads up to "
+            "them: a lost snapshot that comes back, or another directory, may save their commands"
+        )
+    if found.left_out > found.ordered_left_out:
+        number = found.left_out - found.ordered_left_out
+        lines.append(f"{number} slots that were accepted above a gap are left out: their commands are lost")
     return "".join(f"{line}\n" for line in lines)

@@ -6,11 +6,16 @@ to: the slots up to the highest Local_Aru are ordered. Of the slots above, each 
 that one of these servers has accepted; it may have been ordered or not. They are executed, too, up to the first slot of
 which none of the directories holds anything: a command that was answered is rather run than lost. Whatever only lost
 servers knew is lost.
+
+The state begins with the latest snapshot that one of the directories has, and with slot 1 if none has one. All servers
+have the same batches in ordered slots, so each slot behind it may come from any directory. Thus a log whose own
+snapshot is missing or damaged counts, if it goes back to slot 1, or to slots that another directory leads up to
+(Departure 58).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import define, frozen
@@ -40,6 +45,8 @@ class Survivor:
     log: Log
     accepted: Sequence[Accepted]
     """The slots above its Local_Aru that are on its disk."""
+    lost: str | None = None
+    """The fate, in words, of the snapshot that the log names, if its file is missing or damaged; else None."""
 
     @property
     def local_aru(self) -> int:
@@ -48,6 +55,25 @@ class Survivor:
     @property
     def server_id(self) -> int:
         return self.log.head.owner.server_id
+
+    @property
+    def named(self) -> SnapshotName | None:
+        """The present snapshot, as the log names it, whether or not its file is whole; None: there is none."""
+        return None if self.log.state.snapshot is None else self.log.state.snapshot.name
+
+    @property
+    def snapshot(self) -> SnapshotName | None:
+        """The present snapshot; None: there is none, or it is lost."""
+        return None if self.lost is not None else self.named
+
+    @property
+    def files(self) -> SnapshotFiles:
+        return SnapshotFiles.beside(self.log.directory)
+
+    @property
+    def compacted(self) -> int:
+        """The slot up to which its log holds no slots any more."""
+        return self.log.state.compacted
 
 
 class UnreadableSurvivor(StorageRefused):
@@ -60,12 +86,15 @@ class Recovery:
 
     state: BackupState
     ordered_up_to: int
-    """The highest Local_Aru of a directory: what is executed up to there was ordered."""
+    """The slot up to which all that is executed was ordered. If every slot was found, it is the highest Local_Aru of a
+    directory."""
     open_slots: int
     """Number of slots above that were executed although it is not known that they were ordered."""
     left_out: int
-    """Number of slots further above that were accepted by one of the servers, and were not executed, since nothing is
+    """Number of slots further above that one of the directories holds, and that were not executed, since nothing is
     known of a slot before them."""
+    ordered_left_out: int
+    """Number of those among them that are known as ordered."""
 
 
 def read_survivor(directory: Path) -> Survivor:
@@ -80,40 +109,108 @@ def read_survivor(directory: Path) -> Survivor:
     try:
         log = scan(path)
         log.refuse_gap()
-        if log.state.snapshot is not None:
-            SnapshotFiles.beside(path).refuse_wrong(log.state.snapshot.name)
+        stored = log.state.snapshot
+        lost = None if stored is None else SnapshotFiles.beside(path).fate(stored.name)
         reader = LogReader(log)
         accepted = reader.accepted()
         reader.close()
     except StorageRefused as error:
         raise UnreadableSurvivor(str(error)) from error
-    return Survivor(directory, log, accepted)
+    return Survivor(directory, log, accepted, lost)
 
 
 def latest_state(survivors: Sequence[Survivor], progress: Callable[[int, int], None]) -> Recovery:
     """Build the latest state that the directories hold, which must be of one cluster.
 
     `progress(done, of)` is called now and then with numbers of slots. Raises `StorageRefused` if they are of several
-    clusters, if two are of one server, or if a snapshot has changed since it was checked; `CannotRun` if an application
-    is not installed here.
+    clusters, if two are of one server, if their states differ, if none leads to a state, or if a snapshot has changed
+    since it was checked; `CannotRun` if an application is not installed here.
     """
     _refuse_several(survivors)
+    _refuse_different_states(survivors)
     best = max(survivors, key=lambda each: each.local_aru)
-    machine, replica = _begin(best)
-    queue = replica.ordered_queue
-    recover(replica.data, _recovered(best), queue, progress)
+    machine, replica = _begin_with_latest(survivors)
+    ordering, queue = replica.data.ordering, replica.ordered_queue
     proposals = _highest(survivors)
-    ordered_up_to = replica.data.ordering.local_aru
-    while (batch := proposals.pop(replica.data.ordering.local_aru + 1, None)) is not None:
-        queue.recover(replica.data.ordering.local_aru + 1, batch)
-    seq = replica.data.ordering.local_aru
-    left_out = sum(each > seq for each in proposals)
-    history = History(seq, queue.digests.head, queue.time.time_ms, queue.oldest_valid, queue.last_executed.timestamps)
+    ordered_up_to = None
+    while True:
+        for seq, batch in _ordered(survivors, ordering.local_aru):
+            queue.recover(seq, batch)
+            if seq % 1000 == 0:
+                progress(seq, best.local_aru)
+        if ordered_up_to is None:
+            ordered_up_to = ordering.local_aru
+        proposal = proposals.get(ordering.local_aru + 1)
+        if proposal is None:
+            break
+        queue.recover(ordering.local_aru + 1, proposal)
+    seq = ordering.local_aru
     if not machine.settings.is_born:
-        raise StorageRefused(f"{best.directory}: nothing was ever executed there; there is nothing to recover")
+        raise StorageRefused(_why_nothing(survivors, best))
+    ordered = {s for each in survivors for s in range(max(each.compacted, seq) + 1, each.local_aru + 1)}
+    left_out = ordered.union(each for each in proposals if each > seq)
+    history = History(seq, queue.digests.head, queue.time.time_ms, queue.oldest_valid, queue.last_executed.timestamps)
     name = SnapshotName(seq, 0, bytes(SNAPSHOT_DIGEST_BYTES))
     state = BackupState(name, machine.settings.values.cluster_identity, history, machine)
-    return Recovery(state, ordered_up_to, seq - ordered_up_to, left_out)
+    return Recovery(state, ordered_up_to, seq - ordered_up_to, len(left_out), len(ordered))
+
+
+def _begin_with_latest(survivors: Sequence[Survivor]) -> tuple[SessionStateMachine, Replica]:
+    """The state of the latest snapshot that one of the directories has; that before slot 1 if none has one.
+
+    Of all snapshots the latest leads to the most slots: whatever slots another one leads to either end below the latest
+    one, or lead on behind it.
+    """
+    whole = [each for each in survivors if each.snapshot is not None]
+    first = max(whole, key=lambda each: each.snapshot.seq, default=survivors[0])  # type: ignore[union-attr]
+    machine, replica = _begin(first)
+    replica.ordered_queue.passes = {seq: digest for each in survivors for seq, digest in each.log.state.passes.items()}
+    name = first.snapshot
+    if name is not None:
+        found = Recovered(
+            identity=first.log.head.identity,
+            incarnation=0,
+            local_aru=name.seq,
+            snapshot=name,
+            snapshot_bytes=first.files.portions(name),
+        )
+        recover(replica.data, found, replica.ordered_queue)
+    return machine, replica
+
+
+def _ordered(survivors: Sequence[Survivor], after: int) -> Iterator[tuple[int, Batch]]:
+    """Yield (slot, batch) of the ordered slots behind slot `after`, as long as one of the directories holds the next
+    one."""
+    while holders := [each for each in survivors if each.compacted <= after < each.local_aru]:
+        furthest = max(holders, key=lambda each: each.local_aru)
+        yield from LogReader(furthest.log).ordered(furthest.local_aru, after)
+        after = furthest.local_aru
+
+
+def _refuse_different_states(survivors: Sequence[Survivor]) -> None:
+    """Raise `StorageRefused` if two servers have named snapshots of one slot that are not the same."""
+    by_seq: dict[int, tuple[Survivor, SnapshotName]] = {}
+    for each in survivors:
+        if each.named is None:
+            continue
+        other, name = by_seq.setdefault(each.named.seq, (each, each.named))
+        if name != each.named:
+            raise StorageRefused(
+                f"{other.directory} and {each.directory} have different states after slot {name.seq}: one of their "
+                "servers had executed a slot otherwise than the others. Leave out the one that is wrong"
+            )
+
+
+def _why_nothing(survivors: Sequence[Survivor], best: Survivor) -> str:
+    """The reason, in words, why no state can be built."""
+    lost = [each for each in survivors if each.lost is not None]
+    if not lost:
+        return f"{best.directory}: nothing was ever executed there; there is nothing to recover"
+    files = "; ".join(f"{each.files.path(each.named.seq)} is {each.lost}" for each in lost if each.named is not None)
+    return (
+        f"no state leads to the slots in these directories: {files}. Bring one of these files back, or make a new "
+        "cluster of a backup (pfsb restore)"
+    )
 
 
 def _refuse_several(survivors: Sequence[Survivor]) -> None:
@@ -153,10 +250,11 @@ def _refuse_stranger(survivor: Survivor, survivors: Sequence[Survivor]) -> None:
                 f"{other.directory} knows server {survivor.server_id} with another storage than "
                 f"{survivor.directory}: they are of two clusters, or one of them was made anew since"
             )
-    if others and not survivor.local_aru and not any(_have_met(survivor, other) for other in others):
+    is_unknown = not survivor.local_aru or (survivor.lost is not None and survivor.compacted > 0)
+    if others and is_unknown and not any(_have_met(survivor, other) for other in others):
+        why = "its snapshot is lost" if survivor.local_aru else "nothing was executed there"
         raise StorageRefused(
-            f"{survivor.directory}: nothing was executed there, and nothing tells that it belongs to the others; leave "
-            "it out"
+            f"{survivor.directory}: {why}, and nothing tells that it belongs to the others; leave it out"
         )
 
 
@@ -165,15 +263,17 @@ def _have_met(one: Survivor, other: Survivor) -> bool:
 
 
 def _cluster_identity(survivor: Survivor) -> bytes | None:
-    """The random identity of the cluster of a directory; None: nothing was executed there that would tell it."""
+    """The random identity of the cluster of a directory; None: nothing is left there that would tell it."""
     log = survivor.log
-    if log.state.snapshot is not None:
+    if survivor.snapshot is not None:
         decoder = SnapshotDecoder()
-        for portion in SnapshotFiles.beside(log.directory).portions(log.state.snapshot.name):
+        for portion in survivor.files.portions(survivor.snapshot):
             for _ in decoder.feed(portion):
                 pass
             if decoder.seq:
                 return decoder.cluster_identity
+    if survivor.compacted:
+        return None
     machine, replica = _begin(survivor)
     reader = LogReader(log)
     try:
@@ -192,21 +292,6 @@ def _begin(survivor: Survivor) -> tuple[SessionStateMachine, Replica]:
     replica = make_replica(survivor.server_id, survivor.log.head.owner.members, machine)
     replica.ordered_queue.passes = dict(survivor.log.state.passes)
     return machine, replica
-
-
-def _recovered(survivor: Survivor) -> Recovered:
-    """The state on disk of one directory up to its Local_Aru, as a start of its server would find it."""
-    log = survivor.log
-    snapshot = None if log.state.snapshot is None else log.state.snapshot.name
-    return Recovered(
-        identity=log.head.identity,
-        incarnation=log.state.incarnation or 0,
-        local_aru=log.state.local_aru,
-        snapshot=snapshot,
-        snapshot_bytes=() if snapshot is None else SnapshotFiles.beside(log.directory).portions(snapshot),
-        ordered=LogReader(log).ordered(log.state.local_aru, log.state.snapshot_seq),
-        passes=dict(log.state.passes),
-    )
 
 
 def _highest(survivors: Sequence[Survivor]) -> dict[int, Batch]:

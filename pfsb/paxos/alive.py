@@ -16,6 +16,7 @@ from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.messages import Alive, State, VCProof
 from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.snapshot_names import SnapshotNames
 
 
 class AliveHandler(Handler):
@@ -27,6 +28,7 @@ class AliveHandler(Handler):
         peers: Peers,
         demand: Demand,
         divergence: DivergenceHandler,
+        snapshot_names: SnapshotNames,
         progress_timer: ProgressTimer,
         on_behind: Callable[[int], None],
         on_leader_at_work: Callable[[], None],
@@ -38,6 +40,7 @@ class AliveHandler(Handler):
         self._peers = peers
         self._demand = demand
         self._divergence = divergence
+        self._snapshot_names = snapshot_names
         self._progress_timer = progress_timer
         self._on_behind = on_behind
         self.on_leader_at_work = on_leader_at_work
@@ -74,6 +77,7 @@ class AliveHandler(Handler):
             durable.local_aru,
             self._demand.has_clients(),
             self._divergence.own_digests(durable.local_aru),
+            *self._snapshot_names.last,
         )
 
     def _is_out(self) -> bool:
@@ -100,6 +104,7 @@ class AliveHandler(Handler):
                 self._turn.durable.local_aru,
                 self._demand.has_clients(),
                 self._divergence.own_digests(self._turn.durable.local_aru),
+                *self._snapshot_names.last,
             )
         )
 
@@ -122,6 +127,7 @@ class AliveHandler(Handler):
         peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
         peer.local_aru = message.local_aru  # not the highest so far: a wrong one must not count for ever
         self._divergence.compare(message)
+        self._snapshot_names.compare(message)
         if self._peers.is_ahead(server_id, self._data.ordering.local_aru):
             self._on_behind(message.local_aru)
         if self._is_my_leader(message):

@@ -85,14 +85,14 @@ class HistoryRestorer:
             except (TypeError, ValueError) as error:
                 raise WrongSnapshot("its history has a row of another form") from error
 
-    def end(self) -> None:
+    def end(self) -> bool:
         self._require_history()
-        self.machine.end()
-        self._ended = True
+        self._ended = self.machine.end()
+        return self._ended
 
     def adopt(self) -> None:
         """Put all of the snapshot in the place of the present history and state (`IRestorer.adopt`)."""
-        if not self._ended:
+        while not self._ended:
             self.end()
         seq, digest, time_ms, oldest_valid, _ = self._head
         self._adopt(History(seq, digest, time_ms, oldest_valid, self._timestamps), self.machine)

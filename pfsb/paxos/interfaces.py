@@ -237,13 +237,13 @@ class IRestorer(Interface):
         Raises `WrongSnapshot` if the piece cannot be understood.
         """
 
-    def end() -> None:
-        """Called once after the last piece: the state is whole from now on. Raises `WrongSnapshot` if pieces are
-        missing."""
+    def end() -> bool:
+        """Called after the last piece, as often as it returns False: the state is whole when it has returned True. Each
+        call is a step of some milliseconds. Raises `WrongSnapshot` if pieces are missing."""
 
     def adopt() -> None:
         """Put the whole state in the place of the present one of the state machine, in a turn if the server runs.
-        Clients of this server whose sessions have changed are told. Calls `end` first if it was not called, and changes
+        Clients of this server whose sessions have changed are told. Calls `end` first, as often as is left, and changes
         nothing if that raises."""
 
 

@@ -211,6 +211,10 @@ class Alive:
     """Whether clients of the sender wait for results; then ACCEPTs to the sender are not delayed (Departure 25)."""
     digests: bytes = NOT_TOLD * len(POINTS)
     """The digests of the history at four points up to `local_aru`, one after the other (Departure 40)."""
+    snapshot_seq: int = 0
+    """The slot of the last snapshot that the sender has made since its start; 0: none (Departure 40)."""
+    snapshot_digest: bytes = b""
+    """The digest of that snapshot; no bytes if there is none."""
 
 
 @value

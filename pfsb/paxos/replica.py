@@ -88,6 +88,7 @@ from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_fetching import SnapshotFetcher
+from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.paxos.snapshot_taking import SnapshotTaker
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.telling import TellingHandler
@@ -167,9 +168,17 @@ class Replica:
             core, self.ordered_queue, self.update_queue, self.progress_timer, peers, self.demand, slot_time
         )
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
-        self.snapshot_taker = SnapshotTaker(core, self.ordered_queue, storage)
+        self.snapshot_names = SnapshotNames(core)
+        self.snapshot_taker = SnapshotTaker(core, self.ordered_queue, storage, self.snapshot_names)
         self.snapshot_fetcher = SnapshotFetcher(
-            core, self.ordered_queue, storage, self.ordering, self.reconciliation, self.snapshot_taker, peers
+            core,
+            self.ordered_queue,
+            storage,
+            self.ordering,
+            self.reconciliation,
+            self.snapshot_taker,
+            self.snapshot_names,
+            peers,
         )
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
@@ -177,6 +186,7 @@ class Replica:
             peers,
             self.demand,
             self.divergence,
+            self.snapshot_names,
             self.progress_timer,
             on_behind=self.reconciliation.catch_up_to,
             on_leader_at_work=self.update_timers.forward_pending_updates,
@@ -275,6 +285,7 @@ class Replica:
         history anew (Departure 40)."""
         self.log_positions.write_incarnation(server_id)
         self.divergence.forget_start(server_id)
+        self.snapshot_names.forget_start(server_id)
 
     def _follow_membership(self) -> None:
         self.ordering.on_majority = self.telling.tell if self.membership.leader_tells else None

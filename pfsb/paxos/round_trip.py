@@ -128,13 +128,17 @@ class RoundTrip:
     def relax(self) -> None:
         """Make waits that have grown beyond the first one a little shorter: the disks or links that were slow may be
         quick by now.
+
+        Times beyond the longest wait are forgotten at once. An answer that had to wait for a disk that hung may have
+        taken minutes, which would keep the waits at their maximum for minutes more.
         """
         if self._backoff > 1.0:
             self._backoff = max(1.0, self._backoff * RELAXATION)
             self._set()
         if self.measured > self._first:
-            self.mean *= RELAXATION
-            self._deviation *= RELAXATION
+            factor = min(RELAXATION, self._longest / self.measured)
+            self.mean *= factor
+            self._deviation *= factor
             self.measured = self.mean + 4 * self._deviation
             self._set()
 

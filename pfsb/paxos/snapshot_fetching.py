@@ -36,6 +36,7 @@ from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot, any_snapshot_from
+from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.paxos.snapshot_taking import AGAIN_SECONDS, WAITING_BYTES_MAX, SnapshotTaker
 
 AHEAD_PARTS_MAX = 64
@@ -137,6 +138,7 @@ class SnapshotFetcher(Handler):
         ordering: GlobalOrderingHandler,
         reconciliation: ReconciliationHandler,
         taker: SnapshotTaker,
+        names: SnapshotNames,
         peers: Peers,
     ) -> None:
         super().__init__(core)
@@ -145,6 +147,7 @@ class SnapshotFetcher(Handler):
         self._ordering = ordering
         self._reconciliation = reconciliation
         self._taker = taker
+        self._names = names
         self._peers = peers
         self.fetch: Fetch | None = None
         """The snapshot whose parts are being fetched; None: none is."""
@@ -291,10 +294,10 @@ class SnapshotFetcher(Handler):
 
     def is_wanted(self, name: SnapshotName) -> bool:
         """Whether this server can use a snapshot: it is ahead of this server, which neither leads nor has trouble with
-        its disk."""
+        its disk, and no other server contradicts its name (Departure 40)."""
         leads = self._data.server.state is State.REG_LEADER
         is_later = name.seq > self._data.ordering.local_aru if self.lost is None else name.seq >= self.lost.seq
-        return is_later and not leads and self._turn.trouble is None
+        return is_later and not leads and self._turn.trouble is None and not self._names.is_contradicted(name)
 
     # ------------------------------------------------------------------ the server that has lost its state
 
@@ -468,8 +471,7 @@ class SnapshotFetcher(Handler):
             for piece in load.decoder.feed(data):
                 load.restorer.take(piece)
             if load.decoder.is_complete:
-                load.restorer.end()
-                load.has_ended = True
+                load.has_ended = load.restorer.end()
             elif not data:
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:

@@ -11,9 +11,9 @@ the disks of a majority, or a snapshot that contains it is; no leader may propos
 dropped a slot answers no PREPARE that asks for it (`PrepareHandler.can_answer`, G19). A crash before the record leaves
 a file that no record names, and the log as it was.
 
-The record also waits until a majority of the servers is known to have executed these slots with the same results
-(Departure 40). A server whose memory has failed would otherwise drop the history that could heal it, and offer a wrong
-state to others.
+The record also waits until a majority of the servers is known to have executed these slots with the same results, and,
+if others take a snapshot of the same slot, to have the same state there (Departure 40). A server whose memory has
+failed would otherwise drop the history that could heal it, and offer a wrong state to others.
 
 If the file of the present snapshot is found missing or damaged while the server runs, the next start would have no
 state (Departure 58). So another snapshot is taken at once.
@@ -36,6 +36,7 @@ from pfsb.paxos.interfaces import ISnapshotFile, IStableStorage
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotName
+from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.support.limits import IDENTITY_BYTES
 
 PIECE_PAUSE_SECONDS = 0.004
@@ -52,6 +53,9 @@ RETRY_SECONDS = 10.0
 """How long, in seconds, to wait before the next try to take a snapshot in place of one that is lost."""
 AGAIN_SECONDS = 0.05
 """How long, in seconds, to wait before the next look whether the disk has taken what waits."""
+NAME_PERIODS = 10
+"""Number of periods of ALIVE for which a complete snapshot waits at least for the names of those that other servers
+make of the same slot (`SnapshotNames`)."""
 
 Taken = Callable[[SnapshotName | None], None]
 """Function that is called with the name of a snapshot that was asked for; None: it could not be taken."""
@@ -62,17 +66,22 @@ class SnapshotTaker(Handler):
 
     _log = Logger()
 
-    def __init__(self, core: Core, ordered_queue: OrderedUpdateQueue, storage: IStableStorage) -> None:
+    def __init__(
+        self, core: Core, ordered_queue: OrderedUpdateQueue, storage: IStableStorage, names: SnapshotNames
+    ) -> None:
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._storage = storage
+        self._names = names
         self.cluster_identity = bytes(IDENTITY_BYTES)
         """The random identity of the cluster, which is written into snapshots; zeros until slot 1 is executed."""
         self.file: ISnapshotFile | None = None
         """The file of the snapshot that is being taken; None: none is."""
         self._seq = 0
         self._pieces: Iterator[Piece] | None = None
-        self._began_at = 0.0
+        self._began_at = self._complete_at = 0.0
+        self._is_common = False
+        """Whether the snapshot that is being taken is of a slot at which other servers take one, too."""
         self._call: IDelayedCall | None = None
         self._batch_bytes = 0
         """The count `OrderedUpdateQueue.batch_bytes` when the last snapshot was begun."""
@@ -219,9 +228,11 @@ class SnapshotTaker(Handler):
         worthwhile = max(0 if is_multiple else EARLY_BYTES, 0 if present is None else present.size)
         if self.file is None and self._turn.trouble is None and executed >= worthwhile:
             self._begin_now()
+            self._is_common = True
 
     def _begin_now(self) -> None:
         self._seq, self._began_at = self._data.ordering.local_aru, self._clock.seconds()
+        self._is_common = False
         self._batch_bytes = self._ordered_queue.batch_bytes
         self._pieces = self._ordered_queue.freeze()
         self.file = self._storage.write_snapshot(self._seq, self.cluster_identity)
@@ -280,13 +291,25 @@ class SnapshotTaker(Handler):
         """Called when the file is complete on disk."""
         if self._call is not None:
             self._call.cancel()
+        self._complete_at = self._clock.seconds()
+        self._names.complete(name)
         self._note_if_possible(name)
+
+    def _is_name_agreed(self, name: SnapshotName) -> bool:
+        """Whether the snapshot has the name that others have told, or need not wait for that any more.
+
+        One that an operator has asked for does not wait: other servers take none of its slot. Others take theirs about
+        as long as this server has taken, in which they may be later than this one.
+        """
+        patience = max(NAME_PERIODS * self._settings.alive_seconds, self._complete_at - self._began_at)
+        has_waited = not self._is_common or self._clock.seconds() - self._complete_at >= patience
+        return self._names.is_agreed(name, has_waited=has_waited)
 
     def _note_if_possible(self, name: SnapshotName) -> None:
         """Write the record that names the complete snapshot. Try again later if the disk is in trouble, when no record
         may be forced (Departures 44 and 45), or if no majority is known to agree with this server."""
         self._call = None
-        self._waits_for_majority = not self.is_agreed(name.seq)
+        self._waits_for_majority = not (self.is_agreed(name.seq) and self._is_name_agreed(name))
         if self._turn.trouble is None and not self._waits_for_majority:
             self._turn.run(self._note, name)
         else:

@@ -266,9 +266,13 @@ class StorageIdentityHandler(Handler):
 
     def admit_if_known(self) -> None:
         """Admit this server, in a turn, if it is a newcomer, it has its state, enough others know its storage
-        (`needed`), and no other has told lately that it knows a later state of it."""
+        (`needed`), and no other has told lately that it knows a later state of it.
+
+        An admission forces a record, and so waits while the disk is in trouble (Departures 44 and 45).
+        """
         if (
             self.is_newcomer
+            and self._turn.trouble is None
             and self.has_state()
             and len(self._membership.other_voters) - len(self.missing) >= self.needed
             and not self._positions.is_doubted

@@ -3,7 +3,6 @@ present state."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -26,6 +25,8 @@ from pfsb.sessions.reply_cache import KeptReplies, Page, ReplyCache
 from pfsb.sessions.session import Closed, Session
 
 _number_of: Final = attrgetter("number")
+PAGES_AT_ONCE: Final = 20_000
+"""Maximum number of pages of kept replies that get their place in one step: this takes some milliseconds."""
 
 
 @define(eq=False)
@@ -120,25 +121,30 @@ class SessionRestorer:
         """The pages taken so far that hold bytes."""
         self._begun: dict[str, RestoredApplication] = {}
         """Section of an application -> the application, for the sections of which a piece was taken."""
-        self._ended = False
+        self._is_whole = False
+        """Whether all pieces were found to be there, and the pages are in order."""
+        self._placed = 0
+        """Number of the pages in `_numbered` that have their place among the kept replies."""
 
     def take(self, piece: Piece) -> None:
         """Take the next piece. Raises `CannotRun` if this server lacks an application."""
         with_errors = self._take_application if piece.section.startswith("app ") else self._take_rows
         _guarded(with_errors, piece)
 
-    def end(self) -> None:
-        _guarded(self._end)
-        self._ended = True
+    def end(self) -> bool:
+        if not self._is_whole:
+            _guarded(self._end)
+            self._is_whole = True
+            return not self._numbered
+        pages = self._numbered[self._placed : self._placed + PAGES_AT_ONCE]
+        self._require_state().kept.pages.update(zip(map(_number_of, pages), pages, strict=True))
+        self._placed += len(pages)
+        return self._placed == len(self._numbered)
 
     def adopt(self) -> None:
-        if not self._ended:
+        while not (self._is_whole and self._placed == len(self._numbered)):
             self.end()
-        state, pages = self._state, self._numbered
-        assert state is not None
-        # This is done here and not in `end`, so that neither method takes long.
-        state.kept.pages = OrderedDict(zip(map(_number_of, pages), pages, strict=True))
-        self._adopt(state)
+        self._adopt(self._require_state())
 
     # ------------------------------------------------------------------ sections
 

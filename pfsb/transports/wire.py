@@ -172,8 +172,9 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.PROPOSAL, view, seq, batch.data)
         case ClientUpdate(client_id, server_id, timestamp, made_at, payload):
             return (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload)
-        case Alive(_, view, state, local_aru, has_clients, digests):
-            return (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients, digests)
+        case Alive(_, view, state, local_aru, has_clients, digests, seq, digest):
+            row = (MessageKind.ALIVE, view, _STATES[state], local_aru, has_clients, digests)
+            return (*row, seq, digest) if seq else row
         case VCProof(_, installed):
             return (MessageKind.VC_PROOF, installed)
         case ViewChange(_, attempted):
@@ -252,7 +253,7 @@ def decode(sender: int, row: object) -> Message:
             )
         case (MessageKind.ORDERED, view, seqs, digests):
             return Ordered(sender, checked_number("view", view, least=1), *_named_batches(seqs, digests))
-        case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
+        case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests, *snapshot):
             return Alive(
                 sender,
                 checked_number("view", view),
@@ -260,6 +261,7 @@ def decode(sender: int, row: object) -> Message:
                 checked_number("local_aru", local_aru),
                 _flag("has_clients", has_clients),
                 _digests(digests),
+                *_told_snapshot(snapshot),
             )
         case (MessageKind.VC_PROOF, installed):
             return VCProof(sender, checked_number("installed", installed))
@@ -317,9 +319,24 @@ def _named_batches(seqs: object, digests: object) -> tuple[tuple[int, ...], byte
 
 
 def _snapshot_name(seq: object, size: object, digest: object, least: int = 1) -> SnapshotName:
+    return SnapshotName(_seq(seq), checked_number("size", size, least=least), _snapshot_digest(digest))
+
+
+def _told_snapshot(fields: Sequence[object]) -> tuple[()] | tuple[int, bytes]:
+    """Slot and digest of the snapshot of an ALIVE, or nothing."""
+    match fields:
+        case ():
+            return ()
+        case (seq, digest):
+            return _seq(seq), _snapshot_digest(digest)
+        case _:
+            raise Malformed(f"an ALIVE has two fields about a snapshot or none, not {reprlib.repr(fields)}")
+
+
+def _snapshot_digest(digest: object) -> bytes:
     if type(digest) is not bytes or len(digest) != SNAPSHOT_DIGEST_BYTES:
         raise Malformed(f"the digest of a snapshot must be {SNAPSHOT_DIGEST_BYTES} bytes, not {reprlib.repr(digest)}")
-    return SnapshotName(_seq(seq), checked_number("size", size, least=least), digest)
+    return digest
 
 
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:

@@ -24,8 +24,8 @@ from pfsb.config.config import Config
 from pfsb.paxos.frozen_history import HistoryRestorer
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, Recovered
-from pfsb.paxos.snapshot import SnapshotDecoder, WrongSnapshot
+from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, Recovered, SnapshotRecord
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotDecoder, SnapshotName, WrongSnapshot
 from pfsb.service.assembly import log_storage
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.state_machine import birth
@@ -516,10 +516,91 @@ class RecoverTests(RestoreCase):
         self.assertIn(f"{self.left(1)} and {copy} are both of server 1", said)
 
     def test_a_damaged_directory_is_refused_and_may_be_left_out(self) -> None:
-        next(self.snapshots(self.config, 1).iterdir()).write_bytes(b"junk")
+        segment = next((self.left(1) / "log").glob("*.log"))
+        segment.write_bytes(b"junk")
         self.assertIs(self.recover(0, 1), ExitStatus.REFUSED)
         self.assertIn(f"{self.left(1)} can be left out", self.err.getvalue())
         self.assertFalse(Path(self.target.storage).exists())
+
+    def lose_snapshot(self, *servers: int) -> None:
+        """The file of one snapshot is damaged, and those of the others are gone."""
+        damaged, *gone = servers
+        next(self.snapshots(self.config, damaged).iterdir()).write_bytes(b"junk")
+        for server_id in gone:
+            next(self.snapshots(self.config, server_id).iterdir()).unlink()
+
+    def meet(self, *servers: int) -> None:
+        """Have each of these servers note the storages of the others."""
+        identities = {each: self.identity(self.left(each)) for each in servers}
+        for server_id in servers:
+            self.write(server_id, *[PeerRecord(i, identities[i]) for i in servers if i != server_id])
+
+    def test_a_log_counts_without_its_snapshot_if_another_directory_leads_up_to_it(self) -> None:
+        """All slots behind the snapshot of the other one are there."""
+        seq = self.made.seq
+        self.meet(0, 1)
+        for step in range(1, 5):
+            self.write(1, ProposalRecord(seq + step, 1, self.batch), AruRecord(seq + step))
+        self.lose_snapshot(1)
+        self.assertIs(self.recover(0, 1), ExitStatus.OK)
+        self.assertEqual(self.restored(self.target, 2).history.seq, seq + 4)
+        self.assertIn(f"executed slots up to {seq + 4}; ", self.out.getvalue())
+        self.assertIn(f"{seq:012d}.snapshot is cut off at 4 bytes", self.out.getvalue())
+        self.assertNotIn("left out", self.out.getvalue())
+
+    def test_slots_that_nothing_leads_up_to_are_left_out_and_that_is_said(self) -> None:
+        """Server 1 has installed a snapshot of a later slot, and dropped what server 0 does not know."""
+        seq = self.made.seq
+        self.meet(0, 1)
+        self.write(1, SnapshotRecord(SnapshotName(seq + 10, 4, bytes(SNAPSHOT_DIGEST_BYTES))), AruRecord(seq + 10))
+        self.write(1, ProposalRecord(seq + 11, 1, self.batch), AruRecord(seq + 11))
+        self.write(0, ProposalRecord(seq + 1, 1, self.batch))
+        self.assertIs(self.recover(0, 1), ExitStatus.OK)
+        self.assertEqual(self.restored(self.target, 2).history.seq, seq + 1)
+        self.assertIn("1 slots that were ordered are left out", self.out.getvalue())
+        self.assertIn(f"slots {seq + 1} to {seq + 1} were accepted here", self.out.getvalue())
+
+    def test_the_latest_snapshot_counts_and_slots_come_from_any_directory(self) -> None:
+        """Server 0 has the snapshot and some slots, server 1 those behind them, server 2 the latest of all."""
+        seq = self.made.seq
+        self.meet(0, 1, 2)
+        batches = [Batch.of(1_700_000_100_000 + step, []) for step in range(1, 7)]
+        for server_id, last in ((0, 2), (1, 4), (2, 6)):
+            for step in range(1, last + 1):
+                self.write(server_id, ProposalRecord(seq + step, 1, batches[step - 1]), AruRecord(seq + step))
+        self.lose_snapshot(1, 2)
+        self.assertIs(self.recover(0, 1, 2), ExitStatus.OK)
+        recovered = self.restored(self.target, 2).history
+        self.assertEqual((recovered.seq, recovered.time_ms), (seq + 6, 1_700_000_100_006))
+
+    def test_if_all_snapshots_are_lost_there_is_no_state(self) -> None:
+        self.meet(0, 1)
+        self.lose_snapshot(0, 1)
+        self.assertIs(self.recover(0, 1), ExitStatus.REFUSED)
+        self.assertIn("no state leads to the slots in these directories", self.err.getvalue())
+        self.assertIn(f"{self.made.seq:012d}.snapshot is missing", self.err.getvalue())
+        self.assertIs(self.recover(0), ExitStatus.REFUSED)
+
+    def test_a_log_that_goes_back_to_the_first_slot_needs_no_snapshot(self) -> None:
+        directory = self.born(b"cluster1", 0)
+        for seq in (2, 3):
+            self.write_into(directory, ProposalRecord(seq, 1, self.batch), AruRecord(seq))
+        self.write_into(directory, SnapshotRecord(SnapshotName(2, 4, bytes(SNAPSHOT_DIGEST_BYTES))))
+        found = latest_state([read_survivor(directory)], lambda done, of: None)
+        self.assertEqual((found.state.cluster_identity, found.state.history.seq), (b"cluster1", 3))
+
+    def test_a_directory_without_its_snapshot_goes_with_those_that_know_its_storage(self) -> None:
+        """A log alone does not tell the cluster, which another one of the same name may have been."""
+        self.lose_snapshot(1)
+        self.assertIn(
+            f"{self.left(1)}: its snapshot is lost, and nothing tells", self.refusal(self.left(0), self.left(1))
+        )
+
+    def test_servers_with_different_states_are_refused(self) -> None:
+        self.meet(0, 1)
+        self.write(1, SnapshotRecord(SnapshotName(self.made.seq, 4, bytes(SNAPSHOT_DIGEST_BYTES))))
+        said = self.refusal(self.left(0), self.left(1))
+        self.assertIn(f"have different states after slot {self.made.seq}", said)
 
     def test_a_directory_without_a_log_is_refused(self) -> None:
         self.assertRaises(StorageRefused, read_survivor, self.directory)

@@ -283,9 +283,10 @@ class ListRestorer:
     def take(self, piece: Piece) -> None:
         self.pieces.append(piece)
 
-    def end(self) -> None:
+    def end(self) -> bool:
         if len(self.pieces) != 1:
             raise WrongSnapshot("its list is missing")
+        return True
 
     def adopt(self) -> None:
         (rows,) = RowReader().rows(self.pieces[0].data)

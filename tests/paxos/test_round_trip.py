@@ -142,3 +142,15 @@ class RoundTripTests(SynchronousTestCase):
         quick.answered(0.0, 0.0, 0.05)
         quick.relax()
         self.assertEqual(quick.mean, 0.05)
+
+    def test_time_beyond_the_longest_wait_fades_as_fast_as_that_wait(self) -> None:
+        """A request that was sent once, to a server whose disk then hung for minutes."""
+        hung, slow = (RoundTrip(0.1, random.Random(3), 0.4) for _ in range(2))
+        hung.answered(0.0, 0.0, 300.0)
+        slow.answered(0.0, 0.0, 0.4 / 3)
+        for _ in range(46):
+            self.assertLessEqual(hung.seconds, 0.4)
+            hung.relax()
+            slow.relax()
+        self.assertLessEqual(hung.seconds, 0.1)
+        self.assertLessEqual(hung.seconds, 1.05 * slow.seconds)

@@ -9,7 +9,7 @@ from pfsb.paxos.frozen_history import HISTORY
 from pfsb.paxos.messages import DIGEST_BYTES, Alive, State, ViewChange
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.paxos.snapshot_taking import EARLY_BYTES, PIECE_PAUSE_SECONDS, RETRY_SECONDS, WAITING_BYTES_MAX
+from pfsb.paxos.snapshot_taking import EARLY_BYTES, NAME_PERIODS, PIECE_PAUSE_SECONDS, RETRY_SECONDS, WAITING_BYTES_MAX
 from tests.paxos.case import SMALL, FakeSnapshotFile, ReplicaTestCase
 from tests.paxos.messages import client_update
 
@@ -20,6 +20,7 @@ class TakerTestCase(ReplicaTestCase):
     def after_start(self) -> None:
         self.follow()
         self.replica.snapshot_taker.is_agreed = lambda seq: True
+        self.patch(self.replica.snapshot_names, "is_agreed", lambda name, *, has_waited: True)
 
     def order_up_to(self, seq: int) -> None:
         for each in range(self.data.ordering.local_aru + 1, seq + 1):
@@ -183,27 +184,69 @@ class AgreementTests(ReplicaTestCase):
     def after_start(self) -> None:
         self.follow()
 
-    def agree(self, *servers: int, digest: bytes = b"") -> None:
-        """Let these servers tell that they have executed as much as this one, with the same digest, or with the given
-        one."""
+    def agree(self, *servers: int, digest: bytes = b"", snapshot: tuple[int, bytes] = (0, b"")) -> None:
+        """Let these servers tell that they have executed as much as this one, with the same digest, or with the given one, and
+        have made a snapshot of this slot and digest."""
         aru = self.data.ordering.local_aru
         digests = self.replica.divergence.own_digests(aru)
         for server_id in servers:
             state = State.REG_LEADER if self.replica.membership.leader_of(1) == server_id else State.REG_NONLEADER
-            self.receive(Alive(server_id, 1, state, aru, True, digest + digests[len(digest) :]))
+            self.receive(Alive(server_id, 1, state, aru, True, digest + digests[len(digest) :], *snapshot))
 
-    def test_the_record_waits_until_a_majority_has_executed_the_same(self) -> None:
-        one, two, *_ = self.replica.membership.others
+    def complete(self) -> SnapshotName:
+        """A snapshot of slot 3 is complete on disk."""
         for each in range(1, 4):
             self.order(each, client_update(timestamp=each))
         self.take_records(SnapshotRecord)
         self.advance(20 * PIECE_PAUSE_SECONDS)
-        name = self.storage.files[-1].complete()
-        self.agree(one)
-        self.agree(two, digest=b"x" * DIGEST_BYTES)
+        return self.storage.files[-1].complete()
+
+    def test_the_record_waits_until_a_majority_has_executed_the_same(self) -> None:
+        one, two, *_ = self.replica.membership.others
+        name = self.complete()
+        told = name.seq, name.digest
+        self.agree(one, snapshot=told)
+        self.agree(two, digest=b"x" * DIGEST_BYTES, snapshot=told)
         self.advance(0.2)
         self.assertEqual(self.take_records(SnapshotRecord), [])
-        self.agree(two)
+        self.agree(two, snapshot=told)
+        self.advance(0.1)
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
+
+    def test_the_record_waits_until_a_majority_has_made_the_same_snapshot(self) -> None:
+        one, two, three, *_ = self.replica.membership.others
+        name = self.complete()
+        self.agree(one, snapshot=(name.seq, b"x" * 16))
+        self.agree(two, snapshot=(name.seq, name.digest))
+        self.agree(three)
+        self.advance(0.2)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.assertTrue(self.replica.snapshot_taker.waits_for_majority)
+        self.agree(three, snapshot=(name.seq, name.digest))
+        self.advance(0.1)
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
+
+    def test_the_record_waits_for_names_for_a_while_only(self) -> None:
+        """Others may take their snapshots at other slots."""
+        one, two, *_ = self.replica.membership.others
+        name = self.complete()
+        self.agree(one, two)
+        patience = NAME_PERIODS * self.settings.alive_seconds
+        self.advance(patience - 0.1)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.advance(0.2)
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
+        self.take(ViewChange)
+
+    def test_a_snapshot_that_was_asked_for_does_not_wait_for_names(self) -> None:
+        """Others take none of its slot."""
+        one, two, *_ = self.replica.membership.others
+        self.order(1, client_update(timestamp=1))
+        self.replica.perform(self.replica.snapshot_taker.take_now, lambda name: None)
+        self.advance(20 * PIECE_PAUSE_SECONDS)
+        self.take_records(SnapshotRecord)
+        name = self.storage.files[-1].complete()
+        self.agree(one, two)
         self.advance(0.1)
         self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
 

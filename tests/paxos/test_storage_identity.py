@@ -178,6 +178,23 @@ class RestartTests(ReplicaTestCase):
         self.assertIn(ViewChange(2, 4), self.take(ViewChange))
         self.take(ReconciliationRequest)
 
+    def test_server_whose_disk_is_full_is_admitted_when_there_is_room(self) -> None:
+        """Departure 45: an admission forces a record. A majority has told before, and is not asked again."""
+        self.found.last_installed = self.found.last_attempted = 3
+        self.start()
+        for sender in (1, 3):
+            self.receive(*known(sender))
+        self.storage.is_full = True
+        self.advance(5 * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.assertEqual(self.replica.turn.writes_in_trouble, 0)
+        self.assertNotSent(ViewChange)
+        self.storage.is_full = False
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
+
     def test_server_that_comes_back_does_not_count_one_that_it_never_met(self) -> None:
         """Departure 43: a server that comes back does not count one that its storage does not know: that one is new,
         and cannot know whether this storage was further before."""

@@ -15,6 +15,7 @@ from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import packed
+from pfsb.sessions import restorer as restorer_module
 from pfsb.sessions.frozen_state import CLOSED, GROWING, SESSIONS, STATE
 from pfsb.sessions.state_machine import CannotRun, SessionStateMachine
 from pfsb.support.limits import PIECE_BYTES_MAX
@@ -78,6 +79,23 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual([*self.machine.freeze()], before)
         restorer.adopt()
         self.assertEqual([*self.machine.freeze()], self.pieces)
+
+    def test_end_is_made_in_steps(self) -> None:
+        """A server goes on between them. What is left of them is made when the state is adopted."""
+        self.patch(restorer_module, "PAGES_AT_ONCE", 1)
+        restorer = self.machine.restorer()
+        for piece in self.pieces:
+            restorer.take(piece)
+        before = [*self.machine.freeze()]
+        steps = 1
+        while not restorer.end():
+            steps += 1
+        self.assertEqual(steps, 1 + len(self.source.machine.kept_replies.pages))
+        self.assertGreater(steps, 2)
+        self.assertEqual([*self.machine.freeze()], before)
+        restorer.adopt()
+        self.assertEqual([*self.machine.freeze()], self.pieces)
+        self.assertEqual([*self.machine.kept_replies.pages], [*self.source.machine.kept_replies.pages])
 
     def test_log_grows_once(self) -> None:
         """When a state is adopted, the observer hears of the events that are new on this server, and not of them again

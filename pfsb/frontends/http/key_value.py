@@ -39,8 +39,7 @@ def get_key(request: PfsbRequest, key: Quoted) -> None:
     request.setHeader("Vary", "Accept")
     command = request.check("GET", key)
     if at is not None:
-        server = request.site.server
-        server.past_reads.get(command[1], at, server.deadline(), request.answer_with(shape))
+        request.ask_past(command, at, shape)
     elif level is not None:
         request.ask(command, level, shape)
 

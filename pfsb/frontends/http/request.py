@@ -302,6 +302,11 @@ class PfsbRequest(http.Request):
         """Ask a question at one of the read levels, and answer with its result."""
         self._in_turn(command, lambda: self._ask_now(command, level, shape))
 
+    def ask_past(self, question: Command, revision: int, shape: Shape = done_content) -> None:
+        """Answer a GET with the value that its key had at an earlier revision."""
+        server = self.site.server
+        server.past_reads.get(question[1], revision, server.deadline(), self.answer_with(shape))
+
     def _in_turn(self, command: Command, handle: Callable[[], None]) -> None:
         """Call `handle`, a function without arguments that submits `command`: at once, or, if the command makes this a
         large request, when `LargeRequests` lets it start."""

@@ -21,6 +21,8 @@ from pfsb.frontends.resp.replies import Dialect, Form
 _ADDS_FAST: Final = "write denyoom fast"
 SCAN_COUNT_DEFAULT: Final = 10
 """Number of keys in one reply to SCAN without COUNT, as in Redis."""
+REVISION_DIGITS_MAX: Final = 18
+"""Maximum number of digits of a revision in GETAT, as of `at=` in the line protocol."""
 
 
 @frozen
@@ -103,6 +105,13 @@ def text_argument(argument: bytes) -> str:
 
 def _get(args: Sequence[bytes], client: Client) -> TranslatedCommand:
     return TranslatedCommand("GET", (Data(args[0]),), client.dialect.value)
+
+
+def _getat(args: Sequence[bytes], client: Client) -> TranslatedCommand:
+    key, revision = args
+    if not (revision.isdigit() and len(revision) <= REVISION_DIGITS_MAX):
+        raise BadRequest(f"{quoted(revision)} is no revision (example: GETAT colour 812)")
+    return TranslatedCommand("GET", (Data(key), f"at={revision.decode()}"), client.dialect.value)
 
 
 def _set(args: Sequence[bytes], client: Client) -> TranslatedCommand:
@@ -211,6 +220,9 @@ def _say(args: Sequence[bytes], client: Client) -> TranslatedCommand:
 
 TRANSLATED: Final[dict[str, RedisCommand]] = {
     "GET": RedisCommand(2, "The value of a key.", _get, "string", "readonly fast", Keys("RO access")),
+    "GETAT": RedisCommand(
+        3, "The value that a key had at an earlier revision.", _getat, "pfsb", "readonly", Keys("RO access")
+    ),
     "SET": RedisCommand(
         -3,
         "Set a key to a value; NX: only if it is not there.",

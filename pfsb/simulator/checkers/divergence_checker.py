@@ -12,6 +12,11 @@ _LINE: Final = re.compile(
     r"server (\d+) has executed slots (\d+) to (\d+) otherwise than servers ([\d, ]+), which are a majority: .*"
     r"Start it again: executing anew heals an error of memory\."
 )
+_STATE_LINE: Final = re.compile(
+    r"server (\d+) has another state after slot \d+ than servers ([\d, ]+), which are a majority, .*"
+    r"Start it again: executing anew heals an error of memory\."
+)
+"""The line if no result has differed, but the snapshots."""
 
 
 def check_stop(
@@ -28,14 +33,22 @@ def check_stop(
 
     `own` gives this server's digest after a slot, or None if it is not kept; `known` has those of correct servers.
     """
+    if (state := _STATE_LINE.match(text)) is not None:
+        _check_majority(server_id, int(state[1]), state[2], ids, text)
+        return
     found = _LINE.match(text)
     require(found is not None, f"server {server_id} stops, and its line does not say why: {text}")
     assert found is not None
-    named, first, last, others = int(found[1]), int(found[2]), int(found[3]), {*map(int, found[4].split(", "))}
-    is_majority = 2 * len(others) > len(ids) and others <= {*ids} - {server_id}
-    require(named == server_id and is_majority, f"server {server_id} stops for no majority of other servers: {text}")
+    first, last = int(found[2]), int(found[3])
+    _check_majority(server_id, int(found[1]), found[4], ids, text)
     before = own(first - 1)
     differs = own(last) is None or own(last) != known.get(last)
     agrees = first == 1 or before is None or known.get(first - 1) in (None, before)
     require(first <= last and differs, f"server {server_id} stops, and agrees with others up to slot {last}: {text}")
     require(agrees or not is_exact, f"server {server_id} stops, and differs before the slots that it names: {text}")
+
+
+def _check_majority(server_id: int, named: int, others: str, ids: Sequence[int], text: str) -> None:
+    told = {*map(int, others.split(", "))}
+    is_majority = 2 * len(told) > len(ids) and told <= {*ids} - {server_id}
+    require(named == server_id and is_majority, f"server {server_id} stops for no majority of other servers: {text}")

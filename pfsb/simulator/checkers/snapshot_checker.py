@@ -123,8 +123,8 @@ class WatchedRestorer:
     def take(self, piece: Piece) -> None:
         self._inner.take(piece)
 
-    def end(self) -> None:
-        self._inner.end()
+    def end(self) -> bool:
+        return bool(self._inner.end())
 
     def adopt(self) -> None:
         self._inner.adopt()

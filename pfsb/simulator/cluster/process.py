@@ -185,9 +185,10 @@ class RecordingRestorer:
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise WrongSnapshot("a piece of it holds no updates") from error
 
-    def end(self) -> None:
+    def end(self) -> bool:
         if self._head is None or self._head[1] != len(self._executed):
             raise WrongSnapshot("updates are missing in it")
+        return True
 
     def adopt(self) -> None:
         self.end()

@@ -152,6 +152,23 @@ class NetworkFaults(FaultInjector):
             if leader is not None and other != leader:
                 self._cluster.cut(leader, other, one_way=True)
 
+    def deaf(self) -> None:
+        """Cut all links to one server, and none from it."""
+        self._repartition()
+        self._deafen(self._rng.choice(self._cluster.ids))
+
+    def deaf_leader(self) -> None:
+        """Cut all links to the leader, and none from it."""
+        leader = self._cluster.leader()
+        self._repartition()
+        if leader is not None:
+            self._deafen(leader)
+
+    def _deafen(self, server_id: int) -> None:
+        for other in self._cluster.ids:
+            if other != server_id:
+                self._cluster.cut(other, server_id, one_way=True)
+
     def one_by_one(self) -> None:
         """Cut all links, each direction by itself, one after the other; then mend them in the same way in another
         order."""

@@ -201,6 +201,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
     "chain": _lopsided("each server reaches two others at most", "chain"),
     "one-way": _lopsided("links that carry one way", "one_way", "mute_leader"),
+    "deaf": _lopsided("servers that the others hear, and that hear nobody", "deaf", "deaf", "deaf_leader"),
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "disk-troubles": Profile(

@@ -38,6 +38,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.retransmission import Repetition, Retransmission
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.paxos.turn import Outbox, Turn
 from pfsb.paxos.update_timers import UpdateTimer, UpdateTimers
 
@@ -111,6 +112,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (AliveCounts, "_latest"): {},
     # What ALIVEs have told about digests. In the explorer no server differs: two values in one slot end the run first.
     (DivergenceHandler, "by_peer"): defaultdict(Comparison),
+    (SnapshotNames, "heard_at"): {},
     # Figure 2 has this variable, but no code reads it.
     (PrepareData, "prepare"): None,
 }

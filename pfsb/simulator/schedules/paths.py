@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from attrs import evolve
 
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import require
+from pfsb.simulator.cluster.clock import SimulatedClock
+from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, PathLimits
 from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.faults.foreign_frames import part_of_an_impostor, require_no_change
 from pfsb.simulator.schedules.long_messages import PARTS, UPDATE_BYTES, accept_everywhere
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
 from pfsb.transports.frames import FRAME_BYTES_MAX
@@ -18,6 +22,7 @@ from pfsb.transports.notices import FIRST_TIME, TAG_BYTES, TYPE_PROBE, Part
 from pfsb.transports.path_size import BASE_BYTES, ETHERNET_BYTES
 from pfsb.transports.reassembly import KEPT_BYTES_MAX, KEPT_SECONDS
 
+Names = Callable[[SimulatedClock, Sequence[int]], SimulatedNames]
 LARGE_BYTES: Final = 40_000
 """Size, in bytes, of a large update: a frame has room for one such update, and a datagram over Ethernet for a small
 part of it."""
@@ -115,7 +120,7 @@ def long_promise_on_ethernet(seed: int, patch: Plant | None) -> None:
 
     The queues of the links hold less than one part. One election is enough.
     """
-    sizes = {"batch_bytes_max": 1, "frame_data_bytes_max": UPDATE_BYTES + 50}
+    sizes: dict[str, Any] = {"batch_bytes_max": 1, "frame_data_bytes_max": UPDATE_BYTES + 50}
     scene = _scene(seed, patch, PathLimits(buffer_bytes=30_000), window_slots=PARTS, **sizes)
     view = scene.view()
     accept_everywhere(scene, PARTS)
@@ -185,15 +190,33 @@ def parts_that_never_end(seed: int, patch: Plant | None) -> None:
     require(path.kept_bytes == 0, f"{path.kept_bytes} bytes are kept of frames that will never be whole")
 
 
-def _scene(seed: int, patch: Plant | None, limits: PathLimits, **settings: Any) -> Scenario:
-    """A cluster whose links have these limits from the beginning, with a leader, and without clients of its own."""
+def parts_of_an_impostor_come(seed: int, patch: Plant | None) -> None:
+    """Departure 41: without a secret, a server keeps nothing of a part that comes from an address that no server has,
+    though the part names a server and the identity of its storage rightly."""
+    scene = _scene(seed, patch, PathLimits(), names=_without_secret(seed))
+    for number in range(20):
+        scene.cluster.run(0.05)
+        receiver = scene.leader() if number % 2 else scene.follower()
+        require_no_change(scene.cluster, receiver, part_of_an_impostor(scene.cluster, receiver, scene.rng))
+
+
+def _scene(seed: int, patch: Plant | None, limits: PathLimits, names: Names | None = None, **settings: Any) -> Scenario:
+    """A cluster whose links have these limits from the beginning, with a leader, and without clients of its own.
+
+    `names` makes the addresses of its servers (`SimulatedCluster`).
+    """
     values = evolve(Settings(), **settings)
-    scene = Scenario(seed, patch, clients=0, settings=values, start=False)
+    scene = Scenario(seed, patch, clients=0, settings=values, start=False, names=names)
     scene.cluster.network.set_limits(limits)
     for server_id in scene.cluster.ids:
         scene.cluster.restart(server_id)
     scene.cluster.run_until(scene.cluster.has_leader)
     return scene
+
+
+def _without_secret(seed: int) -> Names:
+    """Make the parameter `names` of a cluster whose servers have addresses, and no secret."""
+    return lambda clock, ids: SimulatedNames(clock, random.Random(f"{seed}/names"), ids)
 
 
 def _execute(scene: Scenario, number: int, size: int, seconds: float) -> None:
@@ -222,4 +245,5 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     small_updates_beside_large_ones,
     small_updates_beside_one_that_never_arrives,
     parts_that_never_end,
+    parts_of_an_impostor_come,
 )

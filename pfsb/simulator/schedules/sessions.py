@@ -13,7 +13,7 @@ from pfsb.applications.interfaces import Command, Done, IContext, Refused, Resul
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
@@ -41,6 +41,24 @@ def old_connection(seed: int, patch: Plant | None) -> None:
     cluster.run(2)
     if ("user", 1) in servers.checks.results:
         raise Violation("a command ran after HELLO had said, on another connection, that it did not")
+
+
+def server_has_not_announced_itself(seed: int, patch: Plant | None) -> None:
+    """Departure 34: no setting is changed before each server has announced what it can run. One of three is cut off
+    from the moment in which the cluster is born, and the two others have announced themselves."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    away = next(i for i in cluster.ids if i != leader)
+    cluster.isolate(away)
+    user = servers.hello(leader, "user")
+    cluster.run(1)
+    refused = servers.wait_for(lambda told: user.submit(1, ("SETTINGS SET", "window=8"), told))
+    require(isinstance(refused, Refused), f"server {away} has announced nothing, and a setting is changed: {refused}")
+    cluster.heal()
+    cluster.run_until(lambda: len(cluster.process(leader).server.machine.settings.announced) == len(cluster.ids), 10)
+    done = servers.wait_for(lambda told: user.submit(2, ("SETTINGS SET", "window=8"), told))
+    require(isinstance(done, Done), f"all servers have announced themselves, and no setting is changed: {done}")
 
 
 def lock_is_not_free_in_time(seed: int, patch: Plant | None) -> None:
@@ -452,4 +470,5 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     number_after_the_horizon,
     horizon_grows_again,
     run_is_ordered_again,
+    server_has_not_announced_itself,
 )

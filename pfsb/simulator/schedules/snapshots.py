@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final
 
 from attrs import define
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.messages import (
     Message,
     ReconciliationReply,
@@ -557,6 +559,45 @@ def all_lose_their_snapshots(seed: int, patch: Plant | None) -> None:
     require(all(_lacks_state(cluster, i) for i in cluster.ids), "a server has made up a state")
 
 
+def state_goes_wrong_in_silence(seed: int, patch: Plant | None) -> None:
+    """Departure 40: an error of memory changes an entry at one server, and no result shows it. No snapshot counts while
+    two servers of three differ in it. The third server gets slots and no state, and then the wrong one stops. Its next
+    start executes the entry anew.
+    """
+    servers = Servers(seed, patch, kept_slots=0, **_settings(snapshot_slots=20))
+    cluster = servers.cluster
+    cluster.expected_failures = (StateDiverged,)
+    leader = servers.present_leader()
+    wrong, away = (i for i in cluster.ids if i != leader)
+    user, numbers = servers.hello(leader, "user"), count(1)
+
+    def run(*command: Any) -> None:
+        servers.wait_for(lambda told: user.submit(next(numbers), command, told))
+
+    run("PUT", "key", "right")
+    cluster.run_until(cluster.all_equal)
+    cluster.isolate(away)
+    entries = cluster.process(wrong).applications["kv"].entries
+    (key,) = entries
+    entries[key] = (b"wrong", *entries[key][1:])
+    cluster.slipped.add(wrong)
+    while cluster.aru(leader) < 25:
+        run("INCR", "count", 1)
+    cluster.run(10)
+    require(not any(cluster.storage(i).compacted for i in (leader, wrong)), "slots are dropped, and two states differ")
+    cluster.heal()
+    cluster.cut(leader, away)
+    cluster.run_until(lambda: wrong not in cluster.running_ids, 20)
+    require(not cluster.replica(away).snapshot_fetcher.installed, "a server has installed a state that no majority has")
+    cluster.heal()
+    cluster.restart(wrong)
+    run("INCR", "count", 1)
+    cluster.run_until(cluster.all_equal, 20)
+    present = cluster.process(wrong).applications["kv"].entries[key][0]
+    require(present == b"right", f"a start has executed the entry anew, and it is {present!r}")
+    _compact(cluster, *cluster.ids)
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     others_have_compacted,
     source_of_a_snapshot_dies,
@@ -578,5 +619,6 @@ WITH_SESSIONS: Final[Sequence[Schedule]] = (
     clients_wait_at_an_install,
     answer_is_no_longer_kept_at_an_install,
     commands_go_on_meanwhile,
+    state_goes_wrong_in_silence,
 )
 """Schedules that run whole servers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pfsb.applications.interfaces import Done
 from tests.frontends.http.http_client import HTTPCase
 
 
@@ -34,6 +35,23 @@ class CommandTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections[0].calls, ["submit", "ask", "ask"])
         change = {"command": "PUT", "args": ["a", "b"]}
         self.assertRefused(self.ask("POST", "/v1/commands?read=stale", change), 400, "BADREQUEST")
+
+    def test_value_at_an_earlier_revision(self) -> None:
+        """With ?at=, which goes with GET only, and not with a read level."""
+        self.server.past_reads.values[b"colour", 3] = Done((("value", b"red"), ("revision", 2)))  # type: ignore[attr-defined]
+        question = {"command": "get", "args": ["colour"]}
+        self.assertEqual(self.content("POST", "/v1/commands?at=3", question), {"value": "red", "revision": 2})
+        self.assertRefused(self.ask("POST", "/v1/commands?at=1", question), 410, "COMPACTED")
+        for query in ("at=", "at=-1", "at=x", "at=1&at=2", "at=3&read=stale"):
+            self.assertRefused(self.ask("POST", f"/v1/commands?{query}", question), 400, "BADREQUEST")
+        for other in (
+            {"command": "MGET", "args": ["colour"]},
+            {"command": "GET", "args": ["colour", "shape"]},
+            {"command": "PUT", "args": ["colour", "blue"]},
+            {"command": "LOCK", "args": ["door"]},
+        ):
+            self.assertRefused(self.ask("POST", "/v1/commands?at=3", other), 400, "BADREQUEST")
+        self.assertEqual(self.commands(), [])
 
     def test_numbered_command_runs_once(self) -> None:
         headers = {"Pfsb_Client": "alice", "Pfsb_Number": "1"}

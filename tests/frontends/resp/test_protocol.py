@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.arguments import key_bytes_max
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Done, Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import Verbs
 from pfsb.frontends.resp.connection_commands import COMMANDS
@@ -94,6 +94,25 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("get", "colour"), b"$7\r\nblau \xc3\xa9\r\n")
         self.assertEqual(self.ask("GET", "nothing"), b"$-1\r\n")
         self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
+
+    def test_value_at_an_earlier_revision(self) -> None:
+        """By GETAT, in its place among other commands; nil if there was no such key."""
+        values = self.server.past_reads.values
+        values[b"\xffcolour", 3] = Done((("value", b"red\xff"), ("revision", 2)))
+        values[b"\xffcolour", 1] = Refused("NOTFOUND", "there was no such key at revision 1")
+        asked = [(b"SET", b"\xffcolour", b"blue"), (b"GETAT", b"\xffcolour", b"3"), (b"GET", b"\xffcolour")]
+        said = self.send(b"".join(encoded(*words) for words in asked))
+        self.assertEqual(said, b"+OK\r\n$4\r\nred\xff\r\n$4\r\nblue\r\n")
+        self.assertEqual(self.ask("getat", b"\xffcolour", "1"), b"$-1\r\n")
+        self.assertError(self.ask("GETAT", b"\xffcolour", "0"), "-COMPACTED fate=none what is kept goes back to")
+        self.assertEqual(self.server.past_reads.asked[0][2], self.server.deadline())
+
+    def test_getat_takes_a_key_and_a_revision(self) -> None:
+        for revision in ("", "-1", "x", "1.0", "+1", "9" * 19, "\u0663", b"\xff"):
+            self.assertError(self.ask("GETAT", "colour", revision), "-ERR fate=none", "is no revision")
+        self.assertError(self.ask("GETAT", "colour"), "wrong number of arguments for 'getat' command")
+        self.assertError(self.ask("GETAT", "", "1"), "-ERR fate=none")
+        self.assertEqual(self.server.past_reads.asked, [])
 
     def test_keys_and_values_are_any_bytes(self) -> None:
         """Keys and values may be any bytes, and come back as they were."""
@@ -408,7 +427,7 @@ class OwnCommandTests(RespTestCase):
         self.assertEqual(self.ask("PING"), b"+PONG\r\n")
 
     def test_unknown_command_names_the_nearest(self) -> None:
-        self.assertError(self.ask("GETT", "k"), "-ERR fate=none unknown command GETT", '"GET"')
+        self.assertError(self.ask("APEND", "k"), "-ERR fate=none unknown command APEND", '"APPEND"')
 
 
 class BadInputTests(RespTestCase):

@@ -131,6 +131,15 @@ class TroubleTests(SynchronousTestCase):
         reach = Counter(a for a, _ in self.links())
         self.assertEqual(sorted(reach.values()), [1, 1, 2, 2, 2])
 
+    def test_deaf_server_is_heard_and_hears_nobody(self) -> None:
+        for number, kind in enumerate(("deaf", "deaf", "deaf_leader")):
+            self.happen(kind, number)
+            links = self.links()
+            (deaf,) = [i for i in self.cluster.ids if not any(b == i for _, b in links)]
+            self.assertEqual(len(links), 16)
+            self.assertEqual(len([link for link in links if link[0] == deaf]), 4)
+        self.assertEqual(deaf, 0)
+
     def test_mute_leader_hears_and_is_not_heard(self) -> None:
         """A mute leader gets all messages, and none of its own arrive."""
         self.happen("mute_leader")
