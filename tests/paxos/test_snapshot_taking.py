@@ -185,8 +185,8 @@ class AgreementTests(ReplicaTestCase):
         self.follow()
 
     def agree(self, *servers: int, digest: bytes = b"", snapshot: tuple[int, bytes] = (0, b"")) -> None:
-        """Let these servers tell that they have executed as much as this one, with the same digest, or with the given one, and
-        have made a snapshot of this slot and digest."""
+        """Let these servers tell that they have executed as much as this one, with the same digest, or with the given
+        one, and have made a snapshot of this slot and digest."""
         aru = self.data.ordering.local_aru
         digests = self.replica.divergence.own_digests(aru)
         for server_id in servers:
