@@ -119,6 +119,7 @@ REDIS = {
         "GET a",
         "EXISTS a",
         "STRLEN a",
+        "GETAT a 1",
         "MGET a b",
         "KEYS *",
         "SCAN 0",
