@@ -148,7 +148,7 @@ class RoundTripTests(SynchronousTestCase):
         hung, slow = (RoundTrip(0.1, random.Random(3), 0.4) for _ in range(2))
         hung.answered(0.0, 0.0, 300.0)
         slow.answered(0.0, 0.0, 0.4 / 3)
-        for _ in range(46):
+        for _ in range(47):
             self.assertLessEqual(hung.seconds, 0.4)
             hung.relax()
             slow.relax()
