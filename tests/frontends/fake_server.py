@@ -357,6 +357,16 @@ class FakePastReads:
         answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
 
 
+class FakeHandOvers:
+    """Lets any server lead but server 9, which there is not."""
+
+    def answer(self, target: int, answer: Answer) -> None:
+        if target == 9:
+            answer(Refused("NOTFOUND", "there is no server 9"))
+        else:
+            answer(Done((("leader", target), ("view", 8), ("changed", Word("yes")))))
+
+
 class FakeServer:
     view = 7
 
@@ -372,6 +382,7 @@ class FakeServer:
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
         self.past_reads = FakePastReads()
+        self.hand_overs = FakeHandOvers()
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
         self.event_feed = FakeEventFeed(self.cluster)

@@ -36,6 +36,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/digest": {"GET": server_info.get_digest},
     "/v1/snapshot": {"POST": snapshots.take_snapshot},
     "/v1/backup": {"POST": snapshots.send_backup},
+    "/v1/leader": {"POST": server_info.change_leader},
     "/v1/faults": {"POST": server_info.set_fault},
     "/v1/openapi.json": {"GET": server_info.get_description},
     "/healthz": {"GET": server_info.get_health},

@@ -20,6 +20,7 @@ ALWAYS: Final = (
     CommandDescription(
         "SNAPSHOT", "SNAPSHOT [wait=SECONDS]", "Let this server write its state to disk as a whole.", changes=False
     ),
+    CommandDescription("LEAD", "LEAD id", "Let another server lead; only the leader can do it.", changes=False),
     CommandDescription("HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False),
     CommandDescription(
         "FAULT",
@@ -44,6 +45,7 @@ _EXAMPLES: Final = {
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
     "SNAPSHOT": "SNAPSHOT wait=60",
+    "LEAD": "LEAD 2",
     "HELP": "HELP PUT",
     "FAULT": "FAULT CUT 1,3",
     "SAY": "SAY good morning",
