@@ -5,7 +5,8 @@
 * *join*: a server whose history the others have dropped is started: the time until it has fetched their snapshot, and
   executed what was ordered before its start; and the rate of writes meanwhile, as a share of the rate before and after.
 * *rolling*: the servers are stopped and started one after the other, the leader last, while clients write: the time
-  until each is back, and the longest time that a client has waited for an answer.
+  until each is back, whether the leader handed over (1) or was replaced by an election (0), and the longest time that a
+  client has waited for an answer.
 
 The servers and the clients share the processors of this machine, so a server that comes back takes a part of them from
 the others.
@@ -209,7 +210,10 @@ def rolling(asked: argparse.Namespace, directory: Path) -> Figures:
                 time.sleep(1.0)
                 for server in sorted(cluster.running(), key=lambda each: each == leader):
                     who = "the leader" if server == leader else "a follower"
+                    before = _followed(cluster, server)
                     figures[f"seconds until {who} is back"].append(_restart(cluster, server))
+                    if server == leader:
+                        figures["leaders that handed over"].append(_followed(cluster, server) - before)
                     time.sleep(CALM_SECONDS)
             finally:
                 writers.stop()
@@ -258,6 +262,11 @@ def _has_executed(cluster: Pfsb, server: int) -> Callable[[], bool]:
         return said is not None and said["aru"] >= aru and said["state"] in ("REG_LEADER", "REG_NONLEADER")
 
     return look
+
+
+def _followed(cluster: Pfsb, stopped: int) -> int:
+    """How many hand-overs one of the servers beside `stopped` has followed since its start."""
+    return max(int(_status(cluster, other)["hand_over"]["followed"]) for other in cluster.running() if other != stopped)
 
 
 def _status(cluster: Pfsb, server: int) -> Status:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Fields, Refused, Result, Word
 from pfsb.config.config import Config
+from pfsb.hand_overs_asked import HandOversAsked
 from pfsb.past_reads import IPastReader, PastReads
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.disk_trouble import DiskTrouble
@@ -121,6 +122,8 @@ class Server:
         self._digests_asked: list[_DigestAsked] = []
         self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
         """Takes snapshots for clients."""
+        self.hand_overs = HandOversAsked(self.replica, config, clock, lambda: self.leader())
+        """Hands the view of this server over for clients."""
         self.past_reads = PastReads(self.replica, self.machine, clock, lambda: self.revisions, past_reader)
         """Tells clients what keys were at earlier revisions."""
         self.disk_is_stuck = False
@@ -207,6 +210,11 @@ class Server:
         self.replica.adopt(values.window, values.horizon, values.cluster_identity)
         self._transport.know_cluster(values.cluster_identity)
 
+    def retire(self, drained: Callable[[], None]) -> None:
+        """Hand the view of this server over, if it leads (Departure 59), and `drain`: the server was asked to stop."""
+        self.replica.perform(self.replica.hand_over.hand_over_to_stop)
+        self.drain(drained)
+
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.
 
@@ -230,6 +238,8 @@ class Server:
         waited for, since the commands under way were refused when the disk became full.
         """
         turn = self.replica.turn
+        if self.replica.hand_over.is_stopping:
+            return False
         if turn.trouble is DiskTrouble.HANGS:
             return True
         if turn.trouble is DiskTrouble.FULL:

@@ -18,6 +18,7 @@ from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
 from pfsb.config.exposure import exposure
 from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
@@ -256,6 +257,10 @@ class ServerFacts:
         return self._replica.progress_timer.expiries
 
     @property
+    def hand_over(self) -> HandOverHandler:
+        return self._replica.hand_over
+
+    @property
     def catch_up_bytes(self) -> Mapping[str, int]:
         """Way, "sent" or "received" -> number of bytes of batches that this server has sent to other servers, or
         received from them, by reconciliation since it started."""
@@ -447,6 +452,18 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "snapshots": _snapshots(facts),
         "archive": _archive(facts),
         "warnings": facts.warnings,
+        "hand_over": _hand_over(facts.hand_over),
+    }
+
+
+def _hand_over(handler: HandOverHandler) -> dict[str, object]:
+    under_way, seconds = handler.under_way, handler.last_seconds
+    return {
+        "done": handler.done,
+        "failed": handler.failed,
+        "followed": handler.followed,
+        "to": None if under_way is None else under_way.target,
+        "last_seconds": None if seconds is None else round(seconds, 3),
     }
 
 

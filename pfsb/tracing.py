@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import ITracer
-from pfsb.paxos.messages import Batch, Message, State
+from pfsb.paxos.messages import Batch, HandOverReason, Message, State
 
 _WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=VC)(?=P)")
 _LONG = 80
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
             return value.hex() if len(value) <= _LONG else {"bytes": len(value)}
         case str():
             return value if len(value) <= _LONG else value[:_LONG] + "..."
-        case State():
+        case State() | HandOverReason():
             return value.value
         case tuple():
             return [describe(v) if hasattr(v, "__attrs_attrs__") else _plain(v) for v in value]

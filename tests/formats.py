@@ -27,6 +27,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Heard,
     KnownPosition,
     Message,
@@ -93,6 +95,8 @@ def to_plain(value: object) -> Plain:
             return {"hex": value.hex()}
         case State():
             return {"state": value.name}
+        case HandOverReason():
+            return {"reason": value.name}
         case Batch():
             time_ms, updates = Batch(value.data).open()
             return {"class": "Batch", "time_ms": time_ms, "updates": to_plain(updates)}
@@ -114,6 +118,8 @@ def from_plain(plain: Plain) -> Any:
             return bytes.fromhex(digits)
         case {"state": str(name)}:
             return State[name]
+        case {"reason": str(name)}:
+            return HandOverReason[name]
         case {"class": "Batch", "time_ms": time_ms, "updates": updates}:
             return Batch.of(time_ms, from_plain(updates))
         case {"class": name, **parts}:
@@ -235,6 +241,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "READ_INDEX": ReadIndex(SENDER, (1 << 40) + 5, 812),
     "CONFIRM": Confirm(SENDER, 7, 33),
     "CONFIRMED": Confirmed(SENDER, 7, 33),
+    "HAND_OVER of a server that stops": HandOver(SENDER, 7, 9, HandOverReason.STOPS),
 }
 
 BUNDLES: Final[dict[str, list[Bundle]]] = {

@@ -14,7 +14,7 @@ STATUS_NAMES = (
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
-    *("admitted", "not_acquainted", "time", "snapshots", "archive", "warnings"),
+    *("admitted", "not_acquainted", "time", "snapshots", "archive", "warnings", "hand_over"),
 )
 """The names of STATUS, in their order."""
 

@@ -14,6 +14,8 @@ from pfsb.paxos.messages import (
     Batch,
     ClientUpdate,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Message,
     Prepare,
     PrepareOK,
@@ -50,6 +52,7 @@ class NameTests(SynchronousTestCase):
                 "SNAPSHOT_OFFER",
                 "SNAPSHOT_PART",
                 "SNAPSHOT_REQUEST",
+                "HAND_OVER",
                 "STRANGER",
                 "ACQUAINTED",
                 "READ_REQUEST",
@@ -77,10 +80,12 @@ class DescriptionTests(SynchronousTestCase):
             describe(Stranger(1, b"\x01\xff")),
             describe(ClientUpdate("a", 0, 1, 0, b"x" * 200)),
             describe(PrepareOK(1, 2, (Proposal(0, 1, 5, BATCH), GloballyOrderedUpdate(0, 4, BATCH)))),
+            describe(HandOver(1, 2, 3, HandOverReason.STOPS)),
         ]
-        alive, accept, stranger, update, promise = json.loads(json.dumps(described))
+        alive, accept, stranger, update, promise, hand_over = json.loads(json.dumps(described))
         self.assertEqual((alive["state"], accept["seqs"], stranger["identity"]), ("REG_LEADER", [7, 8], "01ff"))
         self.assertEqual(update["payload"], {"bytes": 200})
+        self.assertEqual(hand_over["reason"], "stops")
         self.assertEqual(
             [(entry["type"], entry["seq"]) for entry in promise["data_list"]],
             [("PROPOSAL", 5), ("GLOBALLY_ORDERED_UPDATE", 4)],

@@ -175,6 +175,10 @@ class Config:
     all clients may read and write, and those on the server's machine may administer."""
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
+    priority: tuple[int, ...] = ()
+    """Ids of servers that shall lead, the most preferred one first. A leader hands over to a server that stands before
+    it here when that has been well for twice `timers.progress`, or for longer if it has failed. Empty: it makes no
+    difference which server leads."""
     window: int = 16
     """How many slots above its Local_Aru a leader may propose (the fixed window). Counts at the birth of the cluster
     only."""
@@ -243,6 +247,7 @@ class Config:
             window_slots=self.window,
             batch_bytes_max=self.limits.batch_bytes,
             snapshot_slots=self.snapshot_every,
+            priority=self.priority,
         )
 
     def membership_digest(self) -> bytes:
@@ -295,6 +300,10 @@ def load(path: str | PathLike[str]) -> Config:
         _refuse_shared_with_clients(config, keys["servers"])
     if config.n < 2 * config.f + 1:
         raise keys["f"].wrong(f"{config.f} needs at least {2 * config.f + 1} servers, {config.n} are given")
+    for server_id in config.priority:
+        if server_id not in servers:
+            known = ", ".join(map(str, servers))
+            raise keys["priority"].wrong(f"there is no server {server_id}; known are {known}")
     if config.archive is not None and config.storage == MEMORY:
         raise keys["archive"].wrong("storage: memory writes nothing that could be kept there")
     if config.archive is not None and Path(config.archive).absolute() == Path(config.storage).absolute():
@@ -394,6 +403,15 @@ def _apps(place: Place) -> tuple[str, ...]:
     return found
 
 
+def _priority(place: Place) -> tuple[int, ...]:
+    """A list of ids of servers, each of them once."""
+    found = tuple(_server_id(item) for item in place.items())
+    for server_id in found:
+        if found.count(server_id) > 1:
+            raise place.wrong(f"server {server_id} is there twice")
+    return found
+
+
 def _http_names(place: Place) -> tuple[str, ...]:
     """A list of names of hosts."""
     return tuple(host_name(item) for item in place.items())
@@ -453,6 +471,7 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "token_file": Place.text,
     "timers": _timers,
     "limits": _limits,
+    "priority": _priority,
     "window": Integers(1, WINDOW_MAX),
     "snapshot_every": Integers(0, COUNT_MAX),
     "faults": Place.boolean,

@@ -126,6 +126,7 @@ class AliveHandler(Handler):
         peer = self._peers.by_id[server_id]
         peer.view, peer.state, peer.has_clients = message.view, message.state, message.has_clients
         peer.local_aru = message.local_aru  # not the highest so far: a wrong one must not count for ever
+        peer.lag = max(0, self._data.ordering.local_aru - message.local_aru)
         self._divergence.compare(message)
         self._snapshot_names.compare(message)
         if self._peers.is_ahead(server_id, self._data.ordering.local_aru):

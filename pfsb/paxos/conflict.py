@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Accept, Ordered, Prepare, PrepareOK, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.messages import Accept, HandOver, Ordered, Prepare, PrepareOK, Proposal, State, VCProof, ViewChange
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
@@ -75,8 +75,9 @@ def part_wanted(data: DataStructures, message: PrepareOK) -> str | None:
     return None
 
 
-def proposal(data: DataStructures, membership: Membership, message: Proposal) -> str | None:
+def proposal(data: DataStructures, membership: Membership, message: Proposal | HandOver) -> str | None:
     """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view.
+    Departure 59: so is a HAND_OVER.
 
     Safety rests on line E6: the model in docs/spec/index.rst breaks if a server accepts in an older view, or in a later
     one that it has not installed.

@@ -79,6 +79,11 @@ class LeaderElectionHandler(Handler):
         """Departure 50: leave the view that this server leads, and attempt `view`, a later view that this server leads,
         too. Servers that have installed a view between the two can then follow this server again.
         """
+        self.leave_view(view)
+
+    def leave_view(self, view: int) -> None:
+        """Leave the installed view together with its leader, perhaps this server, and attempt `view`, for which the
+        leader votes (Departures 50 and 59)."""
         self.just_recovered = False
         self._leader_attempts = self._data.views.last_installed, view
         self.shift_to_leader_election(view)

@@ -115,7 +115,12 @@ class Membership:
 
     def next_led(self, view: int) -> int:
         """The first view above `view` that this server leads."""
-        return next(later for later in range(view + 1, view + self.n + 1) if self.i_lead(later))
+        return self.next_led_by(self.server_id, view)
+
+    def next_led_by(self, server_id: int, view: int) -> int:
+        """The first view above `view` that server `server_id` leads, or the one after the last view of the epoch."""
+        views = range(view + 1, view + self.n + 1)
+        return next((later for later in views if self.leader_of(later) == server_id), self.last_view + 1)
 
     def i_lead(self, view: int) -> bool:
         return self.leader_of(view) == self.server_id

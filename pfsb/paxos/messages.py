@@ -364,6 +364,27 @@ class SnapshotPart:
     data: bytes
 
 
+class HandOverReason(Enum):
+    """Why a leader hands its view over (Departure 59)."""
+
+    ASKED = "asked"
+    """A client has said LEAD."""
+    STOPS = "stops"
+    """The leader was asked to stop."""
+    PREFERRED = "preferred"
+    """The configuration prefers the server that leads the next view."""
+
+
+@value
+class HandOver:
+    """Departure 59: the leader of `view` leaves it, and asks all to attempt `next_view`, which another server leads."""
+
+    server_id: int
+    view: int
+    next_view: int
+    reason: HandOverReason
+
+
 VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
 """Kinds of messages that are votes (VIEW_CHANGE, ACCEPT) or promises (PREPARE_OK)."""
 AcceptOrOrdered = Accept | Ordered
@@ -390,5 +411,6 @@ RareMessage = (
     | SnapshotOffer
     | SnapshotRequest
     | SnapshotPart
+    | HandOver
 )
 Message = FrequentMessage | RareMessage

@@ -40,6 +40,8 @@ class Peer:
     view: int = 0
     state: State = State.LEADER_ELECTION
     local_aru: int = 0
+    lag: int = 0
+    """By how many slots the peer's last ALIVE, when it came, was behind this server's Local_Aru."""
     in_doubt_until: float = NEVER
     """Time by the clock until which the peer's Local_Aru does not count, because the peer had no slots to give
     (`Peers.doubt`)."""

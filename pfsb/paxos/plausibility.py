@@ -25,6 +25,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
+    HandOver,
     Message,
     Ordered,
     Prepare,
@@ -109,6 +110,10 @@ class Plausibility:
                 return offset + size <= name.size <= SNAPSHOT_BYTES_MAX
             case SnapshotPart(name=name, offset=offset, data=data):
                 return offset + len(data) <= name.size
+            case HandOver(view=view, next_view=later):
+                members = self._membership
+                is_next = view < later <= min(view + members.n, members.last_view)
+                return is_next and members.leader_of(later) != members.leader_of(view)
         return True
 
     def view(self, view: int, sender: int) -> bool:

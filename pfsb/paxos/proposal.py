@@ -142,7 +142,7 @@ class ProposalHandler(Handler):
         ordering = self._data.ordering
         if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
             return False
-        if self._turn.trouble is not None:
+        if self._turn.trouble is not None or self._window.is_closed:
             return False
         self.send_proposal()
         if ordering.last_proposed > ordering.local_aru:

@@ -82,6 +82,8 @@ class ReadIndexHandler(Handler):
         self._round_number = 0
         self._next_round: dict[int, int] = {}
         """server id -> the number of its READ_REQUEST, which the round after the present one will answer."""
+        self.on_other_confirmed: Callable[[int, int, int], None] = lambda server_id, view, number: None
+        """Called with sender, view and number of each CONFIRMED that does not belong to the present round."""
         self._call: IDelayedCall | None = None
 
     def stop(self) -> None:
@@ -185,6 +187,13 @@ class ReadIndexHandler(Handler):
         if present is not None and (present.view, present.number) == (message.view, message.number):
             present.confirmed_by.add(message.server_id)
             self._end_round_if_confirmed(present)
+        else:
+            self.on_other_confirmed(message.server_id, message.view, message.number)
+
+    def new_number(self) -> int:
+        """A number for a CONFIRM that no round of reads has."""
+        self._round_number += 1
+        return self._round_number
 
     def present_round(self) -> _Round | None:
         """The round of CONFIRM under way, or None; a round is dropped when this server no longer leads its view."""

@@ -31,6 +31,7 @@ from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.interfaces import (
     IFrameReceiver,
     IStableStorage,
@@ -51,6 +52,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
     Heard,
     KnownPosition,
     Message,
@@ -213,6 +215,7 @@ class Replica:
         )
         self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
+        self.hand_over = HandOverHandler(core, peers, self.alive, self.election, self.reads, window, slot_time)
         self.log_positions = LogPositionHandler(core, peers, storage)
         self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
@@ -226,6 +229,7 @@ class Replica:
             self.storage_identity,
             self.disk_watch,
             self.view_raise,
+            self.hand_over,
             self.demand,
             rng,
             slot_time,
@@ -402,6 +406,7 @@ class Replica:
         self.snapshot_taker.stop()
         self.snapshot_fetcher.stop()
         self.reads.stop()
+        self.hand_over.stop()
         self.retransmission.stop()
         if self._tracer is not None:
             self._tracer.trace("stop")
@@ -574,6 +579,10 @@ class Replica:
                 self.storage_identity.on_acquainted(message)
             case Heard():
                 self.storage_identity.on_heard(message)
+            case HandOver():
+                line = conflict.proposal(data, membership, message)
+                if line is None:
+                    self.hand_over.on_hand_over(message)
             case KnownPosition():
                 self.log_positions.on_known_position(message)
                 self.storage_identity.admit_if_known()

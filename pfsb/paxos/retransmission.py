@@ -22,6 +22,7 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import DiskWatch
+from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
@@ -64,6 +65,7 @@ class Retransmission(Handler):
         storage_identity: StorageIdentityHandler,
         disk_watch: DiskWatch,
         view_raise: ViewRaise,
+        hand_over: HandOverHandler,
         demand: Demand,
         rng: random.Random,
         slot_time: RoundTrip,
@@ -81,6 +83,7 @@ class Retransmission(Handler):
         self._storage_identity = storage_identity
         self._disk_watch = disk_watch
         self._view_raise = view_raise
+        self._hand_over = hand_over
         self._demand = demand
         self._rng = rng
         self._slot_time = slot_time
@@ -159,7 +162,8 @@ class Retransmission(Handler):
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
         This is also when the server looks whether its disk works, when slots that all servers have are forgotten, and
-        when a leader looks for servers that have installed a later view (Departure 50). Measured times of which nothing
+        when a leader looks for servers that have installed a later view (Departure 50), or that are preferred to it
+        (Departure 59). Measured times of which nothing
         new is learned are forgotten by and by (`RoundTrip.relax`).
         """
         self._disk_watch.look()
@@ -174,6 +178,7 @@ class Retransmission(Handler):
         self._reconciliation.forget_what_all_have()
         self.relax()
         self._view_raise.look()
+        self._hand_over.look()
 
     def relax(self) -> None:
         """Shorten measured times that are long, if nothing is under way that would measure them (`RoundTrip.relax`).

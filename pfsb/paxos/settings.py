@@ -48,6 +48,8 @@ class Settings:
     """Number of slots after its `made_at` in which an update may still be executed (Departure 7)."""
     digests_kept: int = 100_000
     """Number of executed slots, the latest ones, whose digest a client can ask for by DIGEST."""
+    priority: tuple[int, ...] = ()
+    """Ids of the servers that shall lead if they can, the most preferred one first (Departure 59)."""
     snapshot_slots: int = 10_000
     """Maximum number of slots from one snapshot to the next (Departure 56); 0: snapshots are only taken when one is
     asked for."""

@@ -22,15 +22,34 @@ class Window:
         self.is_born = is_born
         """Whether the settings of the cluster are in force. Before that, a leader proposes only these settings, one
         slot at a time."""
+        self.is_closed = False
+        """Whether this server, as leader, proposes nothing new, since it hands its view over (Departure 59)."""
+        self._room = 0
+        """How many slots above Local_Aru a leader may propose."""
+        self._measure()
+
+    def _measure(self) -> None:
+        self._room = 0 if self.is_closed else self.slots if self.is_born else 1
 
     def adopt(self, slots: int) -> None:
         """Take the size of the window from the settings of the cluster, which are executed now (Departure 34)."""
         self.slots = slots
         self.is_born = True
+        self._measure()
+
+    def close(self) -> None:
+        """Departure 59: propose nothing new from now on, since the view is handed over."""
+        self.is_closed = True
+        self._measure()
+
+    def open(self) -> None:
+        """Propose as before: the hand-over is over."""
+        self.is_closed = False
+        self._measure()
 
     def may_propose(self, seq: int) -> bool:
         """Whether a leader may propose slot `seq`: only after it has executed slot `seq` less the window."""
-        return seq <= self._ordering.local_aru + (self.slots if self.is_born else 1)
+        return seq <= self._ordering.local_aru + self._room
 
     def may_accept(self, seq: int) -> bool:
         """Whether a follower may accept a proposal of slot `seq`: up to two windows above its Local_Aru.

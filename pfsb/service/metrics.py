@@ -81,6 +81,7 @@ class Metrics(Collector):
         groups = (
             *(self._protocol, self._messages, self._disk, self._clients, self._http),
             *(self._build, self._role, self._peers, self._queues, self._times, self._doors, self._snapshots),
+            self._hand_overs,
         )
         for group in groups:
             yield from group()
@@ -172,6 +173,14 @@ class Metrics(Collector):
         yield _gauge("pfsb_archive_waiting_files", "Files that are to be moved there.", archive.waiting)
         failing = "1 while the archive does not take files, else 0."
         yield _gauge("pfsb_archive_failing", failing, int(archive.error is not None))
+
+    def _hand_overs(self) -> Iterator[Metric]:
+        handler = self._facts.hand_over
+        ends = {"done": handler.done, "failed": handler.failed, "followed": handler.followed}
+        text = "Views handed over: by this server, and those of others that it has left."
+        yield _counters("pfsb_hand_overs_total", text, "end", ends)
+        seconds = handler.last_seconds or 0.0
+        yield _gauge("pfsb_hand_over_seconds", "How long the last one let nothing be proposed; 0: none.", seconds)
 
     def _clients(self) -> Iterator[Metric]:
         facts = self._facts

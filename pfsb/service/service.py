@@ -432,7 +432,7 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more commands, finish those that are under way, and stop.
+        """Take no more commands, hand over if this server leads, finish what is under way, and stop.
 
         The Deferred fires when the server has stopped.
         """
@@ -463,7 +463,7 @@ class ServerService(Service):
             clock: Any = reactor
             clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 
-        server.drain(drained)
+        server.retire(drained)
         return stopped
 
     def _failed(self, failure: Failure) -> None:

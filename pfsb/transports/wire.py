@@ -29,6 +29,8 @@ from pfsb.paxos.messages import (
     Confirmed,
     DataEntry,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Heard,
     KnownPosition,
     Message,
@@ -61,6 +63,8 @@ check update by update.
 """
 _STATES = {State.LEADER_ELECTION: 0, State.REG_LEADER: 1, State.REG_NONLEADER: 2}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
+_REASONS = {HandOverReason.ASKED: 0, HandOverReason.STOPS: 1, HandOverReason.PREFERRED: 2}
+_REASONS_BY_NUMBER = {number: reason for reason, number in _REASONS.items()}
 
 
 class MessageKind:
@@ -92,10 +96,11 @@ class MessageKind:
     SNAPSHOT_OFFER: Final = 21
     SNAPSHOT_REQUEST: Final = 22
     SNAPSHOT_PART: Final = 23
+    HAND_OVER: Final = 24
 
 
-LaterMessage = KnownPosition | Ordered | SnapshotOffer | SnapshotRequest | SnapshotPart
-LATER: Final = (KnownPosition, Ordered, SnapshotOffer, SnapshotRequest, SnapshotPart)
+LaterMessage = KnownPosition | Ordered | SnapshotOffer | SnapshotRequest | SnapshotPart | HandOver
+LATER: Final = (KnownPosition, Ordered, SnapshotOffer, SnapshotRequest, SnapshotPart, HandOver)
 """The types of messages that were added to format version 3 after its first use: frames with one of them have a type of
 their own."""
 
@@ -144,6 +149,8 @@ def _later_row(message: LaterMessage) -> tuple[object, ...]:
             return (MessageKind.SNAPSHOT_REQUEST, *_name_row(name), offset, size)
         case SnapshotPart(_, name, offset, data):
             return (MessageKind.SNAPSHOT_PART, *_name_row(name), offset, data)
+        case HandOver(_, view, next_view, reason):
+            return (MessageKind.HAND_OVER, view, next_view, _REASONS[reason])
         case _:
             assert_never(message)
 
@@ -195,7 +202,7 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
-        case KnownPosition() | Ordered() | SnapshotOffer() | SnapshotRequest() | SnapshotPart():
+        case KnownPosition() | Ordered() | SnapshotOffer() | SnapshotRequest() | SnapshotPart() | HandOver():
             raise OtherFrame("this type of message was added later, and travels in a frame of another type")
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
@@ -304,6 +311,9 @@ def decode(sender: int, row: object) -> Message:
         case (MessageKind.SNAPSHOT_PART, seq, size, digest, offset, data):
             part = checked_number("offset", offset), _bytes("data", data)
             return SnapshotPart(sender, _snapshot_name(seq, size, digest), *part)
+        case (MessageKind.HAND_OVER, view, next_view, reason):
+            views = checked_number("view", view, least=1), checked_number("next_view", next_view, least=1)
+            return HandOver(sender, *views, _reason(reason))
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
 
@@ -503,6 +513,10 @@ def _client_id(value: object) -> str:
 
 def _state(value: object) -> State:
     return _STATES_BY_NUMBER[checked_number("state", value, most=len(_STATES) - 1)]
+
+
+def _reason(value: object) -> HandOverReason:
+    return _REASONS_BY_NUMBER[checked_number("reason", value, most=len(_REASONS) - 1)]
 
 
 def _digests(value: object) -> bytes:

@@ -117,6 +117,14 @@ class ReadingTests(ConfigTestCase):
         same = {**four(), "archive": "./var/four"}
         self.assertRefused(same, "archive: is the directory of storage, and must be another one")
 
+    def test_priority(self) -> None:
+        """Ids of servers, each once; the protocol gets them. Without the key no server is preferred."""
+        self.assertEqual(self.load(four()).settings().priority, ())
+        self.assertEqual(self.load({**four(), "priority": [2, 0]}).settings().priority, (2, 0))
+        self.assertRefused({**four(), "priority": [2, 7]}, "priority: there is no server 7; known are 0, 1, 2, 3")
+        self.assertRefused({**four(), "priority": [2, 2]}, "priority: server 2 is there twice")
+        self.assertRefused({**four(), "priority": 2}, "priority: must be a list, not 2")
+
     def test_port_for_redis(self) -> None:
         content = four()
         content["servers"][2]["redis"] = "tcp:6379"

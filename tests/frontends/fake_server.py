@@ -369,6 +369,16 @@ class FakeSnapshots:
         taken(Refused("UNAVAILABLE", "a fake server takes no snapshots"))
 
 
+class FakeHandOvers:
+    """Lets any server lead but server 9, which there is not."""
+
+    def answer(self, target: int, answer: Answer) -> None:
+        if target == 9:
+            answer(Refused("NOTFOUND", "there is no server 9"))
+        else:
+            answer(Done((("leader", target), ("view", 8), ("changed", Word("yes")))))
+
+
 class FakeServer:
     view = 7
 
@@ -385,6 +395,7 @@ class FakeServer:
         self.catalogue = self.cluster.catalogue
         self.past_reads = FakePastReads()
         self.snapshots = FakeSnapshots()
+        self.hand_overs = FakeHandOvers()
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
         self.event_feed = FakeEventFeed(self.cluster)

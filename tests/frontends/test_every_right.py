@@ -69,6 +69,7 @@ LINES = {
     Right.ADMIN: (
         "SETTINGS SET window=8",
         "SNAPSHOT",
+        "LEAD 1",
         "FAULT HEAL",
         "FAULT SKIP 812",
         "SERVERS ADD 4 127.0.0.1:7404",
@@ -102,7 +103,13 @@ RESOURCE_RIGHTS = {
         "DELETE /v1/session",
         "POST /v1/chat",
     ),
-    Right.ADMIN: ("PATCH /v1/settings", "POST /v1/snapshot", "POST /v1/backup", "POST /v1/faults"),
+    Right.ADMIN: (
+        "PATCH /v1/settings",
+        "POST /v1/snapshot",
+        "POST /v1/backup",
+        "POST /v1/leader",
+        "POST /v1/faults",
+    ),
 }
 """Right -> the requests of HTTP that need it. POST /v1/commands needs that of its command as well."""
 REDIS = {

@@ -45,6 +45,12 @@ class MembershipTests(SynchronousTestCase):
         membership = Membership(7, Members((9, 3, 7)))
         self.assertEqual([membership.next_led(view) for view in (0, 1, 2, 3, 4, 5)], [2, 2, 5, 5, 5, 8])
 
+    def test_next_view_that_another_server_leads(self) -> None:
+        """Departure 59; for a server that does not vote, it is the view after the last one of the epoch."""
+        membership = Membership(7, Members((9, 3, 7), (4,)))
+        self.assertEqual([membership.next_led_by(9, view) for view in (0, 2, 3, 4)], [3, 3, 6, 6])
+        self.assertEqual(membership.next_led_by(4, 1), membership.last_view + 1)
+
     def test_view_0_has_no_leader(self) -> None:
         """View 0, a placeholder, has no leader."""
         membership = Membership(1, Members((1, 2, 3)))

@@ -144,6 +144,10 @@ FAMILIES = """\
 # TYPE pfsb_archive_waiting_files gauge
 # HELP pfsb_archive_failing 1 while the archive does not take files, else 0.
 # TYPE pfsb_archive_failing gauge
+# HELP pfsb_hand_overs_total Views handed over: by this server, and those of others that it has left.
+# TYPE pfsb_hand_overs_total counter
+# HELP pfsb_hand_over_seconds How long the last one let nothing be proposed; 0: none.
+# TYPE pfsb_hand_over_seconds gauge
 """
 
 PROCESS = (

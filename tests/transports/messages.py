@@ -14,6 +14,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Heard,
     KnownPosition,
     Message,
@@ -112,6 +114,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),
     Confirm: st.builds(Confirm, st.just(SENDER), views, numbers),
     Confirmed: st.builds(Confirmed, st.just(SENDER), views, numbers),
+    HandOver: st.builds(HandOver, st.just(SENDER), views, views, st.sampled_from(HandOverReason)),
 }
 any_message = st.one_of(*BY_TYPE.values())
 

@@ -11,7 +11,10 @@ from attrs import define, field
 from pfsb.client.core.replies import Reply
 
 LOCAL_VERBS: Final = frozenset(
-    {"PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
+    {
+        *("PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "LEAD", "HELP", "FAULT"),
+        *("LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"),
+    }
 )
 """Verbs of commands that concern one server only. These are sent without a number and outside the session."""
 WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST", "SNAPSHOT"})

@@ -272,10 +272,11 @@ class Body:
             return None
         return _written(name, self._take(name, str, "a string or null"))
 
-    def integer(self, name: str, default: int) -> int:
-        if self._is_absent(name):
+    def integer(self, name: str, default: int | None = None) -> int:
+        """The value of a member that is an integer; `default` if it is not there. None: it must be there."""
+        if default is not None and self._is_absent(name):
             return default
-        value = self._members[name]
+        value = self._members.get(name)
         if isinstance(value, float) and value.is_integer():
             self._members[name] = int(value)  # in JSON 1.0 is the integer 1
         found: int = self._take(name, int, "an integer")

@@ -61,6 +61,15 @@ def get_digest(request: PfsbRequest) -> None:
     site.server.digest(None if seq is None else int(seq), answered)
 
 
+def change_leader(request: PfsbRequest) -> None:
+    """Have this server, if it leads, hand over to the server that the body names."""
+    request.query.refuse_more()
+    body = request.body()
+    target = body.integer("server")
+    body.refuse_more()
+    request.site.server.hand_overs.answer(target, request.answer_with())
+
+
 def set_fault(request: PfsbRequest) -> None:
     request.query.refuse_more()
     body = request.body()

@@ -37,6 +37,9 @@ ALWAYS: Final = (
         right=Right.ADMIN,
     ),
     CommandDescription(
+        "LEAD", "LEAD id", "Let another server lead; only the leader can do it.", changes=False, right=Right.ADMIN
+    ),
+    CommandDescription(
         "HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False, right=Right.NONE
     ),
     CommandDescription(
@@ -70,6 +73,7 @@ _EXAMPLES: Final = {
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
     "SNAPSHOT": "SNAPSHOT wait=60",
+    "LEAD": "LEAD 2",
     "HELP": "HELP PUT",
     "FAULT": "FAULT CUT 1,3",
     "SAY": "SAY good morning",

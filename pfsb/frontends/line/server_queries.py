@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pfsb.applications.interfaces import Answer, BadRequest, CommandDescription, Done, Word
 from pfsb.frontends.line import help as help_pages
-from pfsb.frontends.line.arguments import refuse_more, whole, without_arguments
+from pfsb.frontends.line.arguments import refuse_more, server_id, whole, without_arguments
 from pfsb.frontends.line.fault_command import apply_fault
 from pfsb.frontends.line.grammar import Request, split_options
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
@@ -43,6 +43,7 @@ class ServerQueries:
             "HELP": self._help,
             "FAULT": self._fault,
             "SNAPSHOT": self._snapshot,
+            "LEAD": self._lead,
         }
 
     def _ping(self, request: Request, answer: Answer) -> None:
@@ -74,6 +75,14 @@ class ServerQueries:
         if not 1 <= seconds <= SNAPSHOT_SECONDS_MAX:
             raise BadRequest(f"wait is in seconds, from 1 to {SNAPSHOT_SECONDS_MAX}, as in: SNAPSHOT wait=60")
         self._server.snapshots.answer(seconds, answer)
+
+    def _lead(self, request: Request, answer: Answer) -> None:
+        words, options = split_options(request.args)
+        usage = "LEAD id, as in: LEAD 2"
+        if not words:
+            raise BadRequest(f"LEAD needs the id of a server: {usage}")
+        refuse_more(words[1:], options, usage)
+        self._server.hand_overs.answer(server_id(words[0]), answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
         without_arguments(request)

@@ -7,6 +7,7 @@ from attrs import define, field
 from pfsb.paxos.messages import (
     Alive,
     GloballyOrderedUpdate,
+    HandOver,
     Message,
     Ordered,
     Prepare,
@@ -62,6 +63,8 @@ class MessageChecker:
     altered: set[tuple[int, int]] = field(factory=set)
     """(view, seq) of each proposal that the network has altered on its way, so that servers hold different batches: for
     these, the batches that servers report of that view are not compared."""
+    handed_over: dict[int, int] = field(factory=dict)
+    """View -> the next view for which its leader has left it by HAND_OVER (Departure 59)."""
     ordered: dict[int, bytes] = field(factory=dict)
     """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
     views: Advertised = field(factory=lambda: Advertised("view"))
@@ -81,11 +84,18 @@ class MessageChecker:
         match message:
             case Proposal():
                 self._leads(server_id, message.view)
+                if self.handed_over:
+                    is_left = message.view in self.handed_over
+                    require(not is_left, f"view {message.view} was handed over, and its leader goes on proposing")
                 self._proposed(message)
             case Prepare() | Ordered():
                 self._leads(server_id, message.view)
             case Alive():
                 self._advertises(server_id, message)
+            case HandOver():
+                self._leads(server_id, message.view)
+                known = self.handed_over.setdefault(message.view, message.next_view)
+                require(known == message.next_view, f"view {message.view} is handed over twice, to two servers")
             case VCProof():
                 self.views.tell(server_id, message.installed)
             case PrepareOK():

@@ -212,18 +212,25 @@ class SimulatedCluster:
         self.servers[server_id].running = None
 
     def drain(self, server_id: int) -> None:
-        """Tell a server to stop, as SIGTERM does.
+        """Tell a server to stop, as SIGTERM does, but for handing its view over.
 
         The server takes no more commands. It stops when the commands under way are answered, and after `DRAIN_SECONDS`
         at the latest.
         """
+        self._end_in_order(server_id, self._running(server_id).process.drain)
+
+    def retire(self, server_id: int) -> None:
+        """Tell a server to hand its view over, if it leads, and to `drain`: that is all that SIGTERM does."""
+        self._end_in_order(server_id, self._running(server_id).process.retire)
+
+    def _end_in_order(self, server_id: int, end: Callable[[Callable[[], None]], None]) -> None:
         running = self._running(server_id)
         running.is_draining = True
-        running.server_clock.callLater(0, self._begin_drain, server_id, running)
+        running.server_clock.callLater(0, self._begin_drain, server_id, running, end)
 
-    def _begin_drain(self, server_id: int, running: RunningServer) -> None:
+    def _begin_drain(self, server_id: int, running: RunningServer, end: Callable[[Callable[[], None]], None]) -> None:
         """Begin the drain. The clock of the server calls this, so a paused server begins when it is resumed."""
-        running.process.drain(lambda: self._drained(server_id, running))
+        end(lambda: self._drained(server_id, running))
         running.server_clock.callLater(DRAIN_SECONDS + 2 * DRAIN_LOOK_SECONDS, self._must_have_stopped, server_id)
 
     def _drained(self, server_id: int, running: RunningServer) -> None:

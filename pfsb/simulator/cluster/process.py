@@ -21,6 +21,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.server import DRAIN_LOOK_SECONDS
 from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.cluster.clock import ServerClock
@@ -102,6 +103,8 @@ class SimulatedProcess(Protocol):
     def start(self) -> None: ...
 
     def drain(self, drained: Callable[[], None]) -> None: ...
+
+    def retire(self, drained: Callable[[], None]) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -227,6 +230,17 @@ class ProtocolProcess:
     def drain(self, drained: Callable[[], None]) -> None:
         """Call `drained` at once, so that the cluster stops this server: its clients can ask any other server."""
         drained()
+
+    def retire(self, drained: Callable[[], None]) -> None:
+        """Hand the view over, if this server leads, and call `drained` then (Departure 59)."""
+        self.replica.perform(self.replica.hand_over.hand_over_to_stop)
+        self._wait_for_hand_over(drained)
+
+    def _wait_for_hand_over(self, drained: Callable[[], None]) -> None:
+        if self.replica.hand_over.is_stopping and not self.replica.turn.stopped:
+            self.clock.callLater(DRAIN_LOOK_SECONDS, self._wait_for_hand_over, drained)
+        else:
+            drained()
 
     def stop(self) -> None:
         self.replica.stop()

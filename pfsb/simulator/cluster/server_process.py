@@ -174,6 +174,9 @@ class ServerProcess:
     def drain(self, drained: Callable[[], None]) -> None:
         self.server.drain(drained)
 
+    def retire(self, drained: Callable[[], None]) -> None:
+        self.server.retire(drained)
+
     def stop(self) -> None:
         self.server.stop()
 

@@ -17,6 +17,7 @@ from pfsb.simulator.defects import (
     disk_troubles,
     execution,
     frames,
+    hand_overs,
     names,
     paths,
     progress,
@@ -50,6 +51,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         paths,
         names,
         runs,
+        hand_overs,
     )
     for defect in module.DEFECTS.by_name.values()
 } | {defect.name: defect for module in (snapshots.DEFECTS, snapshots.OF_STATE) for defect in module.by_name.values()}

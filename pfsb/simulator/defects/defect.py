@@ -32,6 +32,8 @@ class Defect:
     """Whether the defect needs a whole `pfsb.server.Server`, and cannot be planted in the protocol alone."""
     needs_snapshots: bool = False
     """Whether the defect can show only where servers take snapshots."""
+    needs_hand_overs: bool = False
+    """Whether the defect can show only where leaders hand over."""
 
 
 @define
@@ -40,6 +42,7 @@ class Defects:
 
     needs_sessions: bool = False
     needs_snapshots: bool = False
+    needs_hand_overs: bool = False
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
@@ -47,7 +50,8 @@ class Defects:
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
-            self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions, self.needs_snapshots)
+            needs = self.needs_sessions, self.needs_snapshots, self.needs_hand_overs
+            self.by_name[name] = Defect(name, source, broken, apply, *needs)
             return apply
 
         return register

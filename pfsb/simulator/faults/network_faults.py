@@ -13,6 +13,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
     Message,
     Ordered,
     Prepare,
@@ -35,7 +36,7 @@ from pfsb.simulator.faults.plan import between
 
 EXCHANGES: Final = (
     (Alive,),
-    (ViewChange, VCProof),
+    (ViewChange, VCProof, HandOver),
     (Prepare, PrepareOK),
     (Proposal, Accept, Ordered),
     (ClientUpdate,),

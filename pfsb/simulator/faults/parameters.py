@@ -240,6 +240,14 @@ def with_snapshots(rng: random.Random, parameters: Parameters) -> Parameters:
     )
 
 
+def with_priority(rng: random.Random, parameters: Parameters) -> Parameters:
+    """The parameters of a profile with hand-overs: in some seeds servers are preferred (`priority`). `rng` serves this
+    parameter alone."""
+    ids = parameters.ids
+    priority = tuple(rng.sample(ids, rng.choice((0, 0, 1, min(2, len(ids)), len(ids)))))
+    return evolve(parameters, settings=evolve(parameters.settings, priority=priority))
+
+
 def _within_reach(parameters: Parameters) -> Parameters:
     """Reduce the load on a cluster that can order so little that its users might never be served.
 

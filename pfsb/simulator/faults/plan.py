@@ -60,6 +60,11 @@ _KINDS: Final = {
         "impostor",
     ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "hand_overs": (
+        *("hand_over", "hand_over", "retire", "retire_leader", "retire_leader", "retire_both"),
+        *("crash_in_hand_over", "crash_in_hand_over", "pause_in_hand_over", "lose_hand_over", "late_hand_over"),
+        *("repeat_hand_over", "untrue_hand_over"),
+    ),
     "snapshots": (
         *("take_snapshot", "stay_away", "stay_away", "crash_in_snapshot", "crash_in_snapshot"),
         *("crash_in_fetch", "crash_in_fetch", "crash_source", "cut_source", "crash_both", "replace_snapshot"),

@@ -61,6 +61,7 @@ ALL_FAMILIES: Final = (
     "old_copies",
     "copies",
     "snapshots",
+    "hand_overs",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -153,6 +154,8 @@ class Profile:
     has_snapshots: bool = False
     """Whether servers take snapshots often, and drop most of the slots below them. Any other profile does the same with
     `Plan.snapshots`."""
+    has_hand_overs: bool = False
+    """Whether the drills are those of `pfsb.simulator.runs.hand_over_drills`, and some seeds prefer servers."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -493,6 +496,23 @@ PROFILES: Final[Mapping[str, Profile]] = {
         servers=(3, 4, 5, 5),
         drills=4,
         has_later_views=True,
+    ),
+    "hand-overs": Profile(
+        "leaders that hand over while messages are late or lost, servers stop, stand still or crash, and links are cut",
+        ("hand_overs", "network", "crashes", "partitions", "pauses", "confusion"),
+        ("isolate_leader", "split", "one_way"),
+        servers=(2, 3, 3, 4, 5),
+        faults_per_second=(0.5, 1.5, 3.0),
+        drills=4,
+        has_hand_overs=True,
+    ),
+    "rolling": Profile(
+        "servers that are stopped in order and started again, and leaders that hand over; nothing else",
+        ("hand_overs",),
+        servers=(3, 3, 4, 5, 7),
+        user_profile={"think_seconds": 0.03},
+        drills=6,
+        has_hand_overs=True,
     ),
     "names": Profile(
         "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",

@@ -117,10 +117,10 @@ class ServerFaults(FaultInjector):
     def drain_leader(self) -> None:
         self._drain(self._cluster.leader())
 
-    def _drain(self, server_id: int | None) -> None:
+    def _drain(self, server_id: int | None, *, hands_over: bool = False) -> None:
         if server_id is None or self._cluster.is_draining(server_id):
             return
-        self._cluster.drain(server_id)
+        (self._cluster.retire if hands_over else self._cluster.drain)(server_id)
         self._later(DRAIN_SECONDS + between(self._rng, 0.5, 4), self._restart, server_id)
 
     def leave_a_hole(self) -> None:

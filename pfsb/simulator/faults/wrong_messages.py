@@ -25,6 +25,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Heard,
     KnownPosition,
     Message,
@@ -93,6 +95,8 @@ class WrongMessages:
             makers.append(self._told)
         if self._receiver.settings.snapshot_slots:
             makers += [self._snapshot_offers, self._snapshot_requests, self._snapshot_parts]
+        if self._receiver.settings.priority:
+            makers.append(self._hand_overs)
         return self._rng.choice(makers)()
 
     # ------------------------------------------------------------------ numbers and contents
@@ -287,6 +291,12 @@ class WrongMessages:
                 )
             )
         ]
+
+    def _hand_overs(self) -> list[Message]:
+        """HAND_OVERs of the receiver's view or another one, to a view that is near or far."""
+        view = self._rng.choice((max(1, self._receiver.data.views.last_installed), self._view()))
+        later = self._rng.choice((min(view + self._rng.randint(1, 5), NUMBER_MAX), self._view()))
+        return [HandOver(self._sender, view, later, self._rng.choice(list(HandOverReason)))]
 
     def _identities(self) -> list[Message]:
         identity = self._rng.randbytes(IDENTITY_BYTES)

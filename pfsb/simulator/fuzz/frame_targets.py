@@ -17,6 +17,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
+    HandOverReason,
     Heard,
     KnownPosition,
     Message,
@@ -90,6 +92,7 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     SnapshotOffer(0, 2, _SNAPSHOT),
     SnapshotRequest(0, _SNAPSHOT, 0, 50),
     SnapshotPart(0, _SNAPSHOT, 0, b"part"),
+    HandOver(0, 1, 2, HandOverReason.STOPS),
 )
 """One message of each kind, since some kinds are rare among captured frames."""
 

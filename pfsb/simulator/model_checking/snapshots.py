@@ -29,7 +29,7 @@ from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.divergence import Comparison, DivergenceHandler
-from pfsb.paxos.messages import State
+from pfsb.paxos.messages import HandOverReason, State
 from pfsb.paxos.peers import NEVER, Peer
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import NO_WRITE, ProgressTimer
@@ -99,6 +99,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "last_heard"): 0.0,
     (Peer, "reached_at"): 0.0,
     (Peer, "local_aru"): 0,
+    # To which server a leader may hand over (Departure 59). No server of the explorer is asked to.
+    (Peer, "lag"): 0,
     # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
     # fire whenever it is armed.
     (Demand, "foreign_updates"): {},
@@ -122,7 +124,7 @@ Real values of these attributes would only multiply the states: either they make
 possible, or the explorer tries all their effects when a timer fires.
 """
 
-_ATOMS = {int, float, str, bytes, bool, frozenset, NoneType, State}
+_ATOMS = {int, float, str, bytes, bool, frozenset, NoneType, State, HandOverReason}
 
 
 def _is_value(kind: type) -> bool:

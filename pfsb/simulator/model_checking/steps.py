@@ -15,6 +15,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    HandOver,
     Heard,
     KnownPosition,
     Message,
@@ -177,6 +178,8 @@ def in_words(message: Message) -> str:
             return "that its storage was further"
         case SnapshotOffer() | SnapshotRequest() | SnapshotPart():
             raise AssertionError("there are no snapshots in the explored cluster")
+        case HandOver():
+            raise AssertionError("no server of the explored cluster is asked to hand over")
         case _:
             assert_never(message)
 

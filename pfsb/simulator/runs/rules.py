@@ -244,6 +244,14 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "A view that works goes on: slow disks, lost frames and servers of a minority start no election.",
     ),
     (
+        r"goes on proposing|is handed over twice",
+        "A leader that has handed its view over proposes nothing more in it (Departure 59).",
+    ),
+    (
+        r"handed over|hands over|the preferred server|was asked to stop",
+        "When all is well, a leader hands over within some round trips, and no Progress_Timer expires (Departure 59).",
+    ),
+    (
         r"a minority was in a later view",
         "A leader that a majority follows takes the servers in later views along.",
     ),

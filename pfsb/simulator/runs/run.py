@@ -37,6 +37,7 @@ from pfsb.simulator.faults.parameters import (
     with_buffers,
     with_changing_settings,
     with_path_limits,
+    with_priority,
     with_quotas,
     with_snapshots,
 )
@@ -52,6 +53,7 @@ from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.dice_drills import DiceDrills
 from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.fetch_checker import FetchChecker
+from pfsb.simulator.runs.hand_over_drills import HandOverDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.pace_drills import PaceDrills
@@ -137,6 +139,8 @@ class Run:
         drawn = with_quotas(rng, self.profile, drawn)
         drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
         drawn = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
+        if self.profile.has_hand_overs:
+            drawn = with_priority(random.Random(f"{plan.seed}/{plan.profile}/priority"), drawn)
         if (plan.snapshots and "dice" not in self.profile.families) or self.profile.has_snapshots:
             snapshots_rng = random.Random(f"{plan.seed}/{plan.profile}/snapshots")
             drawn = with_snapshots(snapshots_rng, drawn)
@@ -263,6 +267,8 @@ class Run:
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
         if "dice" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiceDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
+        if self.profile.has_hand_overs:
+            return HandOverDrills(self.cluster, self._rng, self.marks, slowness)
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills
         return drills(self.cluster, self._rng, self.marks, slowness)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from pfsb.simulator.schedules import (
     disks,
+    hand_overs,
     long_messages,
     paths,
     reads,
@@ -25,7 +26,7 @@ from pfsb.simulator.schedules.scenario import Schedule
 
 SCHEDULES: Final[Mapping[str, Schedule]] = {
     schedule.__name__.replace("_", "-"): schedule
-    for module in (views, updates, telling, disks, long_messages, paths, sessions, reads, slow_disks)
+    for module in (views, updates, telling, disks, long_messages, paths, sessions, reads, slow_disks, hand_overs)
     for schedule in module.SCHEDULES
 } | {schedule.__name__.replace("_", "-"): schedule for schedule in (*snapshots.SCHEDULES, *snapshots.WITH_SESSIONS)}
 

@@ -213,6 +213,13 @@ class ServerInfoTests(HTTPCase):
         self.clock.advance(self.server.config.limits.request_seconds)
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
 
+    def test_another_leader(self) -> None:
+        """The body names the server; it must be there, and be an integer."""
+        self.assertEqual(self.content("POST", "/v1/leader", {"server": 2}), {"leader": 2, "view": 8, "changed": "yes"})
+        self.assertRefused(self.ask("POST", "/v1/leader", {"server": 9}), 404, "NOTFOUND")
+        for body in ({}, {"server": "2"}, {"server": True}, {"server": 2, "wait": 1}):
+            self.assertRefused(self.ask("POST", "/v1/leader", body), 400, "BADREQUEST")
+
     def test_faults_only_where_they_are_allowed(self) -> None:
         """Without `faults: true` the resource of faults is refused with DENIED; with it, the resource does what FAULT
         does."""

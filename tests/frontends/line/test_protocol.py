@@ -191,6 +191,13 @@ class CommandTests(LineTestCase):
         row, ok = self.ask("#4 STATUS")
         self.assertEqual((json.loads(row.removeprefix("#4 +"))["server"], ok), (2, "#4 OK"))
 
+    def test_another_leader(self) -> None:
+        """LEAD takes the id of one server (Departure 59)."""
+        self.assertEqual(self.reply("#3 lead 2"), "#3 OK leader=2 view=8 changed=yes")
+        self.assertIn("ERR NOTFOUND", self.reply("LEAD 9"))
+        for bad in ("LEAD", "LEAD two", "LEAD -1", "LEAD 1 2", "LEAD 1 wait=3", "LEAD 99999999999"):
+            self.assertIn("ERR BADREQUEST", self.reply(bad), bad)
+
     def test_digest_of_now_and_of_a_number(self) -> None:
         self.assertRegex(self.reply("DIGEST"), "^OK seq=0 digest=[0-9a-f]{64}$")
         self.assertIn("seq=812", self.reply("DIGEST seq=812"))

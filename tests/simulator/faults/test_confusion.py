@@ -7,6 +7,7 @@ import random
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Message
+from pfsb.paxos.settings import Settings
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.faults.wrong_messages import WrongMessages
 from pfsb.simulator.runs.run import Plan, Run
@@ -16,7 +17,7 @@ from tests.long import long
 
 class WrongMessagesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.cluster = SimulatedCluster(self.id(), 5)
+        self.cluster = SimulatedCluster(self.id(), 5, settings=Settings(priority=(0,)))
         self.cluster.run_until(self.cluster.has_leader)
         self.maker = WrongMessages(2, self.cluster.replica(0), random.Random(1))
 
