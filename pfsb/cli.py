@@ -26,6 +26,7 @@ _SECTIONS: Final = {
         "client": ("pfsb.commands.client", "Send commands: interactive, one, from a pipe, or a batch."),
         "status": ("pfsb.commands.status", "Show one line per server."),
         "why": ("pfsb.commands.why", "Say why there is no leader or no progress."),
+        "servers": ("pfsb.commands.servers", "Show the servers of a cluster, or add, remove or move one."),
         "settings": ("pfsb.commands.settings", "Show or change the settings that all servers share."),
         "bench": ("pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
         "demo": ("pfsb.demo.tool", "Run real servers through a scenario and record it."),

@@ -21,13 +21,14 @@ from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Fields, Refused, Result, Word
 from pfsb.config.config import Config
 from pfsb.hand_overs_asked import HandOversAsked
+from pfsb.membership_changes import MembershipChanges
 from pfsb.past_reads import IPastReader, PastReads
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.server_facts import ServerFacts, server_rows, status
+from pfsb.server_facts import JOINING, REMOVED, ServerFacts, server_rows, status
 from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
@@ -35,12 +36,13 @@ from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.quota_watch import QuotaWatch
-from pfsb.sessions.refusals import HANGING
+from pfsb.sessions.refusals import HANGING, REMOVED_NOT_SENT, REMOVED_UNDER_WAY
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
 from pfsb.snapshots_asked import SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
+from pfsb.support.hosts import LookUp
 from pfsb.support.views import shown
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
@@ -84,6 +86,7 @@ class Server:
         has_disk: bool = True,
         tracer: ITracer | None = None,
         past_reader: IPastReader | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
         self.config = config
         self.server_id = server_id
@@ -105,7 +108,8 @@ class Server:
         self.machine.on_settings = self.settings.follow
         self.replica = Replica(
             server_id=server_id,
-            servers=config.ids,
+            servers=config.founding_ids,
+            learners=config.joining_ids(server_id),
             settings=settings,
             clock=clock,
             rng=rng,
@@ -116,6 +120,7 @@ class Server:
             tracer=tracer,
             birth=Birth(self.settings.make_birth, is_birth),
         )
+        self.machine.settings.on_members = self.replica.ordered_queue.change_members
         self.replica.snapshot_taker.why_none = self._why_no_snapshots
         self._told_without_snapshots: Sequence[str] = ()
         """Names of the applications without snapshots of which the text log has told."""
@@ -126,6 +131,19 @@ class Server:
         """Hands the view of this server over for clients."""
         self.past_reads = PastReads(self.replica, self.machine, clock, lambda: self.revisions, past_reader)
         """Tells clients what keys were at earlier revisions."""
+        self.changes = MembershipChanges(
+            server_id,
+            self.replica,
+            self.machine,
+            clock,
+            config.limits.request_seconds,
+            lambda: self.local_clients.submission,
+            lambda i: self.facts.address_of(i),
+            look_up,
+        )
+        """Changes of the membership that clients ask for, and the promotion of servers that learn."""
+        self._is_removed_now = False
+        """Whether a change that this turn has executed has removed this server: its clients are to be told."""
         self.disk_is_stuck = False
         """True after `stop` if the disk does not answer, so that a write is still under way."""
         self.facts = ServerFacts(
@@ -171,6 +189,9 @@ class Server:
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
         submission = self.local_clients.submission
+        self._follow_membership()
+        self.replica.membership.on_change.append(self._follow_membership)
+        self._tell_of_file()
         look_at_quotas = partial(self._look_at_quotas, QuotaWatch(self.machine))
         self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, look_at_quotas)
         self.replica.attach(
@@ -180,7 +201,41 @@ class Server:
             disk_changed=self.local_clients.disk_changed,
         )
 
+    def _follow_membership(self) -> None:
+        """Refuse the commands of clients while this server is no member of the cluster."""
+        role, members = self.facts.role, self.replica.membership.members
+        outside: Refused | None = None
+        if role == REMOVED:
+            others = ", ".join(map(str, members.ids))
+            text = f"server {self.server_id} was removed from the cluster, and takes no part: ask server {others}"
+            outside = Refused("UNAVAILABLE", text)
+            self._log.warn("{text}; it can be stopped, and its data deleted", text=text)
+            self._is_removed_now = self.local_clients.submission.outside is None
+        elif role == JOINING:
+            text = f"this server is no member of the cluster yet: say SERVERS ADD {self.server_id} to a member"
+            outside = Refused("UNAVAILABLE", text)
+        self.local_clients.submission.outside = outside
+
+    def _tell_of_file(self) -> None:
+        """Say in the text log, at the start, for which servers the configuration differs from the membership that is
+        stored, which rules."""
+        membership, ids = self.replica.membership, self.config.ids
+        if membership.epoch == 0:
+            return
+        for text, found in (
+            ("it lacks server {servers}", [i for i in membership.ids if i not in ids]),
+            ("it has server {servers}, which is none of them", [i for i in ids if i not in membership.ids]),
+        ):
+            if found:
+                self._log.warn(
+                    "the servers in this configuration are not those of epoch {epoch} of the membership, which rule: "
+                    + text,
+                    epoch=membership.epoch,
+                    servers=", ".join(map(str, found)),
+                )
+
     def _look_at_quotas(self, watch: QuotaWatch) -> None:
+        self.changes.look()
         try:
             ask(self.replica.turn, watch.look)
         except Exception:
@@ -253,6 +308,7 @@ class Server:
         """
         self.expiry.stop()
         self.past_reads.stop()
+        self.changes.stop()
         self.local_clients.close()
         stopped = self.replica.stop()
         self.disk_is_stuck = not self._storage.close()
@@ -276,6 +332,11 @@ class Server:
     def others(self) -> tuple[int, ...]:
         """Ids of the other servers of the cluster."""
         return self.replica.membership.others
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present epoch of the membership, as far as this server has executed."""
+        return self.replica.membership.epoch
 
     @property
     def too_few_heard(self) -> str | None:
@@ -351,6 +412,10 @@ class Server:
         if they are not ordered yet (ANNOUNCE); and answers the DIGEST questions whose slots are executed.
         """
         self.revisions.note()
+        self.changes.answer_in_force()
+        if self._is_removed_now:
+            self._is_removed_now = False
+            self.local_clients.refuse_all(REMOVED_UNDER_WAY, REMOVED_NOT_SENT)
         if not self.settings.is_announced:
             self.settings.announce(self.local_clients.submission)
         if self._digests_asked:

@@ -36,6 +36,9 @@ from pfsb.support.hosts import shown
 from pfsb.support.views import shown as shown_view
 from pfsb.transports.links import TransportCounters
 
+VOTER, LEARNER, JOINING, REMOVED = "voter", "learner", "joining", "removed"
+"""The roles of a server: it votes; it executes what the others order; it waits to be added; it was removed."""
+
 
 @frozen
 class PeerFacts:
@@ -103,6 +106,27 @@ class ServerFacts:
     def membership(self) -> Membership:
         """The servers of the cluster, as far as this server has executed."""
         return self._replica.membership
+
+    @property
+    def role(self) -> str:
+        """The part of this server in the cluster: `VOTER`, `LEARNER`, `JOINING` or `REMOVED`."""
+        return self.role_of(self.server_id)
+
+    def role_of(self, server_id: int) -> str:
+        """The role of a server in the present epoch."""
+        members = self.membership.members
+        if server_id in members.voters:
+            return VOTER
+        if server_id in members.retired:
+            return REMOVED
+        return LEARNER if server_id in members.learners and members.epoch else JOINING
+
+    def address_of(self, server_id: int) -> str | None:
+        """The address at which a server is to be reached, by the membership or else by the configuration of this
+        server; None: neither has one."""
+        found = self.membership.members.addresses.get(server_id)
+        configured = self.config.servers.get(server_id)
+        return found or (None if configured is None else shown(*configured.peer))
 
     @property
     def alive(self) -> list[int]:
@@ -342,7 +366,7 @@ class ServerFacts:
     def cluster_settings(self) -> Mapping[str, int | str]:
         """The settings that all servers share, by name; empty before the first slot is executed here."""
         settings = self._machine.settings
-        return settings.values.shown() if settings.is_born else {}
+        return settings.shown() if settings.is_born else {}
 
     @property
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
@@ -419,6 +443,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "n": facts.membership.n,
         "quorum": facts.membership.quorum,
         "tolerates": facts.membership.n - facts.membership.quorum,
+        "epoch": facts.membership.epoch,
+        "role": facts.role,
         "aru": facts.local_aru,
         "last_ordered": facts.last_ordered,
         "revision": facts.revision,
@@ -523,7 +549,8 @@ def _server_row(facts: ServerFacts, server_id: int) -> Fields:
         ("state", Word(server.state.value)),
         ("aru", server.local_aru),
         ("alive", Word("yes" if server.is_alive else "no")),
-        ("address", shown(*facts.config.server(server_id).peer)),
+        ("address", facts.address_of(server_id) or "unknown"),
+        ("role", Word(facts.role_of(server_id))),
     )
 
 

@@ -11,6 +11,7 @@ from tests.sessions.support import ClusterTestCase
 
 STATUS_NAMES = (
     *("cluster", "server", "version", "state", "view", "attempted", "leader", "n", "quorum", "tolerates"),
+    *("epoch", "role"),
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
@@ -74,7 +75,7 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(self.status()["archive"], expected | {"error": "arc: No space left on device"})
 
     def test_rows_of_servers(self) -> None:
-        """SERVERS has a row of five fields for every server, the one that is asked included."""
+        """SERVERS has a row of six fields for every server, the one that is asked included."""
         rows = self.server(self.leader).servers()
         expected = [
             (
@@ -83,6 +84,7 @@ class StatusFormTests(ClusterTestCase):
                 ("aru", self.base),
                 ("alive", "yes"),
                 ("address", f"127.0.0.1:{7400 + i}"),
+                ("role", "voter"),
             )
             for i in self.cluster.ids
         ]

@@ -1,5 +1,5 @@
 ------------------------------ MODULE Epoch ------------------------------
-(* Of something that pfsb does not have (G29): one change of membership as a stop sign in the log. Views are packed: 1..V are of epoch 0, V+1..2V of epoch 1.
+(* Departure 60, which no command makes yet (G29): one change of membership as a stop sign in the log. Views are packed: 1..V are of epoch 0, V+1..2V of epoch 1.
    No draining: the leader may propose above the change. Preinstall votes are not promises: any server may attempt
    any view that it leads, at any time (more behaviours than the code has). *)
 EXTENDS Naturals, Sequences, FiniteSets, TLC

@@ -68,7 +68,7 @@ def begin_anew(state: BackupState, members: Sequence[int], identity: bytes, revi
     machine.outcomes.clear()
     machine.heard_in.clear()
     settings = machine.settings
-    settings.announced.clear()
+    settings.put(settings.values, {})
     settings.adopt(evolve(settings.values, members=tuple(sorted(members)), cluster_identity=identity))
     before = state.history
     digest = blake2b(before.digest + identity, digest_size=DIGEST_BYTES, person=_PERSON).digest()

@@ -54,6 +54,8 @@ def command(config: str, directories: tuple[str, ...], revision: int | None, dry
     read = read_config(config)
     if any(read.storage_directory(each) is None for each in read.ids):
         raise click.UsageError(f"{config}: storage: memory has no data directories")
+    if read.founding_ids != read.ids:
+        raise click.UsageError(f"{config}: founders: a new cluster is founded by all servers of its configuration")
     return Options([Path(each) for each in directories], read, revision, dry_run)
 
 

@@ -99,6 +99,8 @@ def command(
         raise click.UsageError(f"there is no server {unknown[0]}; known are {', '.join(map(str, read.ids))}")
     if any(read.storage_directory(each) is None for each in read.ids):
         raise click.UsageError(f"{config}: storage: memory has no data directories")
+    if read.founding_ids != read.ids:
+        raise click.UsageError(f"{config}: founders: a new cluster is founded by all servers of its configuration")
     paths = [Path(each) for each in files]
     target = None if at is None else _target(at)
     if target is None and len(paths) > 1:

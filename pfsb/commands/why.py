@@ -24,7 +24,6 @@ CLOCK_SECONDS: Final = 1.0
 which sessions expire and waits end are then wrong by as much."""
 _REFUSED: Final = {
     "cluster": "frames of another cluster come to its port",
-    "membership": "another server has other ids in its configuration, or another name of the cluster",
     "tag": "another server has another secret_file, or none",
     "certificate": "a server sends in the name of another one than its certificate names",
     "address": "a server sends from an address that its peer name does not have",
@@ -129,6 +128,14 @@ def findings(found: Survey, clocks: dict[int, ClockReading]) -> list[str]:
     return lines or ["nothing is in the way of commands, as far as the servers know"]
 
 
+_ROLES: Final = {
+    "removed": "was removed from the cluster and takes no part: it can be stopped, and its data deleted",
+    "joining": "is no member of the cluster yet: pfsb servers FILE add ID ADDRESS brings it in",
+    "learner": "learns what the others have executed, and votes by itself when it keeps up",
+}
+"""Role of a server that does not vote -> what that means, behind "server ID"."""
+
+
 def _majority(found: Survey) -> Iterator[str]:
     missing = found.quorum - len(found.up)
     if missing > 0:
@@ -139,7 +146,10 @@ def _majority(found: Survey) -> Iterator[str]:
 def _admission(found: Survey) -> Iterator[str]:
     for server_id, status in found.up.items():
         waits = ", ".join(map(str, status.get("not_acquainted", [])))
-        if status.get("admitted") is False and waits:
+        role = status.get("role", "voter")
+        if role in _ROLES:
+            yield f"server {server_id} {_ROLES[role]}"
+        elif status.get("admitted") is False and waits:
             yield f"server {server_id} does not vote yet: its storage is not known to servers {waits}, which must be up"
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
 from typing import Final
 
 from attrs import define
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 
 from pfsb.config.yaml_file import Place, quoted
-from pfsb.support.hosts import shown
+from pfsb.support.hosts import is_host, is_ip, shown
 
 Address = tuple[str, int]
 """(host, port)"""
@@ -41,7 +40,7 @@ def peer_address(place: Place) -> Address:
 def listening_address(place: Place) -> Address:
     """Parse the address where a server receives from its peers: an IP address and a port. It may be a wildcard."""
     address = _host_and_port(place, _LISTEN)
-    if not (_is_ip(address[0], 4) or _is_ip(address[0], 6)):
+    if not (is_ip(address[0], 4) or is_ip(address[0], 6)):
         raise place.wrong(f"{quoted(place.text())} has a name where an IP address must be {_LISTEN}")
     return address
 
@@ -49,7 +48,7 @@ def listening_address(place: Place) -> Address:
 def host_name(place: Place) -> str:
     """Parse a name of a host, without a port."""
     name = place.text()
-    if not _is_host(name):
+    if not is_host(name):
         raise place.wrong(f'{quoted(name)} is no name of a host (example: "pfsb.example.com")')
     return name
 
@@ -64,26 +63,13 @@ def _host_and_port(place: Place, example: str) -> Address:
     if not _is_port(match["port"][1:]):
         raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {example}")
     host: str = match["host"] if match["ip6"] is None else match["ip6"]
-    if not (_is_host(host) if match["ip6"] is None else _is_ip(host, 6)):
+    if not (is_host(host) if match["ip6"] is None else is_ip(host, 6)):
         raise place.wrong(f"{quoted(text)} names no host {example}")
     return host, int(match["port"][1:])
 
 
 def _is_port(text: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= 65_535
-
-
-def _is_host(text: str) -> bool:
-    if re.fullmatch(r"[0-9.]+", text):
-        return _is_ip(text, 4)
-    return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text))
-
-
-def _is_ip(text: str, version: int) -> bool:
-    try:
-        return ip_address(text).version == version
-    except ValueError:
-        return False
 
 
 def endpoint_string(place: Place) -> str:

@@ -145,7 +145,7 @@ class Config:
     cluster: str
     """The cluster's name. Servers refuse frames and storages of a cluster with another name, or with other ids."""
     servers: Mapping[int, ServerConfig]
-    """The founding servers by id, ascending."""
+    """The servers by id, ascending."""
     f: int
     """How many failures the cluster should tolerate. The value is only checked: the file is refused unless it has at
     least 2f + 1 servers. A quorum is always a majority of the servers."""
@@ -192,6 +192,10 @@ class Config:
     STATUS and `pfsb check` warn: any machine that can reach them may speak for a server."""
     http_names: tuple[str, ...] = ()
     """Names under which clients reach the HTTP ports, beside those of the servers and their machines."""
+    founders: tuple[int, ...] | None = None
+    """Ids of the servers with which the cluster has begun, whether they are still there or not. A server of the file
+    that is none of them waits until `SERVERS ADD` brings it in, and never begins a cluster by itself. None: all servers
+    of the file."""
 
     @property
     def transports(self) -> tuple[str, ...]:
@@ -207,6 +211,18 @@ class Config:
     def ids(self) -> tuple[int, ...]:
         """Ids of the servers, ascending."""
         return tuple(self.servers)
+
+    @property
+    def founding_ids(self) -> tuple[int, ...]:
+        """Ids of the servers with which the cluster has begun, ascending."""
+        return self.ids if self.founders is None else self.founders
+
+    def joining_ids(self, server_id: int) -> tuple[int, ...]:
+        """Ids of the servers of the file that server `server_id` takes for members, beside the founding ones, until it
+        has executed a change of the membership: none for a founding server; itself and all others for another one."""
+        if server_id in self.founding_ids:
+            return ()
+        return tuple(i for i in self.ids if i not in self.founding_ids)
 
     @property
     def n(self) -> int:
@@ -251,11 +267,11 @@ class Config:
         )
 
     def membership_digest(self) -> bytes:
-        """Eight bytes that tell this cluster from others: a hash of its name and the ids of its servers.
+        """Eight bytes that tell this cluster from others: a hash of its name and the ids of its founding servers.
 
         See docs/internals/frames.rst.
         """
-        return cluster_digest(self.cluster, self.ids)
+        return cluster_digest(self.cluster, self.founding_ids)
 
     def storage_directory(self, server_id: int) -> Path | None:
         """The data directory of a server; None: the server keeps its data in memory."""
@@ -403,6 +419,17 @@ def _apps(place: Place) -> tuple[str, ...]:
     return found
 
 
+def _founders(place: Place) -> tuple[int, ...]:
+    """A list of ids of servers."""
+    found = tuple(item.integer(0, SERVER_ID_MAX) for item in place.items())
+    if not found:
+        raise place.wrong("is empty (example: [0, 1, 2])")
+    for server_id in found:
+        if found.count(server_id) > 1:
+            raise place.wrong(f"{server_id} is there twice")
+    return tuple(sorted(found))
+
+
 def _priority(place: Place) -> tuple[int, ...]:
     """A list of ids of servers, each of them once."""
     found = tuple(_server_id(item) for item in place.items())
@@ -477,4 +504,5 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "faults": Place.boolean,
     "insecure": Place.boolean,
     "http_names": _http_names,
+    "founders": _founders,
 }

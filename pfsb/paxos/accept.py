@@ -35,7 +35,7 @@ class AcceptHandler(Handler):
         untold = self._telling.untold
         at = 0
         is_new = False
-        ordering = self._data.ordering
+        ordering, members = self._data.ordering, self._membership.members
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
@@ -51,4 +51,6 @@ class AcceptHandler(Handler):
             if self._data.apply_accept(message.server_id, message.view, slot, digest):
                 is_new = True
             self._ordering.try_order(seq, slot)
+            if self._membership.members is not members:
+                break  # Departure 60: a change was executed, so the other votes are void
         return is_new

@@ -224,7 +224,9 @@ class AliveHandler(Handler):
         If that server leads the attempted view, the Progress_Timer is hurried. A refused frame is a hint only: no view
         is ever installed because of it.
         """
-        peer = self._peers.by_id[server_id]
+        peer = self._peers.by_id.get(server_id)
+        if peer is None:
+            return  # the peer was removed
         if peer.last_heard == NEVER:
             return  # the peer has not been started yet: when all servers start together, the first view shall be kept
         peer.refused_at = self._clock.seconds()

@@ -96,6 +96,15 @@ class GlobalHistory:
             if slot is not None:
                 yield number, slot
 
+    def cut_above(self, seq: int) -> None:
+        """Forget the slots above `seq`, which an epoch of the membership has left behind: they are void (Departure
+        59)."""
+        for number in [number for number in self.slots if number > seq]:
+            slot = self.slots.pop(number)
+            if slot.ordered is not None:
+                self.batch_bytes -= len(slot.ordered.data)
+        self.top = min(self.top, seq)
+
     def forget_up_to(self, seq: int) -> None:
         numbers: Iterable[int] = range(self.floor + 1, seq + 1)
         if seq - self.floor > len(self.slots):

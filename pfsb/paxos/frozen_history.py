@@ -13,6 +13,7 @@ from attrs import define, field
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IRestorer
+from pfsb.paxos.members import Members, decode_members, encode_members
 from pfsb.paxos.messages import DIGEST_BYTES
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import Row, RowReader, packed, pieces_of
@@ -20,8 +21,8 @@ from pfsb.support.values import value
 
 HISTORY: Final = "history"
 """The section of the history. Its first row is (slot, digest of the history, time in milliseconds, lowest `made_at` of
-an update that is still valid, number of clients). A row (client id, timestamp, slot) follows for each client in
-Last_Executed, in its order."""
+an update that is still valid, number of clients); in an epoch above 0 the form of its members follows in that row
+(`encode_members`). A row (client id, timestamp, slot) follows for each client in Last_Executed, in its order."""
 
 
 @value
@@ -36,12 +37,16 @@ class History:
     timestamps: OrderedDict[str, tuple[int, int]]
     """Client id -> (timestamp of its latest executed update, slot of that update), least recently touched first, as in
     `LastExecuted`."""
+    members: Members | None = None
+    """The servers of the epoch after the slot (Departure 60); None: it is epoch 0."""
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces of the section `history`. Slots that are executed while the pieces are taken do not change
         them."""
         timestamps = [*self.timestamps.items()]
-        head = self.seq, self.digest, self.time_ms, self.oldest_valid, len(timestamps)
+        head: tuple[Any, ...] = self.seq, self.digest, self.time_ms, self.oldest_valid, len(timestamps)
+        if self.members is not None:
+            head = (*head, encode_members(self.members))
         return pieces_of(HISTORY, _rows(head, timestamps))
 
 
@@ -94,8 +99,8 @@ class HistoryRestorer:
         """Put all of the snapshot in the place of the present history and state (`IRestorer.adopt`)."""
         while not self._ended:
             self.end()
-        seq, digest, time_ms, oldest_valid, _ = self._head
-        self._adopt(History(seq, digest, time_ms, oldest_valid, self._timestamps), self.machine)
+        seq, digest, time_ms, oldest_valid, _, members = self._head
+        self._adopt(History(seq, digest, time_ms, oldest_valid, self._timestamps, members), self.machine)
 
     def _require_history(self) -> None:
         if not self._head or len(self._timestamps) != self._head[4]:
@@ -103,9 +108,14 @@ class HistoryRestorer:
         self._reader.end()
 
 
-def _checked(seq: int, digest: bytes, time_ms: int, oldest_valid: int, clients: int) -> tuple[Any, ...]:
+def _checked(
+    seq: int, digest: bytes, time_ms: int, oldest_valid: int, clients: int, form: bytes | None = None
+) -> tuple[Any, ...]:
     if {*map(type, (seq, time_ms, oldest_valid, clients))} != {int} or type(digest) is not bytes:
         raise TypeError("a number or the digest is of another type")
     if seq < 1 or len(digest) != DIGEST_BYTES:
         raise TypeError("no slot, or a digest of another length")
-    return seq, digest, time_ms, oldest_valid, clients
+    members = None if form is None else decode_members(form)
+    if members is not None and not 0 < members.since <= seq:
+        raise ValueError("its epoch begins behind it")
+    return seq, digest, time_ms, oldest_valid, clients, members

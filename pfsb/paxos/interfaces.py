@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch, ClientUpdate, Message
 from pfsb.paxos.records import Record, Recovered
 from pfsb.paxos.snapshot import Piece, SnapshotName
@@ -153,11 +154,14 @@ class StorageRefused(Exception):
 class IFrameReceiver(Interface):
     """The part of a server that a transport calls: the protocol (`pfsb.paxos.replica`)."""
 
-    def receive(sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0) -> None:
+    def receive(
+        sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0, epoch: int = 0
+    ) -> None:
         """Handle the messages of one well-formed frame of this cluster.
 
-        `identity` is that of the sender's storage, `start` the number of the sender's start, and `position` the log
-        position that the frame tells. A start or position of 0 stands for one that is not known.
+        `identity` is that of the sender's storage, `start` the number of the sender's start, `position` the log
+        position that the frame tells, and `epoch` the epoch of the membership in which the sender has made the
+        messages. A start or position of 0 stands for one that is not known.
         """
 
     def peer_refused(server_id: int) -> None:
@@ -184,6 +188,14 @@ class ITransport(Interface):
 
         From now on frames carry this identity, and frames with another identity are refused. May be called before
         `start`.
+        """
+
+    def enter_epoch(members: Members, others: Collection[int]) -> None:
+        """Go on in an epoch of the membership (Departure 60): a message to all goes to `others`, the servers of the
+        epoch but this one, at the addresses that the epoch gives them, and frames tell the epoch.
+
+        Frames are taken from `others`, and from the servers that have been removed, and those are sent messages to them
+        alone. May be called before `start`.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:

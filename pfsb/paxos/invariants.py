@@ -37,6 +37,7 @@ from pfsb.paxos.data_structures import VOTED_VIEWS_MAX
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import Batch, State
 from pfsb.paxos.replica import Replica
+from pfsb.support.limits import SLOT_MAX
 
 
 class InvariantViolated(AssertionError):
@@ -65,6 +66,8 @@ class Memory:
     """The slot with which the history of this server begins (`DigestChain.begin`); None: there was no check yet."""
     snapshots: int = 0
     """Number of snapshots that the server has installed since its start."""
+    epoch: int = 0
+    """The epoch of the membership."""
     ordered: dict[int, Batch] = field(factory=dict)
     """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
     window_max: int = 0
@@ -99,7 +102,11 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
         yield f"1: Last_Installed went back from {memory.last_installed} to {data.views.last_installed}"
     if queue.time.time_ms < memory.time_ms:
         yield f"1: the state machine's time went back from {memory.time_ms} to {queue.time.time_ms}"
+    changes = [slot for epoch, slot in replica.epochs.begun.items() if epoch > memory.epoch]
+    void_above = min(changes, default=SLOT_MAX)
     for seq, batch in memory.ordered.items():
+        if seq > void_above:
+            continue  # a change of the membership has made void what was ordered there
         slot = data.ordering.global_history.get(seq)
         if slot is None and seq > data.ordering.global_history.floor:
             yield f"2: slot {seq} was ordered, and is gone"
@@ -206,6 +213,7 @@ def _remember(replica: Replica, memory: Memory) -> None:
     memory.time_ms = replica.ordered_queue.time.time_ms
     memory.begin = replica.ordered_queue.digests.begin
     memory.snapshots = replica.snapshot_fetcher.installed
+    memory.epoch = replica.membership.epoch
     memory.reach = max(memory.reach, memory.local_aru + replica.window.slots)
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:

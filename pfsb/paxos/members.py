@@ -19,6 +19,10 @@ EPOCH_MAX: Final = 2**31 - 1
 """Highest number of an epoch: a view of it still fits a signed integer of 64 bits."""
 ADDRESS_CHARS_MAX: Final = 300
 """Maximum number of characters of the address of a server."""
+SERVERS_MAX: Final = 64
+"""Maximum number of servers of an epoch that a change brings."""
+RETIRED_MAX: Final = 4_096
+"""Maximum number of servers that may ever be removed from one cluster."""
 MEMBERS_BYTES_MAX: Final = 48_000
 """Maximum size, in bytes, of the form of `Members`: it fits an update, and the message that tells it fits a frame."""
 
@@ -48,7 +52,8 @@ class Members:
     """Id of the voter that leads first; -1: the one with the lowest id. The change names it, so that the epoch begins
     without an election."""
     storages: Mapping[int, bytes] = field(factory=dict, hash=False)
-    """Server id -> identity of its storage (Departure 12), for the servers that came by a change."""
+    """Server id -> identity of its storage (Departure 12), for the servers whose storage the server knew that has made
+    the change. No other storage is taken for that server's from then on."""
     addresses: Mapping[int, str] = field(factory=dict, hash=False)
     """Server id -> where the other servers reach it, for the servers to which a change has given an address. The
     configuration file has the others."""
@@ -76,6 +81,21 @@ class Members:
         """The view that `first` leads: the lowest one that a server of the epoch installs after a change."""
         rank = 0 if self.first == -1 else self.voters.index(self.first)
         return view_of(self.epoch, rank + 1)
+
+
+def why_no_successor(present: Members, following: Members) -> str | None:
+    """Why `following` cannot be the members of the epoch after that of `present`; None: they can. All servers that
+    execute a change come to the same answer."""
+    if following.epoch != present.epoch + 1:
+        made_for = following.epoch - 1
+        return f"another change came first: the epoch is {present.epoch}, and the change was made for {made_for}"
+    back = [i for i in following.ids if i in present.retired]
+    if back:
+        return f"server {back[0]} was removed, and its id is not used again"
+    gone = {*present.ids} - {*following.ids}
+    if not {*present.retired, *gone} <= {*following.retired}:
+        return "the ids of servers that have been removed are left out"
+    return None
 
 
 def encode_members(members: Members) -> bytes:

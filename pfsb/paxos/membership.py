@@ -37,6 +37,8 @@ class Membership:
     on_change: list[Callable[[], None]] = field(factory=list)
     """Functions that are called, in this order, when `members` has changed: each part of this server that keeps a table
     of the servers, or works in another way for another number of them, has one here."""
+    epoch: int = field(init=False)
+    """Number of the present epoch."""
     ids: tuple[int, ...] = field(init=False)
     """Ids of all servers, ascending."""
     others: tuple[int, ...] = field(init=False)
@@ -63,11 +65,14 @@ class Membership:
         assert members.epoch > self.members.epoch, "epochs follow each other"
         self.members = members
         self._follow()
+        # What is ordered rules over what this server has heard: all servers then know one storage of each id.
+        self.identities |= {i: identity for i, identity in members.storages.items() if i != self.server_id}
         for changed in self.on_change:
             changed()
 
     def _follow(self) -> None:
         members = self.members
+        self.epoch = members.epoch
         self.ids, self.voters, self.quorum = members.ids, members.voters, members.quorum
         self.others = tuple(i for i in members.ids if i != self.server_id)
         self.leader_tells = len(members.voters) >= TELLING_SERVERS

@@ -16,6 +16,7 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.frozen_history import History, HistoryRestorer
 from pfsb.paxos.interfaces import IRestorer, IStateMachine
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import DIGEST_BYTES, Batch, ClientUpdate, GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.passes import batch_digest
@@ -111,6 +112,17 @@ class OrderedUpdateQueue(Handler):
         self.snapshot_slot = 0
         """The slot after whose execution `on_snapshot_slot` is called (Departure 56); 0: there is none."""
         self.on_snapshot_slot: Callable[[], None] = lambda: None
+        self.next_members: Members | None = None
+        """The servers of the epoch whose change is executed in the present slot; None: the slot has no change."""
+        self.on_epoch: Callable[[Members, bool], None] | None = None
+        """Begins an epoch of the membership; the second argument says whether a snapshot has brought it. None while
+        this server recovers."""
+
+    def change_members(self, members: Members) -> None:
+        """Begin a later epoch with these servers as soon as the present slot is executed; called by the state machine
+        when it executes a change. An epoch that this server is in already was begun before a restart."""
+        if members.epoch > self._membership.epoch:
+            self.next_members = members
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -142,6 +154,7 @@ class OrderedUpdateQueue(Handler):
             self.time.time_ms,
             self.oldest_valid,
             self.last_executed.timestamps,
+            self._membership.members if self._membership.epoch else None,
         )
         machine = self.state_machine.freeze()
         return FrozenPieces(chain(history.pieces(), machine), machine.close)
@@ -173,6 +186,10 @@ class OrderedUpdateQueue(Handler):
         self._turn.note_execution()
         self.on_adopted(history.seq, history.oldest_valid)
         machine.adopt()
+        if history.members is not None:
+            self.change_members(history.members)
+        if self.next_members is not None:
+            self.begin_epoch(by_snapshot=True)
 
     # ------------------------------------------------------------------ recovery and execution
 
@@ -204,9 +221,21 @@ class OrderedUpdateQueue(Handler):
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
             ordering.local_aru += 1
             executed.append(self.execute_slot(ordering.local_aru, slot))
+            if self.next_members is not None and not self.begin_epoch():
+                break
             if ordering.local_aru == self.snapshot_slot:
                 self.on_snapshot_slot()
         return executed
+
+    def begin_epoch(self, *, by_snapshot: bool = False) -> bool:
+        """Begin the epoch whose change was executed last (Departure 60). Returns False if that has to wait, while this
+        server recovers: then nothing is executed behind the change."""
+        if self.on_epoch is None:
+            return False
+        members, self.next_members = self.next_members, None
+        assert members is not None, "a change was executed"
+        self.on_epoch(members, by_snapshot)
+        return True
 
     def execute_slot(self, seq: int, slot: Slot) -> Executed:
         """Execute each update of the slot that has not been executed before (G15 i), at the slot's time."""

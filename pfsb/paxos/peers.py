@@ -109,7 +109,9 @@ class Peers:
 
     def remember(self, record: PeerRecord) -> None:
         """Take over, at the start, the record on this server's disk about a peer's storage."""
-        peer = self.by_id[record.server_id]
+        peer = self.by_id.get(record.server_id)
+        if peer is None:
+            return  # that server has been removed
         peer.start = start_on_disk(record.incarnation)
         peer.position = peer.told_twice = peer.claimed_position = record.position
 
@@ -154,7 +156,9 @@ class Peers:
         later frame was sent. A forged frame might silence its supposed sender in this way, but a forged vote that
         counts does more harm than that.
         """
-        peer = self.by_id[server_id]
+        peer = self.by_id.get(server_id)
+        if peer is None:
+            return  # the vote has brought the change that removes its sender (Departure 60)
         if peer.position < position <= peer.told_twice + STEP_BELIEVED:
             peer.position = position
         if peer.voted_in != peer.start:

@@ -119,9 +119,12 @@ class PrepareHandler(Handler):
         """
         is_new = self._data.apply_prepare_ok(message)
         if is_new:
+            members = self._membership.members
             for entry in message.data_list:
                 self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
+                if self._membership.members is not members:
+                    return True  # Departure 60: a change was executed, so the view is over and the rest is void
             if message.parts > 1:
                 self.give_time()
         self._if_prepared_lead()

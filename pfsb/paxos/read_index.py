@@ -137,6 +137,21 @@ class ReadIndexHandler(Handler):
                 for read in reads:
                     read.ready(True)
 
+    def begin_epoch(self, reached: int) -> None:
+        """Departure 60: ask anew for the indexes of all reads, but for those below `reached`, the slot of the change.
+
+        An index below it was found before the change was proposed. A leader of the former epoch may have confirmed a
+        higher one by a majority of that epoch, while the next epoch had already answered updates above it.
+        """
+        again = [read for seq, reads in self._indexed if seq >= reached for read in reads]
+        self._indexed = [(seq, reads) for seq, reads in self._indexed if seq < reached]
+        self.waiting = [*again, *self.requested, *self.waiting]
+        self.requested = []
+        self._round = None
+        self._next_round.clear()
+        if self.waiting:
+            self.request_index()
+
     def request_index(self) -> None:
         # The number is larger than those of this server's former incarnations, to which answers may be on their way,
         # and in another range than those of a copy of its storage. Half of the mark leaves room for 2**31 requests.

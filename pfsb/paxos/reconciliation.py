@@ -178,8 +178,12 @@ class ReconciliationHandler(Handler):
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
-    def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
-        """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
+    def on_reconciliation_reply(self, message: ReconciliationReply, epoch: int = 0) -> None:
+        """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`).
+
+        Departure 60: the reply was made in this epoch of the membership. The slots that its sender has executed hold in
+        all epochs, the others in its own epoch alone.
+        """
         aru = self._data.ordering.local_aru
         self._measure(message)
         if not message.updates:
@@ -187,6 +191,8 @@ class ReconciliationHandler(Handler):
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
+            if epoch != self._membership.epoch and not self._holds_here(update.seq, message, epoch):
+                break
             self._ordering.on_globally_ordered_update(update)
         if not self.is_behind():
             self._stop_waiting()
@@ -202,6 +208,17 @@ class ReconciliationHandler(Handler):
             self._ask(message.server_id, self._burst_end + 1)
         elif self._data.ordering.local_aru > aru:
             self._rearm(self.round_trip.seconds)
+
+    def _holds_here(self, seq: int, message: ReconciliationReply, epoch: int) -> bool:
+        """Departure 60: whether a slot of a reply that was made in another epoch may be taken.
+
+        Its sender must have executed it. If that epoch is later, the slot must be the one that is executed next here: a
+        mark above a change that is not executed yet would count as ordered in the epoch which the change ends, in which
+        another batch may be ordered there.
+        """
+        if seq > message.local_aru:
+            return False
+        return epoch < self._membership.epoch or seq <= self._data.ordering.local_aru + 1
 
     def _nothing_came(self, message: ReconciliationReply) -> None:
         """Take a reply without slots: doubt its sender if its Local_Aru said that it has them (Departure 37).
@@ -231,6 +248,13 @@ class ReconciliationHandler(Handler):
         """
         first, claimed = self._asked.get(message.server_id, (SLOT_MAX, 0))
         return message.local_aru < claimed or message.local_aru >= first
+
+    def begin_epoch(self) -> None:
+        """Departure 60: forget how far other servers are known to be, since what the former epoch has ordered above the
+        change is void. The next ALIVEs tell it anew."""
+        self._stop_waiting()
+        self._target = self._told = self._data.ordering.local_aru
+        self._peer = None
 
     def stop(self) -> None:
         self._stop_waiting()

@@ -42,9 +42,10 @@ def recover(
 
 
 def recover_views(data: DataStructures, found: Recovered) -> None:
-    """Rebuild the part of memory that no snapshot holds: the views."""
-    data.views.last_installed = found.last_installed
-    data.views.last_attempted = max(found.last_attempted, found.last_installed)
+    """Rebuild the part of memory that no snapshot holds: the views. They are not below the first one of the epoch."""
+    first_view = 0 if found.members is None else found.members.first_view
+    data.views.last_installed = max(found.last_installed, first_view)
+    data.views.last_attempted = max(found.last_attempted, data.views.last_installed)
 
 
 def recover_behind(

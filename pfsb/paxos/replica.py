@@ -30,6 +30,7 @@ from pfsb.paxos.data_structures import (
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
+from pfsb.paxos.epochs import OTHER_EPOCH, EpochHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.interfaces import (
@@ -92,7 +93,7 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_fetching import SnapshotFetcher
 from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.paxos.snapshot_taking import SnapshotTaker
-from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
+from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
@@ -142,16 +143,21 @@ class Replica:
         on_failure: Callable[[Failure], None],
         tracer: ITracer | None = None,
         birth: Birth | None = None,
+        learners: Sequence[int] = (),
     ) -> None:
         """`on_failure` is called once, with the reason, if this server has stopped itself. `birth` makes the update
         that the first leader proposes first, with the settings of the cluster (Departure 34); None: the state machine
-        needs none."""
+        needs none.
+
+        `servers` are the founding servers. A server that is none of them is one of the `learners`, which it takes for
+        members, too: it learns until a change of the membership makes it vote (Departure 60).
+        """
         self.storage = storage
         self._transport = transport
         self._tracer = tracer
         self._clock = clock
         self.settings = settings
-        self.membership = membership = Membership(server_id, Members(servers))
+        self.membership = membership = Membership(server_id, Members(servers, learners))
         self.data = data = new_data(server_id, settings)
         self.peers = peers = Peers(membership, clock, settings)
         self.window = window = Window(data.ordering, settings.window_slots, is_born=birth is None)
@@ -219,6 +225,23 @@ class Replica:
         self.log_positions = LogPositionHandler(core, peers, storage)
         self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
+        self.epochs = EpochHandler(
+            core,
+            transport=transport,
+            outbound=self.outbound,
+            peers=peers,
+            alive=self.alive,
+            progress_timer=self.progress_timer,
+            update_queue=self.update_queue,
+            prepare=self.prepare,
+            election=self.election,
+            proposals=self.proposals,
+            telling=self.telling,
+            reads=self.reads,
+            reconciliation=self.reconciliation,
+            snapshots=self.snapshot_fetcher,
+            storage_identity=self.storage_identity,
+        )
         self.retransmission = Retransmission(
             core,
             self.election,
@@ -339,8 +362,13 @@ class Replica:
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
+        if found.members is not None:
+            self.membership.enter(found.members)
+            self._transport.enter_epoch(found.members, self.membership.others)
         self.log_positions.begin(found)
-        self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
+        identities, ordered = self.membership.identities, {**self.membership.identities}
+        identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
+        identities.update(ordered)
         self.ordered_queue.passes = found.passes
         if found.lost is None:
             recover(self.data, found, self.ordered_queue, self._report_recovery)
@@ -386,7 +414,13 @@ class Replica:
 
     def _begin_admission(self, identity: bytes) -> None:
         self.log_positions.write_start()
+        self.ordered_queue.on_epoch = self._begin_epoch
         self.storage_identity.begin_admission(identity)
+        if self.ordered_queue.next_members is not None:
+            self.ordered_queue.begin_epoch(by_snapshot=True)  # the change was executed just now, by `recover`
+
+    def _begin_epoch(self, members: Members, by_snapshot: bool) -> None:
+        self.epochs.begin(members, by_snapshot=by_snapshot)
 
     def take_part(self) -> None:
         """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
@@ -425,6 +459,8 @@ class Replica:
         self._introduce_waiting()
         # Figure 11, Block A: the leader proposes once a turn. In a cluster of one that executes the proposals at once.
         self.proposals.send_proposal()
+        if self.epochs.is_to_fill:
+            self.epochs.fill()
         # Answer the reads whose slot has been executed in this turn, also by the step above (in a cluster of one).
         self.reads.answer_ready()
         self.tell_state()
@@ -444,14 +480,22 @@ class Replica:
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
+        self,
+        sender: int,
+        identity: bytes,
+        messages: Sequence[Message],
+        start: int = 0,
+        position: int = 0,
+        epoch: int = 0,
     ) -> None:
-        self.turn.run(self._receive, sender, identity, messages, start, position)
+        self.turn.run(self._receive, sender, identity, messages, start, position, epoch)
 
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
-    def _receive(self, sender: int, identity: bytes, messages: Sequence[Message], start: int, position: int) -> None:
+    def _receive(
+        self, sender: int, identity: bytes, messages: Sequence[Message], start: int, position: int, epoch: int
+    ) -> None:
         """Handle all messages of one frame, which are one event and so one turn.
 
         While this server's disk is in trouble, most messages are discarded (`DiskWatch`).
@@ -460,7 +504,11 @@ class Replica:
             handled = self.disk_watch.handled(messages)
             self.discarded[LINE] = self.discarded.get(LINE, 0) + len(messages) - len(handled)
             messages = handled
-        storage_identity = self.storage_identity
+        if sender not in self.peers.by_id:
+            self.epochs.on_stranger_frame(sender, messages)
+            return
+        storage_identity, membership = self.storage_identity, self.membership
+        members = membership.members
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
         if not self.peers.note_frame(sender, start, position):
@@ -469,19 +517,32 @@ class Replica:
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            without_state = self.snapshot_fetcher.lost is not None
-            if without_state and not isinstance(message, WITHOUT_STATE):
-                line: str | None = "no state"
-            elif storage_identity.is_newcomer and not without_state and not isinstance(message, FOR_NEWCOMERS):
-                line = "newcomer"
+            if membership.members is members and epoch == members.epoch and not storage_identity.is_newcomer:
+                line = self.dispatch(message, sender, position, epoch)
             else:
-                line = self.dispatch(message, sender, position)
+                line = self._dispatch_some(message, sender, position, epoch)
             if line is not None:
                 self._discard(message, line)
 
-    def dispatch(self, message: Message, sender: int, position: int = 0) -> str | None:
+    def _dispatch_some(self, message: Message, sender: int, position: int, epoch: int) -> str | None:
+        """Dispatch a message of another epoch, or one that comes to a server that is not admitted, if it is of a kind
+        that is handled all the same."""
+        line: str | None = None
+        without_state = self.snapshot_fetcher.lost is not None
+        if without_state and not isinstance(message, WITHOUT_STATE):
+            return "no state"
+        if sender not in self.peers.by_id:  # a message before this one has brought the change that removes it
+            self.epochs.on_stranger_frame(sender, [message])
+            return OTHER_EPOCH
+        if epoch != self.membership.epoch:
+            line = self.epochs.line_against(message, sender, epoch)
+        if line is None and self.storage_identity.is_newcomer and not without_state:
+            line = None if self.storage_identity.takes(message) else "newcomer"
+        return self.dispatch(message, sender, position, epoch) if line is None else line
+
+    def dispatch(self, message: Message, sender: int, position: int = 0, epoch: int = 0) -> str | None:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in
-        `_dispatch_rare`. `position` is the log position that the sender's frame tells.
+        `_dispatch_rare`. `position` is the log position that the sender's frame tells, `epoch` the epoch.
 
         Rare messages are checked by `Plausibility` first; to save work, the handlers of frequent ones check numbers
         themselves. Returns the line of Figure 4, or another reason, that discards the message, or None.
@@ -509,10 +570,10 @@ class Replica:
                 if line is None:
                     self.telling.on_ordered(message)
             case _:
-                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message, position)
+                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message, position, epoch)
         return line
 
-    def _dispatch_rare(self, message: RareMessage, position: int) -> str | None:
+    def _dispatch_rare(self, message: RareMessage, position: int, epoch: int) -> str | None:
         data, membership = self.data, self.membership
         line = None
         match message:
@@ -548,7 +609,7 @@ class Replica:
                     self.peers.believe(message.server_id, position)
                     self.turn.hold_proposals()
             case GloballyOrderedUpdate():
-                if self.validity.of_batch(message.seq, message.batch):
+                if self.validity.of_batch(message.seq, message.batch, is_ordered=True):
                     self.ordering.on_globally_ordered_update(message)
                 else:
                     line = INVALID
@@ -556,7 +617,7 @@ class Replica:
                 self.reconciliation.on_reconciliation_request(message)
             case ReconciliationReply():
                 if self.validity.of_entries(message.updates):
-                    self.reconciliation.on_reconciliation_reply(message)
+                    self.reconciliation.on_reconciliation_reply(message, epoch)
                 else:
                     line = INVALID
             case SnapshotOffer():
@@ -632,7 +693,8 @@ class Replica:
         tell = self._log.info if self._has_found_leader else self._log.debug
         match state:
             case State.LEADER_ELECTION:
-                tell("attempts view {view}", view=shown(view))
+                if self.membership.server_id in self.membership.voters:
+                    tell("attempts view {view}", view=shown(view))
             case State.REG_LEADER:
                 tell("leads view {view}", view=shown(view))
             case State.REG_NONLEADER:

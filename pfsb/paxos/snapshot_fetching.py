@@ -489,6 +489,8 @@ class SnapshotFetcher(Handler):
         Any exception in this method fails the turn, and stops the server: a part of the new state may be in place.
         """
         self._taker.stop()
+        # Before the records of an epoch that the snapshot begins: a storage must see that Local_Aru was below its slot.
+        self._turn.append(SnapshotRecord(name))
         restorer.adopt()
         self.loading = self._load = None
         self.installed += 1
@@ -499,7 +501,6 @@ class SnapshotFetcher(Handler):
         if lost is not None:
             self._turn.lacks_state = False
             self.on_state()
-        self._turn.append(SnapshotRecord(name))
         self._turn.append(AruRecord(self._data.ordering.local_aru), lazy=True)
         if lost is not None:
             self.on_ready()

@@ -39,6 +39,9 @@ from pfsb.paxos.messages import (
     Message,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     Stranger,
 )
 from pfsb.paxos.peers import NEVER, Peers
@@ -56,6 +59,8 @@ FOR_NEWCOMERS = (
     ReconciliationRequest,
 )
 """Kinds of messages that a newcomer handles: none of them asks for a vote or a promise."""
+FOR_LEARNERS = (*FOR_NEWCOMERS, SnapshotOffer, SnapshotPart, SnapshotRequest)
+"""Kinds of messages that a server handles which does not vote in the present epoch of the membership."""
 FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 PERIODS_FOR_ALL = 1
@@ -123,17 +128,36 @@ class StorageIdentityHandler(Handler):
         self.is_newcomer = True
         self.admit_if_known()
 
+    def begin_epoch(self) -> None:
+        """Departure 60: a server that does not vote in the present epoch takes no part, as if it were not admitted.
+
+        One that votes for the first time takes part once enough voters know its storage.
+        """
+        if not self._votes:
+            self.is_newcomer = True
+        else:
+            self.admit_if_known()
+
+    def takes(self, message: Message) -> bool:
+        """Whether this server handles a message while it is not admitted."""
+        return isinstance(message, FOR_NEWCOMERS if self._votes else FOR_LEARNERS)
+
+    @property
+    def _votes(self) -> bool:
+        return self._data.server.server_id in self._membership.voters
+
     def ask_again(self) -> None:
         """Called in a turn with each ALIVE: ask for ACQUAINTED the other servers that have not sent it since this
         start.
 
         A newcomer need not ask, since its ALIVE is answered by ACQUAINTED (`answer_alive`); a server that comes back
-        asks by HEARD.
+        asks by HEARD, and so does one that has learned so far and votes now (Departure 60), since its ALIVE tells a
+        view.
         """
         if not self.is_newcomer:
             return
         self._periods += 1
-        if self.returns:
+        if self._votes and self._data.views.last_installed > 0:
             for server_id in self.missing:
                 known = self._membership.identities.get(server_id)
                 if known is not None:
@@ -170,7 +194,7 @@ class StorageIdentityHandler(Handler):
     def _tell_who_is_missing(self) -> None:
         now = self._clock.seconds()
         is_time = self._periods >= PERIODS_UNTIL_LOG and now >= self._log_from
-        if self.is_newcomer and self.missing and is_time:
+        if self.is_newcomer and self._votes and self.missing and is_time:
             self._log_from = now + LOG_SECONDS
             self._log.warn(
                 "this server does not vote yet: its storage must be known to {needed} others, and it has no word yet "
@@ -273,6 +297,7 @@ class StorageIdentityHandler(Handler):
         if (
             self.is_newcomer
             and self._turn.trouble is None
+            and self._votes
             and self.has_state()
             and len(self._membership.other_voters) - len(self.missing) >= self.needed
             and not self._positions.is_doubted

@@ -112,7 +112,7 @@ class TellingHandler(Handler):
         does not come soon. A slot beyond the window is left out, as for an ACCEPT.
         """
         at = 0
-        ordering = self._data.ordering
+        ordering, members = self._data.ordering, self._membership.members
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
@@ -123,5 +123,7 @@ class TellingHandler(Handler):
                 continue
             self._data.apply_ordered(message.view, slot, digest)
             self._ordering.order_if_told(seq, slot)
+            if self._membership.members is not members:
+                break  # Departure 60: a change was executed, so the other slots are void
             if slot.ordered is None:
                 self.on_missing(seq)

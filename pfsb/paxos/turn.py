@@ -153,6 +153,9 @@ class Turn:
         """Number of `sync` calls whose records must be on disk before a PROPOSAL leaves early (`hold_proposals`); never
         more than the number for ORDERED."""
 
+        self._early_held_until = 0
+        """Number of `sync` calls whose records must be on disk before anything leaves early (`begin_epoch`)."""
+
     # ------------------------------------------------------------------ what a handler may do in a turn
 
     def append(self, record: Record, *, lazy: bool = False) -> None:
@@ -183,6 +186,15 @@ class Turn:
         (Departure 54), and on no other vote.
         """
         self._proposals_held_until = self._ordered_held_until
+
+    def begin_epoch(self) -> None:
+        """Drop all messages that have not left, since they are of an epoch that is over, and let nothing leave, early
+        or not, until the records of this turn are on disk (Departure 60). Answers to clients stay."""
+        self._early.clear()
+        self._outbox.messages.clear()
+        for _, outbox in self._behind_the_gate:
+            outbox.messages.clear()
+        self._early_held_until = self._position + 1
 
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
@@ -364,7 +376,10 @@ class Turn:
     def _close(self) -> None:
         if self._early:
             early, self._early = self._early, []
-            if self._ordered_held_until > self.durable_position:
+            if self._early_held_until > self.durable_position:
+                self._outbox.messages[:0] = early
+                early = []
+            elif self._ordered_held_until > self.durable_position:
                 early = self._hold_back(early)
             self._dispatch(early)
         if self._must_sync:

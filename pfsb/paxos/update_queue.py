@@ -6,7 +6,7 @@ ordered batch with its (client_id, timestamp).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.messages import Batch, ClientUpdate
@@ -106,6 +106,13 @@ class UpdateQueue:
         self.payload_bytes = 0
         for update in waiting:
             self.enqueue_update(update)
+
+    def drop_of_strangers(self, server_ids: Collection[int]) -> None:
+        """Drop the updates of servers that are none of `server_ids`, those of the present epoch: no server of the epoch
+        would accept a batch with them (Departure 60)."""
+        waiting = [update for update in self._clients.update_queue if update.server_id in server_ids]
+        self._clients.update_queue = type(self._clients.update_queue)(waiting)
+        self.payload_bytes = sum(len(update.payload) for update in waiting)
 
     def clear(self) -> None:
         """Empty Update_Queue and Last_Enqueued, when this server begins to follow a leader (Figure 9 B): a follower

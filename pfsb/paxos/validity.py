@@ -19,7 +19,7 @@ from typing import Final
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Batch, ClientUpdate, DataEntry
+from pfsb.paxos.messages import Batch, ClientUpdate, DataEntry, GloballyOrderedUpdate
 from pfsb.support.limits import BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 INVALID: Final = "invalid"
@@ -47,8 +47,10 @@ class Validity:
             and self._state_machine.is_valid(update)
         )
 
-    def of_batch(self, seq: int, batch: Batch) -> bool:
+    def of_batch(self, seq: int, batch: Batch, *, is_ordered: bool = False) -> bool:
         """Whether the batch may be ordered in slot `seq`.
+
+        If the batch `is_ordered`, it may have updates of servers that are of other epochs (Departure 60).
 
         An update is made before its slot can be executed anywhere, so a `made_at` that is not below the slot is wrong;
         it would keep the update valid for longer than its horizon (Departure 7). A batch that is too large may fit the
@@ -60,7 +62,7 @@ class Validity:
             return False
         ids, is_valid = self._membership.ids, self._state_machine.is_valid
         for update in batch.updates():
-            if update.made_at >= seq or update.server_id not in ids or not is_valid(update):
+            if update.made_at >= seq or not (is_ordered or update.server_id in ids) or not is_valid(update):
                 return False
         return True
 
@@ -72,4 +74,7 @@ class Validity:
 
     def of_entries(self, entries: Iterable[DataEntry]) -> bool:
         """Whether all batches of a data list, or of a reply of reconciliation, are valid in their slots."""
-        return all(self.of_batch(entry.seq, entry.batch) for entry in entries)
+        return all(
+            self.of_batch(entry.seq, entry.batch, is_ordered=isinstance(entry, GloballyOrderedUpdate))
+            for entry in entries
+        )

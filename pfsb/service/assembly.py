@@ -22,6 +22,7 @@ from pfsb.past_reads import IPastReader
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.server import Server
 from pfsb.storage.counters import StorageCounters
+from pfsb.support.hosts import LookUp, look_up_in_threads
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import TransportCounters
@@ -87,12 +88,14 @@ def make_server(
     storage_counters: StorageCounters | None = None,
     has_disk: bool = True,
     past_reader: IPastReader | None = None,
+    look_up: LookUp | None = None,
 ) -> Server:
     """Make a server, not started yet.
 
     `faults` are the faults that the transport applies to the server's links, and that an operator changes by the line
     command FAULT. None: the transport applies no faults, and FAULT has no effect on the links. `has_disk` is False for
     a server with `storage: memory`. `past_reader` builds states of the past; None: the server can build none.
+    `look_up` looks up the names of hosts in changes of the membership; None: they are taken as they are.
     """
     return Server(
         config=config,
@@ -109,6 +112,7 @@ def make_server(
         has_disk=has_disk,
         tracer=given.tracer,
         past_reader=past_reader,
+        look_up=look_up,
     )
 
 
@@ -146,6 +150,7 @@ def real_server(
         storage_counters=storage.counters,
         has_disk=directory is not None,
         past_reader=past_reader,
+        look_up=look_up_in_threads(clock),
     )
 
 
@@ -173,7 +178,7 @@ def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_
         clock,
         os.urandom,
         on_failure,
-        config.ids,
+        config.founding_ids,
         config.limits.reserve_bytes,
         Slack(config.snapshot_every) if config.snapshot_every else Slack(),
         config.archive_directory(server_id),
@@ -244,4 +249,5 @@ def mutual_tls(config: Config, server_id: int, now: float) -> ServerSecurity:
 
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:
     """How a server names itself in the frames that it sends, and from which servers it accepts frames."""
-    return FrameIdentity(server_id, frozenset(config.ids) - {server_id}, config.membership_digest())
+    members = (*config.founding_ids, *config.joining_ids(server_id))
+    return FrameIdentity(server_id, frozenset(members) - {server_id}, config.membership_digest())

@@ -48,7 +48,7 @@ def storages_elsewhere(config: Config, server_id: int, directory: Path) -> list[
 
     The paths are absolute. Only a few likely places are looked at.
     """
-    owner = StorageOwner(config.cluster, config.membership_digest(), config.ids, server_id)
+    owner = StorageOwner(config.cluster, config.membership_digest(), config.founding_ids, server_id)
     own = _resolved(directory)
     found: dict[Path, None] = {}
     for place in _likely_places(config, server_id, directory):

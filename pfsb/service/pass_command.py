@@ -100,7 +100,7 @@ async def run(reactor: Any, options: Options) -> None:
         reactor,
         os.urandom,
         Failure.raiseException,
-        config.ids,
+        config.founding_ids,
     )
     try:
         storage.add_pass(options.seq, options.digest, unseen=options.unseen)

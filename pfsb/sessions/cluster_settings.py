@@ -18,10 +18,12 @@ from pfsb.applications.names import is_application_name
 from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX, WINDOW_MAX
 from pfsb.support.spelling import nearest
 
-RULES_KNOWN: Final = 1
+RULES_KNOWN: Final = 2
 """The latest version of the rules by which commands are executed that this server can follow; it can follow all earlier
 versions, too. A change of how commands are executed raises this number if pfsb was released with the former rules: then
 the code for the former rules must stay, for clusters whose setting `rules` names them."""
+RULES_OF_EPOCHS: Final = 2
+"""The first version of the rules by which the operation EPOCH, a change of the membership, is executed."""
 
 APPLICATIONS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000
@@ -60,7 +62,7 @@ class ClusterSettings:
     there."""
 
     members: tuple[int, ...]
-    """Ids of all servers, ascending."""
+    """Ids of the founding servers, ascending."""
     apps: tuple[tuple[str, int], ...]
     """(name, version) of each application that runs. In this order applications are told that time has passed, or that
     a session has ended."""

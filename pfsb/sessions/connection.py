@@ -224,6 +224,8 @@ class ClientConnection:
         submission = self._submission
         if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
             return False
+        if submission.outside is not None:
+            return False
         if self._turn.trouble is not None or submission.is_short_of_memory:
             return False
         entry_numbers = self._entry_numbers(numbers, commands)
@@ -324,7 +326,7 @@ class ClientConnection:
         If the number was used before, the command may have run already, so the refusal has the fate unknown.
         """
         is_used = number is not None and number <= max(self._highest, self._machine.last_number(self.client_id))
-        refusal = SHUTDOWN if self._submission.draining else self._session_end
+        refusal = SHUTDOWN if self._submission.draining else self._submission.outside or self._session_end
         if refusal is None and self._submission.is_busy and not is_used:
             return BUSY
         if refusal is None and self._submission.is_short_of_memory and may_grow and not is_used:
@@ -517,6 +519,8 @@ class ClientConnection:
         answer = partial(self._give_answer, self._clock.seconds(), ("HELLO",), answer)
         if self._submission.draining:
             answer(SHUTDOWN)
+        elif self._submission.outside is not None:
+            answer(self._submission.outside)
         elif self._submission.has_diverged:
             answer(DIVERGED)
         elif self._turn.trouble is not None:

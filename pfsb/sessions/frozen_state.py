@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any, Final
 
-from attrs import define
+from attrs import astuple, define
 
 from pfsb.applications.catalogue import version_of
 from pfsb.applications.interfaces import IFrozenState
@@ -59,6 +59,14 @@ class StateHead:
     applications: Sequence[tuple[str, int, int | None]]
     """(name, version, size) of each application, in their order. `size` is the number of bytes of a snapshot that was
     made in one go; None: the application has made the pieces itself (`IFrozenState`)."""
+    members: bytes | None = None
+    """The encoded servers of the present epoch; None: no change of the membership was executed."""
+
+    def row(self) -> tuple[object, ...]:
+        """The fields, in their order; without the last one if it is None, so that a snapshot of a cluster whose
+        membership has never changed is as it was before there were changes."""
+        fields = astuple(self, recurse=False)
+        return fields[:-1] if self.members is None else fields
 
 
 @define

@@ -20,7 +20,7 @@ from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.observer import ISessionObserver
-from pfsb.sessions.refusals import TROUBLE_REFUSALS
+from pfsb.sessions.refusals import TROUBLE_REFUSALS, NotSent, Provisional
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.submission import Submission
 
@@ -163,10 +163,14 @@ class LocalClients:
         trouble = self.replica.turn.trouble
         if trouble is not None:
             refusals = TROUBLE_REFUSALS[trouble]
-            self.submission.refuse_operations_submitted_before(inf, refusals.under_way, refusals.not_sent)
-            for connection in self._connections:
-                connection.refuse_submitted_before(inf, refusals.under_way, refusals.not_sent)
-                connection.refuse_pending(refusals.under_way)
+            self.refuse_all(refusals.under_way, refusals.not_sent)
+
+    def refuse_all(self, under_way: Provisional, not_sent: NotSent) -> None:
+        """Refuses, in a turn, all that is under way or PENDING by the one refusal, and all that waits by the other."""
+        self.submission.refuse_operations_submitted_before(inf, under_way, not_sent)
+        for connection in self._connections:
+            connection.refuse_submitted_before(inf, under_way, not_sent)
+            connection.refuse_pending(under_way)
 
     def sweep_unanswered(self) -> None:
         self.times.count_noted()

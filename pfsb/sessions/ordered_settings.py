@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import msgpack
-from attrs import frozen
+from attrs import evolve, frozen
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
@@ -29,6 +29,7 @@ from pfsb.applications.interfaces import (
     Word,
 )
 from pfsb.applications.names import APPLICATION_CHARACTERS_MAX
+from pfsb.paxos.members import Members, WrongMembers, decode_members, why_no_successor
 from pfsb.sessions.cluster_settings import (
     APPLICATIONS_MAX,
     BIRTH_BYTES_MAX,
@@ -127,6 +128,9 @@ class OrderedSettings(Application):
         """Minimum that users may choose for the setting `horizon`. The simulator lowers it at all servers alike."""
         self.announced: dict[int, Abilities] = {}
         """Server id -> the abilities that it has announced last."""
+        self._members: Members | None = None
+        self.on_members: Callable[[Members], None] = lambda members: None
+        """Called inside execution with the servers of the next epoch of the membership (Departure 60)."""
         self.on_change: Callable[[ClusterSettings], None] = lambda values: None
         """Called inside execution with the settings that are to be in force, at their birth and at each change.
 
@@ -147,6 +151,20 @@ class OrderedSettings(Application):
         """Whether the settings are there: slot 1 is executed."""
         return self._values is not None
 
+    @property
+    def members(self) -> Members:
+        """The servers of the present epoch, as far as slots are executed. They may be asked for once `is_born`."""
+        return Members(self.values.members) if self._members is None else self._members
+
+    @property
+    def later_members(self) -> Members | None:
+        """The servers of the present epoch if a change has brought them; None: the founding servers are there."""
+        return self._members
+
+    def shown(self) -> dict[str, int | str]:
+        """All values by name, as SETTINGS and STATUS show them, with the servers of the present epoch as `members`."""
+        return {**self.values.shown(), "members": ",".join(map(str, self.members.ids))}
+
     # ------------------------------------------------------------------ operations of the servers
 
     def give_birth(self, data: object) -> Result:
@@ -166,7 +184,7 @@ class OrderedSettings(Application):
     def announce(self, server_id: int, data: object) -> Result:
         """Execute ANNOUNCE: store the encoded abilities `data` of a server, in place of those that it has announced
         before."""
-        if type(data) is not bytes or server_id not in self.values.members:
+        if type(data) is not bytes or server_id not in self.members.ids:
             return Refused("BADREQUEST", "only a member announces what it can run, as bytes")
         try:
             self.announced[server_id] = Abilities.decode(data)
@@ -174,12 +192,29 @@ class OrderedSettings(Application):
             return Refused("BADREQUEST", str(error))
         return Done()
 
+    def change_members(self, seq: int, data: object) -> Result:
+        """Execute EPOCH in slot `seq`: end the present epoch, if the encoded members `data` are made for the epoch
+        after it. A change that was made for another one, or that names wrong servers, changes nothing."""
+        if type(data) is not bytes:
+            return Refused("BADREQUEST", "members must be bytes")
+        try:
+            following = decode_members(data)
+        except WrongMembers as error:
+            return Refused("BADREQUEST", str(error))
+        why_not = why_no_successor(self.members, following)
+        if why_not is not None:
+            return Refused("CONFLICT", why_not)
+        self._members = evolve(following, since=seq)
+        self.announced = {i: each for i, each in self.announced.items() if i in following.ids}
+        self.on_members(self._members)
+        return Done((("epoch", following.epoch),))
+
     # ------------------------------------------------------------------ commands of users
 
     def _show(self, command: Command) -> Result:
         if not self.is_born:
             return Refused("BUSY", "the cluster has no settings yet: no leader was elected since it was made")
-        return Done(rows=rows(self.values))
+        return Done(rows=rows(self.shown()))
 
     def _set(self, command: Command, context: IContext) -> Result:
         """Change all settings that the command names, or none."""
@@ -199,11 +234,11 @@ class OrderedSettings(Application):
     def _unable(self, values: ClusterSettings) -> Refused | None:
         """The refusal of these settings if a member cannot run them, or has not announced yet what it can run
         (ANNOUNCE); None if every member can run them."""
-        silent = [i for i in values.members if i not in self.announced]
+        silent = [i for i in self.members.ids if i not in self.announced]
         if silent:
             names = ", ".join(map(str, silent))
             return Refused("CONFLICT", f"not announced yet what they can run: server {names}; no setting was changed")
-        for server_id in values.members:
+        for server_id in self.members.ids:
             lacking = self.announced[server_id].lacks(values)
             if lacking:
                 return Refused(
@@ -218,10 +253,12 @@ class OrderedSettings(Application):
         self.on_change(values)
         self._values = values
 
-    def put(self, values: ClusterSettings | None, announced: dict[int, Abilities]) -> None:
+    def put(
+        self, values: ClusterSettings | None, announced: dict[int, Abilities], members: Members | None = None
+    ) -> None:
         """Put the settings of a snapshot in force. `on_change` is not called: the whole state comes from the
         snapshot."""
-        self._values, self.announced = values, announced
+        self._values, self.announced, self._members = values, announced, members
 
     # ------------------------------------------------------------------ snapshots
 
@@ -237,11 +274,11 @@ class OrderedSettings(Application):
         self.adopt(ClusterSettings.decode(values))
 
 
-def rows(values: ClusterSettings) -> tuple[Fields, ...]:
+def rows(shown: Mapping[str, int | str]) -> tuple[Fields, ...]:
     """The rows of SETTINGS: one for each setting."""
     return tuple(
         (("name", Word(name)), ("value", Word(value) if isinstance(value, str) else value))
-        for name, value in values.shown().items()
+        for name, value in shown.items()
     )
 
 

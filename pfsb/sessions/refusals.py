@@ -92,6 +92,18 @@ TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
 HANGING: Final = TROUBLE_REFUSALS[DiskTrouble.HANGS]
 
 
+_REMOVED: Final = "this server was removed from the cluster"
+REMOVED_UNDER_WAY: Final = Provisional(
+    "UNAVAILABLE",
+    f"{_REMOVED}; the command may have happened, or may still: repeat the same number at another server to learn",
+    fate="unknown",
+)
+"""The refusal of a command that is under way when this server is removed (Departure 60)."""
+REMOVED_NOT_SENT: Final = NotSent(
+    "UNAVAILABLE", f"{_REMOVED}; the command was not sent, and did not happen: ask another server"
+)
+"""The refusal of a command that waits for an earlier one of its session when this server is removed."""
+
 WITHOUT_STATE: Final = Refused(
     "UNAVAILABLE", "this server has lost its snapshot, and fetches one from another server; ask that one meanwhile"
 )

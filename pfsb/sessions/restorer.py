@@ -13,6 +13,7 @@ from zope.interface import implementer
 from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import GrowingBytes, IFrozenState, IGrowingValues
 from pfsb.paxos.interfaces import IRestorer
+from pfsb.paxos.members import Members, decode_members
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import RowReader
 from pfsb.sessions import kept_results
@@ -70,6 +71,8 @@ class RestoredState:
     """The settings; None: the snapshot is of a slot before their birth."""
     announced: dict[int, Abilities]
     kept: KeptReplies
+    members: Members | None = None
+    """The servers of the epoch, if a change of the membership was executed."""
     applications: list[RestoredApplication] = field(factory=list, init=False)
     closed_sessions: dict[str, Closed] = field(factory=dict, init=False)
     growing: list[GrowingBytes] = field(factory=list, init=False)
@@ -174,7 +177,8 @@ class SessionRestorer:
         values = None if head.settings is None else ClusterSettings.decode(head.settings)
         announced = {server_id: Abilities.decode(data) for server_id, data in head.announced}
         kept = KeptReplies(size=head.replies_bytes, numbered=head.pages_numbered)
-        state = self._state = RestoredState(head, values, announced, kept)
+        members = None if head.members is None else decode_members(head.members)
+        state = self._state = RestoredState(head, values, announced, kept, members)
         if values is None:
             return
         for name, version, size in head.applications:

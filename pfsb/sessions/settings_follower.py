@@ -27,7 +27,7 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
     """The settings that a server's configuration asks for, which count at the birth of the cluster only."""
     quotas: Mapping[str, Any] = config.quotas()
     return ClusterSettings(
-        members=config.ids,
+        members=config.founding_ids,
         apps=tuple((application.name, version_of(application)) for application in catalogue.chosen),
         session_window=config.limits.session_window,
         window=config.window,
@@ -100,8 +100,10 @@ class SettingsFollower:
         self._differing = found
 
     def differing(self, values: ClusterSettings) -> list[str]:
-        """Names of the settings for which the file of this server has another value than the cluster."""
-        return [name for name in IN_FILES if getattr(values, name) != getattr(self._of_file, name)]
+        """Names of the settings for which the file of this server has another value than the cluster. No file has a key
+        for `rules`."""
+        names = [name for name in IN_FILES if name != "rules"]
+        return [name for name in names if getattr(values, name) != getattr(self._of_file, name)]
 
     def announce(self, submission: Submission) -> None:
         """Called at the end of a turn: submits an ANNOUNCE with the abilities of this server, unless the cluster knows
@@ -111,6 +113,8 @@ class SettingsFollower:
         if self._machine.settings.announced.get(self._server_id) == self._abilities:
             self.is_announced = True
             return
+        if self._server_id not in self._machine.settings.members.ids:
+            return  # not added yet, or removed (Departure 60)
         self._is_submitted = True
         submission.submit_operation((ANNOUNCE, self._abilities.encode()), self._answered)
 

@@ -18,7 +18,7 @@ from itertools import accumulate, chain, groupby, pairwise, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from attrs import astuple, define, evolve
+from attrs import define, evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -46,13 +46,14 @@ from pfsb.applications.interfaces import (
 )
 from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.members import encode_members
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.snapshot import Piece
 from pfsb.paxos.snapshot_rows import FrozenPieces, packed, pieces_of
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
-from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
+from pfsb.sessions.cluster_settings import QUOTAS, RULES_OF_EPOCHS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.frozen_sessions import FrozenSessions
 from pfsb.sessions.frozen_state import (
@@ -74,6 +75,8 @@ from pfsb.sessions.session import Closed, Session
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 """BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
+EPOCH = "EPOCH"
+"""EPOCH brings the servers of the next epoch of the membership (Departure 60)."""
 ASK, HERE = "ASK", "HERE"
 """ASK is the leader's question, through the log, whether a server that it does not hear still serves its clients. HERE
 is that server's answer (Departure 36)."""
@@ -1007,7 +1010,8 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ sessions open and end
 
     def run_operation(self, server_id: int, command: Command) -> Result:
-        """Runs an operation of a server's own session. BIRTH, ANNOUNCE, ASK and HERE add nothing to the revision."""
+        """Runs an operation of a server's own session. BIRTH, ANNOUNCE, EPOCH, ASK and HERE add nothing to the
+        revision."""
         result = self._operation_about_servers(server_id, command)
         if result is None:
             self.revision += 1
@@ -1021,6 +1025,8 @@ class SessionStateMachine:
                 return self.settings.give_birth(data)
             case (str(verb), data) if verb == ANNOUNCE:
                 return self.settings.announce(server_id, data)
+            case (str(verb), data) if verb == EPOCH and self.settings.values.rules >= RULES_OF_EPOCHS:
+                return self.settings.change_members(self._seq, data)
             case (str(verb), int(asked)) if verb == ASK:
                 if asked == self._server_id:
                     self.observer.asked_for()
@@ -1181,6 +1187,7 @@ class SessionStateMachine:
             settings.values.encode() if settings.is_born else None,
             [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
             [(each.name, each.version, each.size) for each in applications],
+            None if settings.later_members is None else encode_members(settings.later_members),
         )
         frozen = self.frozen = FrozenSessions(
             self._freezes,
@@ -1193,7 +1200,7 @@ class SessionStateMachine:
         )
         kept.watcher = frozen
         return chain(
-            pieces_of(STATE, [(packed(astuple(head, recurse=False)), 1)]),
+            pieces_of(STATE, [(packed(head.row()), 1)]),
             pieces_of(CLOSED, frozen.closed_rows()),
             pieces_of(GROWING, frozen.growing_rows()),
             pieces_of(SESSIONS, frozen.rows()),
@@ -1222,7 +1229,7 @@ class SessionStateMachine:
         self._end_freeze(self._freezes)
         state.end(waiting=True)
         head = state.head
-        self.settings.put(state.values, state.announced)
+        self.settings.put(state.values, state.announced, state.members)
         self._seq, self.revision, self.time_ms = head.seq, head.revision, head.time_ms
         self.context.time_ms = head.time_ms
         self.sessions, self.closed_sessions = state.sessions, state.closed_sessions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
+PORT_MAX = 65_535
 
 
 def canonical(host: str) -> str:
@@ -82,6 +84,34 @@ class SocketAddress:
 def shown(host: str, port: int) -> str:
     """A host and a port as a person writes them: with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parsed(text: str) -> tuple[str, int] | None:
+    """The (host, port) in an address as a person writes it: `host:port`, or `[host]:port` for an IPv6 address.
+
+    None: the text is no such address.
+    """
+    match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})", text, re.ASCII)
+    if match is None or not 1 <= int(match["port"]) <= PORT_MAX:
+        return None
+    host: str = match["host"] if match["ip6"] is None else match["ip6"]
+    is_right = is_host(host) if match["ip6"] is None else is_ip(host, 6)
+    return (host, int(match["port"])) if is_right else None
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an IPv4 address, or may be the name of a host."""
+    if re.fullmatch(r"[0-9.]+", text):
+        return is_ip(text, 4)
+    return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text))
+
+
+def is_ip(text: str, version: int) -> bool:
+    """Whether a text is an IP address of this version, 4 or 6."""
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 def addresses_of(found: Iterable[tuple[Any, ...]]) -> tuple[SocketAddress, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 import msgpack
 from attrs import define, field
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from pfsb.paxos.messages import Message
 
+T = TypeVar("T")
+
 FRAME_BYTES_MAX: Final = 60_000
 """Maximum size, in bytes, of a frame: it fits a UDP datagram over IPv4 and IPv6, with room to spare."""
 
@@ -45,7 +47,7 @@ FLAG_KEYED: Final = 1
 
 HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 """The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
-digest, epoch of the membership (0 so far), sender, storage identity, start number, counter of the sender's frames, log
+digest, epoch of the membership, sender, storage identity, start number, counter of the sender's frames, log
 position.
 """
 _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
@@ -84,7 +86,6 @@ RefusalReason = Literal[
     "cluster",
     "checksum",
     "tag",
-    "membership",
     "sender",
     "address",
     "certificate",
@@ -127,7 +128,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
     return check
 
 
-def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> bytes:
+def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: T) -> T:
     """Called by attrs before a field of `identity` gets another value: packs `shared` with it. Returns the value."""
     fields = {name: getattr(identity, name) for name in ("cluster", "cluster_identity", "passes", "epoch")}
     identity.shared = _SHARED.pack(*(fields | {changed.name: value}).values())
@@ -138,17 +139,17 @@ def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> by
 class FrameIdentity:
     """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
-    `cluster_identity` and `passes` (the pass digest) may be set at any time: the next frame carries them. Setting a
-    value of another length than eight bytes raises ValueError.
+    All but the server's id and the digest of the cluster may be set at any time: the next frame carries the new values.
+    Setting `cluster_identity` or `passes`, the pass digest, to another length than eight bytes raises ValueError.
     """
 
     server_id: int = field(on_setattr=frozen_attribute)
-    peers: frozenset[int] = field(on_setattr=frozen_attribute)
-    """The ids of the other servers."""
+    peers: frozenset[int]
+    """The ids of the other servers, to which a message to all goes."""
     cluster: bytes = field(validator=_of_length(DIGEST_BYTES), on_setattr=frozen_attribute)
     """Digest of the cluster, as `cluster_digest` makes it."""
-    epoch: int = field(default=0, on_setattr=frozen_attribute)
-    """Number of the membership: always 0, since the membership cannot be changed yet; a change would add one."""
+    epoch: int = field(default=0, on_setattr=_pack_shared_anew)
+    """Number of the epoch of the membership. Each frame tells that of its sender; frames of all epochs are taken."""
     cluster_identity: bytes = field(
         default=NOT_KNOWN, validator=_of_length(DIGEST_BYTES), on_setattr=[validate, _pack_shared_anew]
     )
@@ -163,6 +164,8 @@ class FrameIdentity:
 
     Servers with different lists refuse each other's frames.
     """
+    former: frozenset[int] = frozenset()
+    """The ids of servers that have been removed: frames are taken from them, and are sent to them alone."""
     shared: bytes = field(init=False)
     """The part of the header that is the same for all servers: cluster digest, cluster identity, pass digest, epoch."""
 
@@ -186,6 +189,8 @@ class OpenedFrame(NamedTuple):
     messages: list[Message]
     notice: Notice | None = None
     """The notice in the frame, which then has no messages; None: a frame of messages."""
+    epoch: int = 0
+    """The epoch of the membership in which the sender has made the messages."""
 
 
 def as_secrets(given: bytes | Sequence[bytes] | None) -> Sequence[bytes]:
@@ -344,14 +349,14 @@ class FrameCodec:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
         marks, size, shared, sender, identity, start, counter, position = _IN_PARTS.unpack_from(frame)
         us = self.membership
-        is_alike = shared == us.shared
+        is_alike, epoch = shared == us.shared, us.epoch
         if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or not is_alike:
             self._check_format(marks, size, shared, sender, len(frame))
         body = frame[OVERHEAD_BYTES:]
         self.check_tag(sender, frame, body)
         if not is_alike:
-            self.check_shared(shared, sender)
-        if sender not in us.peers:
+            epoch = self.check_shared(shared, sender)
+        if sender not in us.peers and sender not in us.former:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
         if self._flags and not came_in_parts and not self._replays.admit(sender, identity, start, counter):
             raise FrameRefused(
@@ -359,8 +364,8 @@ class FrameCodec:
             )
         try:
             if marks[_TYPE_AT] in _NOTICE_TYPES:
-                return OpenedFrame(sender, identity, start, position, [], decode_notice(marks[_TYPE_AT], body))
-            return OpenedFrame(sender, identity, start, position, decode_all(sender, body))
+                return OpenedFrame(sender, identity, start, position, [], decode_notice(marks[_TYPE_AT], body), epoch)
+            return OpenedFrame(sender, identity, start, position, decode_all(sender, body), None, epoch)
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
 
@@ -409,16 +414,14 @@ class FrameCodec:
             return FrameRefused("tag", f"server {sender} keys its frames; no secret is configured here")
         return FrameRefused("tag", f"server {sender} does not key its frames; a secret is configured here")
 
-    def check_shared(self, shared: bytes, sender: int) -> None:
-        """Compare `shared`, the part of a header that is the same for all servers (`FrameIdentity.shared`), with this
-        server's own.
+    def check_shared(self, shared: bytes, sender: int) -> int:
+        """Compare `shared`, the part of a header that is the same for all servers of an epoch (`FrameIdentity.shared`),
+        with this server's own. Returns the epoch that the header tells, which may be another one.
 
-        Raises `FrameRefused` if the sender is of another membership or cluster, or passes other slots.
+        Raises `FrameRefused` if the sender is of another cluster, or passes other slots.
         """
         us = self.membership
         _cluster, cluster_identity, passes, epoch = _SHARED.unpack(shared)
-        if epoch != us.epoch:
-            raise FrameRefused("membership", f"sent under membership {epoch}; ours is {us.epoch}")
         if cluster_identity != us.cluster_identity and NOT_KNOWN not in (cluster_identity, us.cluster_identity):
             raise FrameRefused(
                 "cluster",
@@ -431,3 +434,4 @@ class FrameCodec:
                 f"server {sender} passes other slots than this server: its list has digest {passes.hex()}, ours "
                 f"{us.passes.hex()} (zeros: none); run `pfsb pass` with the same arguments at every server",
             )
+        return int(epoch)

@@ -12,7 +12,7 @@ address. UDP is one such network; a network in memory would be connected like th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -38,6 +38,7 @@ from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import LATER, Malformed, encode, encode_any, encode_later
 
 if TYPE_CHECKING:
+    from pfsb.paxos.members import Members
     from pfsb.paxos.messages import Message
 
 FrameSender = Callable[[int, bytes], None]
@@ -199,7 +200,8 @@ class Links:
         self.membership.passes = passes
         self._codec = FrameCodec(self.membership, identity, start, self._secrets, position)
         self._receiver = receiver
-        self._paths = {peer: self._path(self._codec, peer) for peer in sorted(self.membership.peers)}
+        peers = sorted(self.membership.peers | self.membership.former)
+        self._paths = {peer: self._path(self._codec, peer) for peer in peers}
 
     def take_secrets(self, secrets: Sequence[bytes]) -> None:
         """Use these secrets from now on. Raises ValueError if there were none before, or are none now."""
@@ -251,6 +253,16 @@ class Links:
         """
         self.membership.cluster_identity = identity
 
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        """Send to the servers of an epoch of the membership from now on, in frames that tell the epoch; see
+        `ITransport`."""
+        membership, codec = self.membership, self._codec
+        membership.epoch, membership.peers = members.epoch, frozenset(others)
+        membership.former = frozenset(members.retired)
+        if codec is not None:
+            for peer in sorted({*others, *members.retired} - {membership.server_id, *self._paths}):
+                self._paths[peer] = self._path(codec, peer)
+
     def stop(self) -> None:
         """End the links: from now on nothing is sent or handed up, not even frames that are under way."""
         self._codec = self._receiver = None
@@ -269,7 +281,7 @@ class Links:
         """
         if self._codec is None:
             return
-        if to is not None and to not in self.membership.peers:
+        if to is not None and to not in self._paths:
             self._drop(messages, "server {to} is no peer of ours", to=to)
             return
         peers = sorted(self.membership.peers) if to is None else [to]
@@ -375,7 +387,7 @@ class Links:
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
-            sender, identity, start, position, messages, notice = self._codec.open(frame)
+            sender, identity, start, position, messages, notice, epoch = self._codec.open(frame)
             if not self._is_from(sender, source):
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
@@ -388,7 +400,7 @@ class Links:
             self._notice_arrived(self._codec, sender, notice, frame, source)
             return sender
         _count(messages, self.counters.messages_in)
-        self._receiver.receive(sender, identity, messages, start, position)
+        self._receiver.receive(sender, identity, messages, start, position, epoch)
         return sender
 
     def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
@@ -408,7 +420,8 @@ class Links:
             return
         if opened is not None and self._receiver is not None:
             _count(opened.messages, self.counters.messages_in)
-            self._receiver.receive(sender, opened.identity, opened.messages, opened.start, opened.position)
+            identity, start, position = opened.identity, opened.start, opened.position
+            self._receiver.receive(sender, identity, opened.messages, start, position, opened.epoch)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1

@@ -109,6 +109,7 @@ class AddressBook:
     _tick_call: IDelayedCall | None = field(init=False, default=None)
     _is_stopped: bool = field(init=False, default=False)
     _has_warned: bool = field(init=False, default=False)
+    _is_started: bool = field(init=False, default=False)
 
     @_names.default
     def _make_names(self) -> dict[int, ServerName]:
@@ -116,9 +117,24 @@ class AddressBook:
 
     def start(self) -> None:
         """Begin to look up all names, each by itself. IP addresses are known at once, without a call of `changed`."""
+        self._is_started = True
         self._warn_of_loopback()
         if self._believes_frames or not all(name.is_literal for name in self._names.values()):
             self._tick()
+
+    def place(self, server_id: int, host: str, port: int) -> None:
+        """Take this (host, port) for another server from now on. Has no effect if the book has it already."""
+        former = self._names.get(server_id)
+        if former is not None and (former.host, former.port) == (host, port):
+            return
+        name = self._names[server_id] = _name(server_id, host, port)
+        if not self._is_started or self._is_stopped:
+            return
+        if self._tick_call is None and not name.is_literal:
+            self._tick()
+        else:
+            self._look_after(name)
+        self._changed(server_id)
 
     def stop(self) -> None:
         """Look up nothing more; answers that are still to come have no effect."""
@@ -130,7 +146,13 @@ class AddressBook:
 
     def where(self, server_id: int) -> SocketAddress | None:
         """The address to which frames for a server go; None while no address is known."""
-        return self._names[server_id].chosen
+        name = self._names.get(server_id)
+        return None if name is None else name.chosen
+
+    def host_of(self, server_id: int) -> tuple[str, int] | None:
+        """The (host, port) of a server; None: the book has none."""
+        name = self._names.get(server_id)
+        return None if name is None else (name.host, name.port)
 
     def copies_to(self, server_id: int) -> SocketAddress | None:
         """A second address to which each frame for a server goes; None: there is none.
@@ -138,7 +160,8 @@ class AddressBook:
         An authenticated frame shows where its sender is, but an attacker who sees frames may send one on from
         elsewhere. So a learned address is used beside the one that the name has, and not in its place.
         """
-        return self._names[server_id].learned
+        name = self._names.get(server_id)
+        return None if name is None else name.learned
 
     def shown(self) -> Iterator[tuple[int, str | None]]:
         """Pairs (id, address as a person writes it, None if there is none) of all servers.
@@ -155,7 +178,9 @@ class AddressBook:
 
         The frame has passed all other checks. Called for each frame.
         """
-        name = self._names[peer]
+        name = self._names.get(peer)
+        if name is None:
+            return self._believes_frames  # nothing tells where that server is
         host = source[0] if isinstance(source, tuple) else ""
         if host != name.source and not self.accepts_source(name, host):
             return False
@@ -228,7 +253,7 @@ class AddressBook:
             # The book looks its own server's name up, too: peers may not find this server when that name has another
             # address.
             heard.add(self._own_id)
-        for name in self._names.values():
+        for name in [*self._names.values()]:
             name.silent_ticks = 0 if name.server_id in heard else name.silent_ticks + 1
             self._look_after(name)
         self._tick_call = self._clock.callLater(TICK_SECONDS, self._tick)

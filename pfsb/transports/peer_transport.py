@@ -6,16 +6,17 @@ server uses one of them or, while its cluster changes from one to another, two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
-from pfsb.support.hosts import LookUp, look_up_in_threads
+from pfsb.support.hosts import LookUp, look_up_in_threads, parsed, shown
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameIdentity, as_secrets
 from pfsb.transports.links import FrameSender, Links, TransportCounters
@@ -23,6 +24,7 @@ from pfsb.transports.names import AddressBook
 from pfsb.transports.secret_watch import SecretWatch
 
 if TYPE_CHECKING:
+    from pfsb.paxos.members import Members
     from pfsb.paxos.messages import Message
 
 
@@ -37,6 +39,9 @@ class Network(Protocol):
 
     def moved(self, server_id: int) -> None:
         """Take notice that the address book has another address for a server, which may be this one."""
+
+    def members_changed(self) -> None:
+        """Take notice that the links have other peers. Called between `open` and `close`."""
 
     def send_frame(self, peer: int, frame: bytes) -> None:
         """Send a frame to a peer, or lose it. Never raises and never blocks."""
@@ -67,6 +72,10 @@ class PeerTransport:
     links: Links = field(init=False)
     networks: list[Network] = field(init=False)
     _secret_watch: SecretWatch | None = field(init=False, default=None)
+    _told: dict[int, str] = field(init=False, factory=dict)
+    """Server id -> the address of which the text log has told that it rules over the configuration."""
+
+    log = Logger()
 
     def __attrs_post_init__(self) -> None:
         own = self.membership.server_id
@@ -135,6 +144,38 @@ class PeerTransport:
         """Pass the random identity of the cluster to the links, as `ITransport.know_cluster` says."""
         self.links.know_cluster(identity)
 
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        """Send to the servers of an epoch of the membership, at the addresses that it gives them; see `ITransport`."""
+        own = self.membership.server_id
+        self.links.enter_epoch(members, others)
+        for server_id, address in sorted(members.addresses.items()):
+            where = parsed(address)
+            if where is None:
+                self.log.error("server {peer}: {address} is no address", peer=server_id, address=address)
+            elif server_id != own:
+                self._tell_difference(server_id, address)
+                self.book.place(server_id, *where)
+        for server_id in others:
+            if self.book.host_of(server_id) is None:
+                self.log.warn("the configuration has no address of server {peer}, a member", peer=server_id)
+        if self.links.is_running:
+            for network in self.networks:
+                network.members_changed()
+            self.counters.addresses = dict(self.book.shown())
+
+    def _tell_difference(self, server_id: int, address: str) -> None:
+        """Say in the text log that the address of a server in the configuration counts no more, once."""
+        configured = self._addresses.get(server_id)
+        if configured is not None and shown(*configured) != address and self._told.get(server_id) != address:
+            self._told[server_id] = address
+            self.log.warn(
+                "server {peer} is at {configured} in this server's configuration; the cluster has moved it to "
+                "{address}, and that rules",
+                peer=server_id,
+                configured=shown(*configured),
+                address=address,
+            )
+
     def watch_secrets(self, path: str, read: Callable[[], Sequence[bytes] | str]) -> None:
         """Let the transport use the secrets of a file, also those that it will hold later. Called before `start`.
 
@@ -159,6 +200,8 @@ class PeerTransport:
 
     def _moved(self, server_id: int) -> None:
         """Called by the address book when a server has another address."""
+        if not self.links.is_running:
+            return
         for network in self.networks:
             network.moved(server_id)
         self.counters.addresses = dict(self.book.shown())

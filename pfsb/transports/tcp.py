@@ -131,6 +131,7 @@ class StreamNetwork:
         Raises `StreamPortTaken` if the own address cannot be used.
         """
         self._listen()
+        self.outgoing = self._make_outgoing()  # the peers may be others than when this object was made
         for peer, link in self.outgoing.items():
             self.links.counters.streams.via[peer] = self._otherwise
             link.open()
@@ -140,14 +141,33 @@ class StreamNetwork:
         """Called when the address book has another address for a server, which may be this one: connect anew, or listen
         anew."""
         if server_id != self._own_id:
-            self.outgoing[server_id].moved()
+            if server_id in self.outgoing:
+                self.outgoing[server_id].moved()
             return
         self._reopening.cancel()
         self._reopen()
 
     def send_frame(self, peer: int, frame: bytes) -> None:
         """Send a frame to a peer, or lose the frame."""
-        self.outgoing[peer].send(frame)
+        link = self.outgoing.get(peer)
+        if link is None:  # it was removed, and asks: it learns so by the answer
+            link = self._begin_link(peer)
+        link.send(frame)
+
+    def members_changed(self) -> None:
+        """Connect to new peers, and no longer to servers that were removed; see `Network`."""
+        peers = self.links.membership.peers
+        for peer in sorted({*self.outgoing} - peers):
+            self.outgoing.pop(peer).close()
+            self.links.counters.streams.via.pop(peer, None)
+        for peer in sorted(peers - {*self.outgoing}):
+            self._begin_link(peer)
+
+    def _begin_link(self, peer: int) -> OutgoingLink:
+        link = self.outgoing[peer] = self._link(peer)
+        self.links.counters.streams.via[peer] = self._otherwise
+        link.open()
+        return link
 
     def close(self) -> Any:
         """Close all connections. Returns a Deferred that fires when the port is closed, or None if there is none."""
@@ -163,15 +183,21 @@ class StreamNetwork:
 
     def reaches(self, peer: int) -> bool:
         """Whether there is a connection that carries the frames for a peer."""
-        return self.outgoing[peer].stream is not None
+        link = self.outgoing.get(peer)
+        return link is not None and link.stream is not None
 
     # -- connections ------------------------------------------------------------------------------
 
     def _heard(self, peer: int) -> None:
-        self.outgoing[peer].heard()
+        link = self.outgoing.get(peer)
+        if link is not None:
+            link.heard()
 
     def _note_change(self, peer: int) -> None:
-        stream = self.outgoing[peer].stream
+        link = self.outgoing.get(peer)
+        if link is None:
+            return
+        stream = link.stream
         self.links.counters.streams.via[peer] = self._otherwise if stream is None else stream.kind
         self._changed(peer)
 
@@ -199,7 +225,7 @@ class StreamNetwork:
     def _tick(self) -> None:
         self._ticking = self._reactor.callLater(TICK_SECONDS, self._tick)
         self.door.tick(TICK_SECONDS)
-        for link in self.outgoing.values():
+        for link in [*self.outgoing.values()]:
             link.tick(TICK_SECONDS)
 
     # -- the port ---------------------------------------------------------------------------------

@@ -249,8 +249,15 @@ class UDPNetwork:
         else:
             self._connect(server_id)
 
-    def _connect_all(self) -> None:
+    def members_changed(self) -> None:
+        """Let there be sockets to new peers; see `Network`. Those to servers that were removed stay."""
         for peer in sorted(self.links.membership.peers):
+            if peer not in self._senders:
+                self._connect(peer)
+
+    def _connect_all(self) -> None:
+        membership = self.links.membership
+        for peer in sorted(membership.peers | membership.former):
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:

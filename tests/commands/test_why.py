@@ -105,6 +105,9 @@ class FindingTests(SynchronousTestCase):
                 {"admitted": False, "not_acquainted": [0, 1]},
                 "server 2 does not vote yet: its storage is not known",
             ),
+            ({"admitted": False, "not_acquainted": [0], "role": "removed"}, "server 2 was removed from the cluster"),
+            ({"admitted": False, "not_acquainted": [0], "role": "joining"}, "server 2 is no member of the cluster yet"),
+            ({"admitted": False, "not_acquainted": [0], "role": "learner"}, "server 2 learns what the others"),
             (
                 {"settings_differ": ["window"]},
                 "the configuration of server 2 differs from the cluster's",

@@ -212,6 +212,25 @@ class DerivedValueTests(ConfigTestCase):
         del fewer["servers"][3]
         self.assertNotEqual(self.load(fewer).membership_digest(), digest)
 
+    def test_founders_tell_the_cluster_whoever_is_there_now(self) -> None:
+        """A server of the file that is no founder joins, and takes all of the file for members."""
+        digest = load(ETC / "four.yaml").membership_digest()
+        later = four()
+        later["servers"][7] = {"peer": "127.0.0.1:7407", "client": "tcp:9407:interface=127.0.0.1"}
+        del later["servers"][0]
+        config = self.load({**later, "founders": [3, 0, 1, 2]})
+        self.assertEqual(
+            (config.founding_ids, config.ids, config.membership_digest()), ((0, 1, 2, 3), (1, 2, 3, 7), digest)
+        )
+        self.assertEqual((config.joining_ids(1), config.joining_ids(7)), ((), (7,)))
+        self.assertEqual(load(ETC / "four.yaml").founding_ids, (0, 1, 2, 3))
+
+    def test_wrong_founders_are_refused(self) -> None:
+        """Each id once."""
+        self.assertRefused({**four(), "founders": []}, "founders: is empty (example: [0, 1, 2])")
+        self.assertRefused({**four(), "founders": [0, 1, 0]}, "founders: 0 is there twice")
+        self.assertRefused({**four(), "founders": [-1]}, "founders.0: must be a whole number from 0 to 65535, not -1")
+
     def test_each_server_stores_in_a_directory_of_its_own(self) -> None:
         """Each server stores in a directory of its own: storage/id."""
         self.assertEqual(load(ETC / "four.yaml").storage_directory(3), Path("var/four/3"))

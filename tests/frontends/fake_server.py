@@ -359,6 +359,27 @@ class FakePastReads:
         answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
 
 
+class FakeChanges:
+    """Notes the changes of the membership that are asked for, and answers them: with the next epoch, or as told."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.refusal: Refused | None = None
+
+    def add(self, server_id: int, address: str, answer: Answer) -> None:
+        self._note(answer, "add", server_id, address)
+
+    def move(self, server_id: int, address: str, answer: Answer) -> None:
+        self._note(answer, "move", server_id, address)
+
+    def remove(self, server_id: int, answer: Answer) -> None:
+        self._note(answer, "remove", server_id)
+
+    def _note(self, answer: Answer, *asked: object) -> None:
+        self.asked.append(asked)
+        answer(self.refusal or Done((("epoch", len(self.asked)),)))
+
+
 class FakeSnapshots:
     """Takes no snapshots, and says so."""
 
@@ -381,6 +402,7 @@ class FakeHandOvers:
 
 class FakeServer:
     view = 7
+    epoch = 0
 
     def __init__(
         self,
@@ -394,6 +416,7 @@ class FakeServer:
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
         self.past_reads = FakePastReads()
+        self.changes = FakeChanges()
         self.snapshots = FakeSnapshots()
         self.hand_overs = FakeHandOvers()
         self.local_clients = FakeLocalClients(self.cluster)
@@ -434,6 +457,7 @@ class FakeServer:
                 ("aru", 1),
                 ("alive", Word("no" if each in self.dead else "yes")),
                 ("address", "127.0.0.1"),
+                ("role", Word("voter")),
             )
             for each in self.config.ids
         ]

@@ -109,6 +109,9 @@ RESOURCE_RIGHTS = {
         "POST /v1/backup",
         "POST /v1/leader",
         "POST /v1/faults",
+        "POST /v1/servers",
+        "PATCH /v1/servers/{id}",
+        "DELETE /v1/servers/{id}",
     ),
 }
 """Right -> the requests of HTTP that need it. POST /v1/commands needs that of its command as well."""

@@ -210,14 +210,21 @@ class KillRounds:
     def __attrs_post_init__(self) -> None:
         changes = {"apps": ["kv"], "snapshot_every": self.snapshot_every}
         self.cluster = ProcessCluster(self._reactor, self.directory, SERVERS, changes=changes)
-        clerks = [
-            TwistedClerk(self._reactor, self.cluster.addresses, timeout_seconds=None, ttl_seconds=TTL_SECONDS)
-            for _ in range(CLERKS)
-        ]
-        self.load = KillLoad(clerks)
+        self.load = self.make_load()
+
+    def make_load(self) -> KillLoad:
+        """Make the clerks, each of which knows the addresses of all servers in the configuration."""
+        addresses = self.cluster.addresses
+        return KillLoad(
+            [
+                TwistedClerk(self._reactor, addresses, timeout_seconds=None, ttl_seconds=TTL_SECONDS)
+                for _ in range(CLERKS)
+            ]
+        )
 
     async def stop(self) -> None:
         """End clerks and servers, whatever state they are in."""
+        self.load.end()  # a closed clerk refuses each write at once, so its writing would never end
         with suppress(TimeoutError):
             await gatherResults([clerk.close() for clerk in self.load.clerks]).addTimeout(CLOSE_SECONDS, self._reactor)
         await self.cluster.stop()
@@ -288,11 +295,16 @@ class KillRounds:
 
     async def check(self, writes: Sequence[Write], prefix: str = "") -> None:
         """Compare what each server holds, at keys with this prefix, with the writes."""
-        for server_id in self.cluster.ids:
+        for server_id in self.held_by:
             try:
                 check(writes, await self._entries(server_id, prefix))
             except WritesLost as lost:
                 raise WritesLost(f"server {server_id}: {lost}") from None
+
+    @property
+    def held_by(self) -> Sequence[int]:
+        """The servers that are compared with what was answered."""
+        return self.cluster.ids
 
     async def _entries(self, server_id: int, prefix: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
@@ -315,12 +327,12 @@ def _unanswered(_result: object, seconds: float) -> None:
     raise ClusterTrouble(f"writes have no answer for {seconds:g} s")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-async def run_rounds(reactor: Any, options: argparse.Namespace, say: Callable[[str], None] = _say) -> None:
+async def run_rounds(reactor: Any, options: argparse.Namespace, say: Callable[[str], None] = say) -> None:
     """Carry out all rounds that the options ask for. Raises what `KillRounds.run` raises; its directory stays then."""
     base = Path(tempfile.mkdtemp(prefix="pfsb-kills-", dir=options.directory))
     begun = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any, TypeVar
 
 from attrs import astuple, define, evolve, field
@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from pfsb.paxos import invariants, membership
 from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import (
     Accept,
     Acquainted,
@@ -227,12 +228,17 @@ class FakeTransport:
 
     sent: list[Sent] = field(factory=list)
     running: bool = False
+    epoch: int = 0
+    others: tuple[int, ...] = ()
 
     def start(self, receiver: Any, identity: bytes, start: int, position: Callable[[], int], passes: bytes) -> None:
         self.running = True
 
     def know_cluster(self, identity: bytes) -> None:
         pass
+
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        self.epoch, self.others = members.epoch, tuple(others)
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         self.sent += [Sent(message, to) for message in messages]
@@ -396,12 +402,14 @@ class ReplicaTestCase(SynchronousTestCase):
 
     # ------------------------------------------------------------------ what happens to the replica
 
-    def receive(self, *messages: Any, sender: int | None = None) -> None:
-        """Let one frame arrive with these messages. Its sender is that of the first message, unless the test names
-        another one."""
+    def receive(self, *messages: Any, sender: int | None = None, epoch: int | None = None) -> None:
+        """Let one frame arrive with these messages. Its sender is that of the first message, and its epoch that of this
+        server, unless the test names others."""
         origin = messages[0].server_id if sender is None else sender
+        made_in = self.replica.membership.members.epoch if epoch is None else epoch
         self._discarded_before = dict(self.replica.discarded)
-        self.replica.receive(origin, identity_of(origin), [self.named(message) for message in messages])
+        named = [self.named(message) for message in messages]
+        self.replica.receive(origin, identity_of(origin), named, epoch=made_in)
         self._after_event()
 
     def introduce(self, *updates: ClientUpdate) -> None:

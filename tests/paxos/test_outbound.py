@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import define, evolve, field
 from twisted.internet.task import Clock
@@ -36,6 +36,9 @@ class Frames:
 
     def know_cluster(self, identity: bytes) -> None:
         pass
+
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        raise AssertionError("the membership does not change")
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         self.sent.append((tuple(messages), to))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pfsb.paxos import snapshot_fetching
 from pfsb.paxos.frozen_history import History
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import (
     DIGEST_BYTES,
     Batch,
@@ -26,6 +27,7 @@ from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName, WrongSnaps
 from pfsb.paxos.snapshot_fetching import PAUSE_PERIODS
 from pfsb.paxos.snapshot_rows import packed
 from pfsb.paxos.snapshot_taking import WAITING_BYTES_MAX
+from pfsb.storage.effect import Effect
 from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, proposal, vc_proof
 
@@ -34,9 +36,9 @@ S = 5_000
 DIGEST = b"d" * DIGEST_BYTES
 
 
-def snapshot(seq: int = S, filling: bytes = b"f" * 1_500) -> tuple[SnapshotName, bytes]:
+def snapshot(seq: int = S, filling: bytes = b"f" * 1_500, members: Members | None = None) -> tuple[SnapshotName, bytes]:
     """A snapshot that the server under test can install, of five parts and a little more."""
-    history = History(seq, DIGEST, 5_000, 400, OrderedDict([("1.a", (7, seq))]))
+    history = History(seq, DIGEST, 5_000, 400, OrderedDict([("1.a", (7, seq))]), members)
     pieces = [*history.pieces(), Piece("executed", packed([(each, 5_000, []) for each in range(1, 200)]))]
     encoder = SnapshotEncoder(seq, b"cluster1")
     data = [encoder.head(), *map(encoder.piece, pieces)]
@@ -105,6 +107,19 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.replica.ordered_queue.digests.head, DIGEST)
         self.assertEqual(self.replica.ordered_queue.last_executed.of("1.a"), 7)
         self.assertEqual(self.storage.records, [SnapshotRecord(self.name), AruRecord(S)])
+
+    def test_snapshot_of_a_later_epoch_is_named_before_the_epoch(self) -> None:
+        """The log then knows that the slots before it may be missing (Departure 60)."""
+        self.name, self.data_of_snapshot = snapshot(filling=b"", members=Members((1, 2, 3), epoch=1, since=40))
+        self.offer()
+        self.serve()
+        self.storage.records.clear()
+        self.check_and_load()
+        self.assertEqual(self.replica.membership.epoch, 1)
+        effect = Effect()
+        effect.apply_all(self.storage.records)
+        self.assertEqual((effect.snapshot, effect.local_aru, effect.skipped), (self.name, S, S))
+        self.assertEqual(effect.members, self.replica.membership.members)
 
     def test_nothing_is_told_before_the_records_are_on_disk(self) -> None:
         """Nothing that rests on the snapshot leaves before its records are on disk: ALIVE tells the Local_Aru on disk

@@ -173,12 +173,12 @@ class ChangeTests(SynchronousTestCase):
 
     def test_rules_that_a_member_cannot_follow_are_refused(self) -> None:
         """A change to rules that some member cannot follow is refused."""
-        later = Abilities({"kv": (1,), "lock": (1,)}, rules=2)
+        later = Abilities({"kv": (1,), "lock": (1,)}, rules=3)
         for server_id in (0, 1):
             self.settings.announce(server_id, later.encode())
-        self.assertIsInstance(self.set("rules=2"), Refused)
+        self.assertIsInstance(self.set("rules=3"), Refused)
         self.settings.announce(2, later.encode())
-        self.assertIsInstance(self.set("rules=2"), Done)
+        self.assertIsInstance(self.set("rules=3"), Done)
 
     def test_installed_applications_may_tell_which_rules_a_server_follows(self) -> None:
         """Installed applications of a test may tell which rules a server follows, like a server of a later version; a

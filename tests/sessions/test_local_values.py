@@ -72,7 +72,9 @@ ALLOWED: Final = {
 }
 """(module, use of a local value) -> why it decides no result."""
 
-ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change", "put"})
+ORDERED: Final = frozenset(
+    {"values", "is_born", "announce", "give_birth", "on_change", "put", "change_members", "later_members"}
+)
 """Attributes of `self.settings` in the state machine, which are the ordered settings and no local ones."""
 
 MODULES: Final = frozenset(

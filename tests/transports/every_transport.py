@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
@@ -11,11 +12,14 @@ from twisted.logger import capturedLogs
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import ITransport
+from pfsb.paxos.members import Members
+from pfsb.support.hosts import shown
 from pfsb.transports import names, tcp, udp
 from pfsb.transports.frames import FRAME_BYTES_MAX
+from pfsb.transports.peer_transport import PeerTransport
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
-from tests.transports.transport_case import HOST, FakeNames, TransportTestCase, is_free, reactor, until
+from tests.transports.transport_case import HOST, FakeNames, TransportTestCase, free_ports, is_free, reactor, until
 
 
 class DeliveryTests(TransportTestCase):
@@ -276,6 +280,78 @@ class NameTests(TransportTestCase):
         self.names = FakeNames(db0="127.0.0.1", db1="127.0.0.9 127.0.0.2", db2="127.0.0.3")
         a = self.start(0)
         await until(lambda: b[1].frames, lambda: a[0].send([accept(sender=0)], 1))
+
+
+class MembershipTests(TransportTestCase):
+    """Servers 0 and 1 have founded the cluster; server 2 joins, and knows the addresses of all."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.everywhere = self.addresses
+        self.ids = frozenset({0, 1})  # type: ignore[misc]
+        self.addresses = {i: self.everywhere[i] for i in (0, 1)}
+        self.a, self.b = self.start(0), self.start(1)
+        self.addresses = self.everywhere
+        self.c = self.start(2)
+
+    def shown(self, server_id: int) -> str:
+        return shown(*self.everywhere[server_id])
+
+    def add(self, transport: PeerTransport) -> None:
+        own = transport.membership.server_id
+        members = Members((0, 1), (2,), 1, addresses={2: self.shown(2)})
+        transport.enter_epoch(members, [i for i in (0, 1, 2) if i != own])
+
+    async def arrives(self, sender: tuple[PeerTransport, object], receiver: NotingReceiver, to: int | None) -> None:
+        """A message gets there."""
+        transport, count = sender[0], len(receiver.frames)
+        message = accept(sender=transport.membership.server_id)
+        await until(lambda: len(receiver.frames) > count, lambda: transport.send([message], to))
+
+    async def test_server_that_is_added_is_reached_and_heard(self) -> None:
+        """The address comes with the epoch."""
+        self.add(self.a[0])
+        await self.arrives(self.a, self.c[1], None)
+        await self.arrives(self.c, self.a[1], 0)
+
+    async def test_epoch_before_the_start(self) -> None:
+        """A server that starts again begins in the epoch that is on its disk."""
+        self.a[0].stop()
+        await until(lambda: is_free(self.everywhere[0][1]))
+        self.addresses = {i: self.everywhere[i] for i in (0, 1)}
+        again, receiver = self.make(0), NotingReceiver()
+        self.add(again)
+        again.start(receiver, b"disk-000", 9, lambda: 0)
+        self.addCleanup(again.stop)
+        await self.arrives((again, receiver), self.c[1], None)
+        await self.arrives(self.c, receiver, 0)
+
+    async def test_server_that_was_removed_is_answered_and_gets_nothing_else(self) -> None:
+        """A message to all does not go to that server."""
+        self.add(self.a[0])
+        await self.arrives(self.a, self.c[1], None)
+        self.a[0].enter_epoch(Members((0, 1), epoch=2, retired=(2,)), [1])
+        await self.arrives(self.c, self.a[1], 0)
+        await self.arrives(self.a, self.c[1], 2)
+        await deferLater(reactor, 0.1)
+        count = len(self.c[1].frames)
+        await self.arrives(self.a, self.b[1], None)
+        self.assertEqual(len(self.c[1].frames), count)
+
+    async def test_server_that_moves_is_found(self) -> None:
+        """The log says that its address in the configuration counts no more."""
+        await self.arrives(self.a, self.b[1], 1)
+        self.b[0].stop()
+        [port] = free_ports(1)
+        self.addresses = {**self.everywhere, 1: (HOST, port)}
+        moved = self.start(1)
+        members = Members((0, 1), epoch=1, addresses={1: shown(HOST, port)})
+        with capturedLogs() as logged:
+            self.a[0].enter_epoch(members, [1])
+            self.a[0].enter_epoch(evolve(members, epoch=2), [1])
+        told = [event for event in logged if "the cluster has moved it" in event["log_format"]]
+        self.assertEqual([event["address"] for event in told], [shown(HOST, port)])
+        await self.arrives(self.a, moved[1], 1)
 
 
 class StartAndStopTests(TransportTestCase):

@@ -19,6 +19,8 @@ class NotingReceiver:
     frames: list[tuple[int, bytes, list[Message]]] = field(factory=list)
     storages: list[tuple[int, int]] = field(factory=list)
     """(start number, position) of the sender's storage in each of the frames."""
+    epochs: list[int] = field(factory=list)
+    """The epoch of the membership in each of the frames."""
     refusals: list[int] = field(factory=list)
 
     @property
@@ -26,10 +28,17 @@ class NotingReceiver:
         return [message for _, _, messages in self.frames for message in messages]
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
+        self,
+        sender: int,
+        identity: bytes,
+        messages: Sequence[Message],
+        start: int = 0,
+        position: int = 0,
+        epoch: int = 0,
     ) -> None:
         self.frames.append((sender, identity, list(messages)))
         self.storages.append((start, position))
+        self.epochs.append(epoch)
 
     def peer_refused(self, server_id: int) -> None:
         self.refusals.append(server_id)

@@ -53,6 +53,31 @@ class FrameTestCase(SynchronousTestCase):
         self.assertEqual(refusal.reason, reason, str(refusal))
 
 
+class EpochTests(FrameTestCase):
+    """The epoch of the membership in the header only informs (Departure 60)."""
+
+    def test_frame_tells_the_epoch_of_its_sender(self) -> None:
+        """Frames of earlier and later epochs are opened, whether or not they are keyed."""
+        for secret in (None, SECRET):
+            for ours, theirs in ((0, 0), (0, 7), (7, 0), (7, 7)):
+                frame = one_frame(codec(SENDER, epoch=theirs, secret=secret))
+                self.assertEqual(codec(RECEIVER, epoch=ours, secret=secret).open(frame).epoch, theirs)
+
+    def test_sender_goes_on_in_another_epoch(self) -> None:
+        """The next frame tells it."""
+        sender = codec(SENDER)
+        sender.membership.epoch = 3
+        self.assertEqual(codec(RECEIVER).open(one_frame(sender)).epoch, 3)
+
+    def test_frames_of_servers_that_are_gone_are_opened(self) -> None:
+        """A server that was removed may ask for the slots from which it learns that."""
+        receiver = codec(RECEIVER)
+        receiver.membership.peers, receiver.membership.former = frozenset({0, 2}), frozenset({SENDER})
+        self.assertEqual(receiver.open(one_frame(codec(SENDER))).sender, SENDER)
+        receiver.membership.former = frozenset()
+        self.assertRefused(receiver, one_frame(codec(SENDER)), "sender")
+
+
 class SealTests(FrameTestCase):
     def test_frame_tells_sender_identity_and_messages(self) -> None:
         """A frame names its sender and the sender's storage."""
@@ -139,7 +164,6 @@ class RefusalTests(FrameTestCase):
             (frame[:6] + b"\x02" + frame[7:], "version"),
             (one_frame(codec(SENDER, name="five")), "cluster"),
             (frame[:OVERHEAD_BYTES] + b"\xc1" * (len(frame) - OVERHEAD_BYTES), "checksum"),
-            (one_frame(codec(SENDER, epoch=1)), "membership"),
             (one_frame(codec(RECEIVER)), "sender"),
             (one_frame(codec(77)), "sender"),
             (codec(SENDER).seal([b"\xc1"])[0], "body"),

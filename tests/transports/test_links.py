@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import ITransport
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import DIGEST_BYTES, ClientUpdate, Message, Ordered, ViewChange
 from pfsb.transports import links as links_module
 from pfsb.transports.faults import LinkFaults
@@ -150,6 +151,32 @@ class SendTests(LinksTestCase):
         self.links[1].connection_refused(0)
         self.clock.advance(1)
         self.assertEqual((len(self.carried), len(self.receivers[1].frames), self.receivers[1].refusals), (1, 1, []))
+
+
+class EpochTests(LinksTestCase):
+    """Departure 60: the servers of another epoch of the membership."""
+
+    def test_message_to_all_goes_to_the_servers_of_the_epoch(self) -> None:
+        """Server 2 is gone, and is sent only what is for it alone."""
+        self.links[0].enter_epoch(Members((0, 1), epoch=4, retired=(2,)), (1,))
+        self.links[0].send([accept(sender=0)], None)
+        self.assertEqual([peer for _, peer, _ in self.carried], [1])
+        self.links[0].send([accept(sender=0)], 2)
+        self.assertEqual([peer for _, peer, _ in self.carried], [1, 2])
+        self.assertEqual((self.receivers[1].epochs, self.receivers[2].epochs), ([4], [4]))
+        self.links[2].send([accept(sender=2)], 0)
+        self.assertEqual(self.receivers[0].epochs, [0])
+
+    def test_new_server_is_reached(self) -> None:
+        """Server 3 was no peer when the links were started."""
+        self.links[3] = self.make_links(3)
+        self.receivers[3] = NotingReceiver()
+        self.links[3].start(self.receivers[3], b"disk-003", 1, lambda: 0)
+        self.links[0].enter_epoch(Members((0, 1, 2, 3), epoch=1), (1, 2, 3))
+        self.links[0].send([accept(sender=0)], 3)
+        self.assertEqual(self.receivers[3].messages, [accept(sender=0)])
+        self.links[3].send([accept(sender=3)], 0)
+        self.assertEqual(self.receivers[0].messages, [accept(sender=3)])
 
 
 class SealedLinksTests(LinksTestCase):

@@ -20,5 +20,9 @@ class NameTests(every_transport.NameTests):
     kinds = ("tcp",)
 
 
+class MembershipTests(every_transport.MembershipTests):
+    kinds = ("tcp",)
+
+
 class StartAndStopTests(every_transport.StartAndStopTests):
     kinds = ("tcp",)

@@ -57,6 +57,10 @@ class NameTests(every_transport.NameTests):
         await self.assert_address_is_learned()
 
 
+class MembershipTests(every_transport.MembershipTests):
+    kinds = ("tls",)
+
+
 class StartAndStopTests(every_transport.StartAndStopTests):
     kinds = ("tls",)
 

@@ -179,5 +179,9 @@ class BrokenSocketTests(TransportTestCase):
         self.assertEqual((error.errno, sender.fileno()), (errno.EMSGSIZE, before))
 
 
+class MembershipTests(every_transport.MembershipTests):
+    """Over datagrams."""
+
+
 class StartAndStopTests(every_transport.StartAndStopTests):
     pass

@@ -14,6 +14,7 @@ from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.line.fault_command import apply_fault
 from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.support.limits import SERVER_ID_MAX
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -36,7 +37,43 @@ def get_status(request: PfsbRequest) -> None:
 def get_servers(request: PfsbRequest) -> None:
     request.query.refuse_more()
     rows = [object_of(row) for row in request.site.server.servers()]
-    request.reply({"count": len(rows), "rows": [{**row, "alive": row["alive"] == "yes"} for row in rows]})
+    shown = [{**row, "alive": row["alive"] == "yes"} for row in rows]
+    request.reply({"count": len(rows), "epoch": request.site.server.epoch, "rows": shown})
+
+
+def add_server(request: PfsbRequest) -> None:
+    """Add a server to the cluster; the answer comes when the change is in force."""
+    request.query.refuse_more()
+    body = request.body()
+    server_id, address = body.integer("id", -1), body.text("address")
+    body.refuse_more()
+    request.site.server.changes.add(_in_range(server_id), address, request.answer_with())
+
+
+def move_server(request: PfsbRequest, server_id: str) -> None:
+    """Tell all servers that one is reached at another address from now on."""
+    request.query.refuse_more()
+    body = request.body()
+    address = body.text("address")
+    body.refuse_more()
+    request.site.server.changes.move(_server_id(server_id), address, request.answer_with())
+
+
+def remove_server(request: PfsbRequest, server_id: str) -> None:
+    """Remove a server from the cluster for good."""
+    request.query.refuse_more()
+    request.refuse_body()
+    request.site.server.changes.remove(_server_id(server_id), request.answer_with())
+
+
+def _server_id(text: str) -> int:
+    return _in_range(int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1)
+
+
+def _in_range(server_id: int) -> int:
+    if not 0 <= server_id <= SERVER_ID_MAX:
+        raise BadRequest(f"the id of a server is a whole number from 0 to {SERVER_ID_MAX}")
+    return server_id
 
 
 def get_digest(request: PfsbRequest) -> None:

@@ -24,8 +24,8 @@ ALWAYS: Final = (
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
     CommandDescription(
         "SERVERS",
-        "SERVERS",
-        "Show all servers as this one sees them.",
+        "SERVERS [ADD id address | REMOVE id | MOVE id address]",
+        "Show all servers as this one sees them, or change which ones there are.",
         changes=False,
         right_with_arguments=Right.ADMIN,
     ),
@@ -73,6 +73,7 @@ _EXAMPLES: Final = {
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
     "SNAPSHOT": "SNAPSHOT wait=60",
+    "SERVERS": "SERVERS ADD 4 127.0.0.1:7404",
     "LEAD": "LEAD 2",
     "HELP": "HELP PUT",
     "FAULT": "FAULT CUT 1,3",

@@ -11,7 +11,7 @@ from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.arguments import refuse_more, server_id, whole, without_arguments
 from pfsb.frontends.line.fault_command import apply_fault
 from pfsb.frontends.line.grammar import Request, split_options
-from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
+from pfsb.support.limits import SERVER_ID_MAX, SNAPSHOT_SECONDS_MAX
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 Handler = Callable[[Request, Answer], None]
 """Function that handles a request about the server: it gives the result to the call-back `Answer`, once, at any time,
 or raises `BadRequest`."""
+
+
+def _server_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= SERVER_ID_MAX):
+        raise BadRequest(f"the id of a server is a whole number from 0 to {SERVER_ID_MAX}, not {text[:40]!r}")
+    return int(text)
 
 
 class ServerQueries:
@@ -85,9 +91,19 @@ class ServerQueries:
         self._server.hand_overs.answer(server_id(words[0]), answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
-        without_arguments(request)
-        rows = tuple(self._server.servers())
-        answer(Done((("count", len(rows)),), rows))
+        usage = "SERVERS [ADD id address | REMOVE id | MOVE id address], as in: SERVERS ADD 4 127.0.0.1:7404"
+        match [word.upper() if at == 0 else word for at, word in enumerate(request.args)]:
+            case []:
+                rows = tuple(self._server.servers())
+                answer(Done((("count", len(rows)), ("epoch", self._server.epoch)), rows))
+            case ["ADD", server_id, address]:
+                self._server.changes.add(_server_id(server_id), address, answer)
+            case ["MOVE", server_id, address]:
+                self._server.changes.move(_server_id(server_id), address, answer)
+            case ["REMOVE", server_id]:
+                self._server.changes.remove(_server_id(server_id), answer)
+            case _:
+                raise BadRequest(f"it is {usage}")
 
     def _help(self, request: Request, answer: Answer) -> None:
         if not request.args:

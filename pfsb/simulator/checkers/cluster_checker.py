@@ -13,6 +13,7 @@ from attrs import define, field
 from pfsb.paxos.messages import VOTES, ClientUpdate, Message, Ordered, Prepare, Proposal, SnapshotPart
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
+from pfsb.simulator.checkers.electorate import Electorate
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.position_checker import PositionChecker
 from pfsb.simulator.checkers.snapshot_checker import SnapshotChecker
@@ -132,6 +133,8 @@ class ClusterChecker:
 
     Equal to `horizon_slots` of the servers' settings.
     """
+    founders: Sequence[int] | None = None
+    """Ids of the servers with which the cluster has begun; None: all that have a disk."""
     execution: ExecutionChecker = field(factory=ExecutionChecker)
     messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
@@ -140,6 +143,7 @@ class ClusterChecker:
     without_state: set[int] = field(factory=set)
     """Servers that have started without the snapshot which they need, until a record names another one (Departure
     58)."""
+    electorate: Electorate = field(init=False)
     durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)
@@ -152,9 +156,13 @@ class ClusterChecker:
     def _make_relays(self) -> RelayChecker:
         return RelayChecker(tuple(self.disks))
 
+    @electorate.default
+    def _make_electorate(self) -> Electorate:
+        return Electorate(self.disks, tuple(self.disks) if self.founders is None else self.founders)
+
     @durability.default
     def _make_durability(self) -> DurabilityChecker:
-        return DurabilityChecker(self.disks, self.messages)
+        return DurabilityChecker(self.disks, self.messages, self.electorate)
 
     def started(self, server_id: int) -> None:
         self.execution.started(server_id)
@@ -211,7 +219,8 @@ class ClusterChecker:
         value = self.execution.values[seq][1]
         require(identity in [row[:2] for row in value], f"{identity} was answered with slot {seq}, which holds {value}")
         holders = [i for i, disk in self.disks.items() if disk.has(seq)]
-        require(2 * len(holders) > len(self.disks), f"slot {seq} is answered, and only on the disks of {holders}")
+        is_majority = self.electorate.is_majority(holders, seq)
+        require(is_majority, f"slot {seq} is answered, and only on the disks of {holders}")
 
     def all_equal(self, server_ids: Sequence[int]) -> bool:
         """Whether each of these servers has executed up to one slot, the same for all, and has settled all its

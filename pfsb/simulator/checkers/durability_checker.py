@@ -18,6 +18,7 @@ from pfsb.paxos.messages import (
     SnapshotOffer,
     VCProof,
 )
+from pfsb.simulator.checkers.electorate import Electorate
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.storage.effect import ORDERED_VIEW, StoredSlot
@@ -33,6 +34,7 @@ class DurabilityChecker:
 
     disks: dict[int, MemoryDisk]
     messages: MessageChecker
+    electorate: Electorate
     _asked: dict[int, int] = field(factory=dict)
     """View -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
@@ -57,12 +59,14 @@ class DurabilityChecker:
                 for seq, digest in message.votes():
                     self._told(server_id, message.view, seq, digest)
             case Alive():
+                self.electorate.saw(message.view)
                 self._installed(server_id, message.view, message)
                 aru = self._durable_aru(server_id)
                 require(message.local_aru <= aru, f"server {server_id} has {aru} on disk, but sends {message}")
             case VCProof():
                 self._installed(server_id, message.installed, message)
             case Proposal():
+                self.electorate.saw(message.view)
                 self._installed(server_id, message.view, message)
             case Prepare():
                 self._installed(server_id, message.view, message)
@@ -72,7 +76,7 @@ class DurabilityChecker:
                 self._promised(server_id, message)
             case ReconciliationReply():
                 for update in message.updates:
-                    self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
+                    self.chosen(server_id, update.seq, update.batch, "calls it ordered")
             case SnapshotOffer():
                 # A server may still offer the snapshot before the one on its disk: it has not been told yet that the
                 # record of the latter is on disk.
@@ -81,14 +85,16 @@ class DurabilityChecker:
                 is_there = named is not None and (name == named or (name.seq < named.seq and name in disk.snapshots))
                 require(is_there, f"server {server_id} has {named} on disk, but sends {message}")
 
-    def chosen(self, seq: int, batch: Batch, why: str) -> None:
-        """Require that a majority of disks holds this batch in this slot.
+    def chosen(self, server_id: int, seq: int, batch: Batch, why: str) -> None:
+        """Require that a majority of the servers that vote on this slot has this batch in it on disk, as server
+        `server_id` says; `why` tells, in the text of a violation, how.
 
         The check can be made at any time after the batch was chosen, since every later record of the slot holds the
-        same batch. `why` says, in the text of a violation, how the checker knows that the batch is chosen.
+        same batch. Nothing is required if the server is in an epoch that is over for the slot: its batch is void.
         """
-        holders = sum(self._holds(disk, seq, batch.data) for disk in self.disks.values())
-        require(2 * holders > len(self.disks), f"slot {seq}: {holders} disks hold what was chosen ({why})")
+        holders = [i for i, disk in self.disks.items() if self._holds(disk, seq, batch.data)]
+        if not self.electorate.is_majority(holders, seq) and not self.electorate.is_void(seq, server_id):
+            raise Violation(f"slot {seq}: {len(holders)} disks hold what was chosen (server {server_id} {why})")
 
     def _installed(self, server_id: int, view: int, message: Message) -> None:
         views = self.disks[server_id].contents.views
@@ -133,10 +139,11 @@ class DurabilityChecker:
         is_proposed = (view, seq) in self.messages.proposals
         require(is_proposed, f"server {server_id} tells of what nobody proposed: view {view}, slot {seq}")
         others = self._voters.get((view, seq, digest), set()) - {server_id}
-        holders = sum(self._holds_named(self.disks[other], seq, digest) for other in others)
-        holders += self._has_voted(server_id, view, seq, digest)
-        text = f"slot {seq}: {holders} disks hold what server {server_id} tells as ordered"
-        require(2 * holders > len(self.disks), text)
+        holders = [other for other in others if self._holds_named(self.disks[other], seq, digest)]
+        if self._has_voted(server_id, view, seq, digest):
+            holders.append(server_id)
+        if not self.electorate.is_majority(holders, seq) and not self.electorate.is_void(seq, server_id):
+            raise Violation(f"slot {seq}: {len(holders)} disks hold what server {server_id} tells as ordered")
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:
         """Require, when all parts of a PREPARE_OK have been sent, that its data list leaves nothing out (G19).
@@ -150,7 +157,7 @@ class DurabilityChecker:
             return
         for entry in message.data_list:
             if isinstance(entry, GloballyOrderedUpdate):
-                self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")
+                self.chosen(server_id, entry.seq, entry.batch, "reports it as ordered")
         parts = self._promises.setdefault((server_id, message.view), {})
         parts[message.part] = message
         if len(parts) < message.parts:
@@ -175,15 +182,17 @@ class DurabilityChecker:
         return aru
 
     def _is_chosen(self, seq: int) -> bool:
-        """Whether a majority of disks holds the same batch for this slot.
+        """Whether a majority of the servers that vote on this slot has the same batch for it on disk.
 
         A slot that a disk need not hold any more counts as chosen: a server forgets a slot only when all servers have
         it, and a snapshot stands only for slots that were executed.
         """
         if any(seq <= disk.gone for disk in self.disks.values()):
             return True
-        batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
-        return any(2 * batches.count(data) > len(self.disks) for data in batches)
+        voters = self.electorate.at(seq).voters
+        slots = [slot for i in voters if (slot := self._slot(i, seq)) is not None]
+        batches = [slot.batch.data for slot in slots]
+        return any(2 * batches.count(data) > len(voters) for data in batches)
 
     def _slot(self, server_id: int, seq: int) -> StoredSlot | None:
         return self.disks[server_id].contents.slots.get(seq)

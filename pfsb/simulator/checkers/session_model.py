@@ -20,7 +20,7 @@ from pfsb.sessions.ordered_settings import Abilities
 
 Ticket = tuple[str, int]
 
-ABOUT_SERVERS = frozenset({"ASK", "HERE", "BIRTH", "ANNOUNCE"})
+ABOUT_SERVERS = frozenset({"ASK", "HERE", "BIRTH", "ANNOUNCE", "EPOCH"})
 """Operations of servers that are about no session, and are not counted in the revision."""
 
 

@@ -70,6 +70,7 @@ class SimulatedCluster:
         has_disks: bool = True,
         names: Callable[[SimulatedClock, Sequence[int]], SimulatedNames] | None = None,
         kept_slots: int = KEPT_SLOTS,
+        founders: Sequence[int] | None = None,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
@@ -80,6 +81,7 @@ class SimulatedCluster:
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
         none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
         where the others expect it. `kept_slots` is the number of slots, up to that of a snapshot, that disks keep.
+        `founders` are the servers with which the cluster begins; None: all of them.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -91,7 +93,7 @@ class SimulatedCluster:
         self.network.names = None if names is None else names(self.clock, self.ids)
         self.servers = {i: SimulatedServer() for i in self.ids}
         disks = {i: server.disk for i, server in self.servers.items()}
-        self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
+        self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots, founders)
         self.amnesiacs: set[int] = set()
         """Ids of the servers whose disk was lost and not given back.
 
@@ -432,7 +434,7 @@ class SimulatedCluster:
             self._installed(i) == view and self.replica(i).data.server.state is not State.LEADER_ELECTION
             for i in self.running_ids
         )
-        return 2 * followers > len(self.ids)
+        return followers >= self.replica(leader).membership.quorum
 
     def executed(self, server_id: int) -> list[tuple[int, str, int, bytes]]:
         """A list of the updates that a server, a `ProtocolProcess`, has run since it started, in the order of

@@ -7,12 +7,13 @@ sees only frames.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from attrs import define, field
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Message
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.names import Route
@@ -85,6 +86,10 @@ class SimulatedTransport:
     def know_cluster(self, identity: bytes) -> None:
         """Pass the identity of the cluster to the links; see `ITransport`."""
         self.links.know_cluster(identity)
+
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        """Pass the servers of an epoch of the membership to the links; see `ITransport`."""
+        self.links.enter_epoch(members, others)
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         if self._clock.closed:

@@ -13,7 +13,7 @@ DEFECTS = Defects(needs_sessions=True)
 
 @DEFECTS.add("invalid-batch-accepted", "Departure 37", "a batch that nobody can execute is accepted like any other")
 def _invalid_batch_accepted(process: Any) -> None:
-    override(process.replica.validity, "of_batch", lambda _: lambda seq, batch: True)
+    override(process.replica.validity, "of_batch", lambda _: lambda seq, batch, is_ordered=False: True)
 
 
 @DEFECTS.add("invalid-update-queued", "Departure 37", "an update of a server in error is queued, whatever is in it")

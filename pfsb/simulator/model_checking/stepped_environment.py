@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -18,6 +18,7 @@ from pfsb.paxos.interfaces import (
     IStateMachine,
     ITransport,
 )
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Accept, Alive, ClientUpdate, Message, Prepare, PrepareOK, Proposal, VCProof
 from pfsb.paxos.records import ProposalRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
@@ -222,6 +223,10 @@ class SteppedTransport:
 
     def know_cluster(self, identity: bytes) -> None:
         """Do nothing: these servers know of one cluster only."""
+
+    def enter_epoch(self, members: Members, others: Collection[int]) -> None:
+        """Raise AssertionError: the membership of these servers does not change."""
+        raise AssertionError("no change of the membership is explored")
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         receivers = self._others if to is None else (to,)

@@ -166,10 +166,26 @@ class ServerInfoTests(HTTPCase):
         """The resources for status and servers have what STATUS and SERVERS of the line protocol have, as JSON."""
         self.assertEqual(self.content("GET", "/v1/status"), self.server.status())
         servers = self.content("GET", "/v1/servers")
-        self.assertEqual((servers["count"], servers["rows"][0]["alive"]), (4, True))
+        self.assertEqual((servers["count"], servers["epoch"], servers["rows"][0]["alive"]), (4, 0, True))
         self.assertEqual(self.content("GET", "/v1/digest?seq=0")["seq"], 0)
         self.assertEqual(self.ask("GET", "/metrics").body, b"pfsb_turns_total 1\n")
         self.assertIn(b"server 2 of cluster four", self.ask("GET", "/").body)
+
+    def test_servers_are_added_moved_and_removed(self) -> None:
+        """Each answer has the epoch that the change has begun; wrong ids and bodies are refused."""
+        added = self.content("POST", "/v1/servers", {"id": 4, "address": "127.0.0.1:7404"})
+        self.assertEqual(added, {"epoch": 1})
+        self.assertEqual(self.content("PATCH", "/v1/servers/1", {"address": "[::1]:7401"}), {"epoch": 2})
+        self.assertEqual(self.content("DELETE", "/v1/servers/2"), {"epoch": 3})
+        changes = self.server.changes
+        self.assertEqual(changes.asked, [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401"), ("remove", 2)])
+        self.assertRefused(self.ask("POST", "/v1/servers", {"address": "127.0.0.1:7404"}), 400, "BADREQUEST")
+        self.assertRefused(self.ask("POST", "/v1/servers", {"id": 4}), 400, "BADREQUEST")
+        self.assertRefused(self.ask("DELETE", "/v1/servers/two"), 400, "BADREQUEST")
+        self.assertRefused(self.ask("DELETE", "/v1/servers/65536"), 400, "BADREQUEST")
+        changes.refusal = Refused("CONFLICT", "another change is under way")
+        self.assertRefused(self.ask("DELETE", "/v1/servers/2"), 409, "CONFLICT")
+        self.assertEqual(len(changes.asked), 4)
 
     def test_ready_with_a_leader_and_a_majority_only(self) -> None:
         """A server is ready only with a leader and a majority, and healthy in any case: a load balancer asks for

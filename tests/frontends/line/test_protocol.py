@@ -224,8 +224,32 @@ class CommandTests(LineTestCase):
 
     def test_servers_are_rows(self) -> None:
         said = self.ask("SERVERS")
-        self.assertEqual(said[-1], "OK count=4")
+        self.assertEqual(said[-1], "OK count=4 epoch=0")
         self.assertTrue(said[0].startswith("+id=0 state=REG_LEADER"), said)
+
+    def test_servers_are_added_removed_and_moved(self) -> None:
+        """The change is handed over when the earlier requests are answered, and its answer is one line."""
+        changes = self.server.changes
+        self.assertEqual(self.ask("SERVERS ADD 4 127.0.0.1:7404"), ["OK epoch=1"])
+        self.assertEqual(self.ask('servers move 1 "[::1]:7401"'), ["OK epoch=2"])
+        self.assertEqual(self.ask("SERVERS REMOVE 2"), ["OK epoch=3"])
+        self.assertEqual(changes.asked, [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401"), ("remove", 2)])
+        changes.refusal = Refused("CONFLICT", "no")
+        self.assertEqual(self.ask("SERVERS REMOVE 2"), ["ERR CONFLICT fate=none no"])
+
+    def test_wrong_changes_of_the_servers_are_refused(self) -> None:
+        """Nothing is handed over."""
+        for line in (
+            "SERVERS ADD",
+            "SERVERS ADD 4",
+            "SERVERS ADD four 127.0.0.1:7404",
+            "SERVERS ADD 65536 127.0.0.1:7404",
+            "SERVERS REMOVE -1",
+            "SERVERS REMOVE 1 2",
+            "SERVERS REPLACE 1 2",
+        ):
+            self.assertTrue(self.ask(line)[-1].startswith("ERR BADREQUEST"), line)
+        self.assertEqual(self.server.changes.asked, [])
 
     def test_help_has_a_row_for_every_verb(self) -> None:
         said = self.ask("HELP")

@@ -16,7 +16,7 @@ from pfsb.simulator.checkers.session_model import SessionModel
 
 VALUES = ClusterSettings(members=(0, 1), apps=(("chat", 1),), sessions=1, horizon=50)
 OLD = Abilities({"chat": (1,), "tally": (1,)})
-NEW = Abilities({"chat": (1,), "tally": (1, 2)}, rules=2)
+NEW = Abilities({"chat": (1,), "tally": (1, 2)}, rules=3)
 
 
 def update(server_id: int, client_id: str, number: int, *words: object) -> ClientUpdate:
@@ -63,12 +63,12 @@ class SettingsTests(SynchronousTestCase):
 
     def test_change_that_a_member_cannot_follow_is_refused(self) -> None:
         """A change that a member cannot follow is refused: all members must have announced what it asks for."""
-        for words in (("apps=chat,tally:2",), ("rules=2",), ("sessions=3", "rules=2")):
+        for words in (("apps=chat,tally:2",), ("rules=3",), ("sessions=3", "rules=3")):
             self.assertEqual(self.command("SETTINGS SET", *words), "CONFLICT")
         self.run_(update(0, bundle.SERVER, 0, ANNOUNCE, NEW.encode()))
-        self.assertEqual(self.command("SETTINGS SET", "rules=2"), "CONFLICT")
+        self.assertEqual(self.command("SETTINGS SET", "rules=3"), "CONFLICT")
         self.run_(update(1, bundle.SERVER, 0, ANNOUNCE, NEW.encode()))
-        self.assertEqual(self.command("SETTINGS SET", "rules=2", "apps=tally:2"), (("revision", 5),))
+        self.assertEqual(self.command("SETTINGS SET", "rules=3", "apps=tally:2"), (("revision", 5),))
 
     def test_silent_member_keeps_changes_from_being_made(self) -> None:
         """No change is made while a member has announced nothing, since it may lack anything."""

@@ -28,7 +28,13 @@ class Inbox:
     refused: list[int] = field(factory=list)
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
+        self,
+        sender: int,
+        identity: bytes,
+        messages: Sequence[Message],
+        start: int = 0,
+        position: int = 0,
+        epoch: int = 0,
     ) -> None:
         self.got += [(sender, message) for message in messages]
         self.times.append(self.clock.seconds())

@@ -1,0 +1,143 @@
+"""`pfsb servers`: shows the servers of a cluster, or adds, removes or moves one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import click
+from attrs import define
+from twisted.internet.error import ConnectError
+
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.replies import Reply
+from pfsb.client.servers import addresses_of, server_addresses, with_token
+from pfsb.commands.exit_status import ExitStatus, status_of
+from pfsb.commands.one_question import ask
+from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
+from pfsb.commands.own_token import own_token
+from pfsb.config.config import Config, ConfigError
+from pfsb.support.command_line import Seconds, subcommand
+from pfsb.support.hosts import parsed
+from pfsb.support.limits import SERVER_ID_MAX
+
+_CHANGES: Final = {"add": 2, "move": 2, "remove": 1}
+"""Word of a change -> how many words follow it."""
+_COLUMNS: Final = ("id", "role", "alive", "state", "aru", "address")
+
+
+@define
+class Options:
+    """Command line of `pfsb servers`: where the cluster is, and the line that is sent to one of its servers."""
+
+    addresses: Sequence[ServerAddress]
+    line: str
+    timeout: float
+    json: bool
+
+
+@subcommand("servers")
+@click.argument("words", nargs=-1, metavar="[CONFIG] [add ID ADDRESS | remove ID | move ID ADDRESS]")
+@click.option("--config", type=ConfigFile(), help="The cluster's configuration, for example etc/four.yaml.")
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A server's client port; instead of a configuration, and repeatable.",
+)
+@click.option("--timeout", type=Seconds(), default=30.0, help="Give up after so many seconds without an answer.")
+@click.option("--json", is_flag=True, help="Show the servers as JSON.")
+def command(
+    words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
+) -> Options:
+    """Show the servers of a cluster, or add, remove or move one; ADDRESS is where the other servers reach it.
+
+    A server that is added learns what the others have executed, and then votes by itself. An id that was removed is not
+    used again. The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached.
+    """
+    if words and words[0] not in _CHANGES and config is None:
+        config, words = read_config(words[0]), words[1:]
+    line = line_of(words)
+    if config is not None and servers:
+        raise click.UsageError("name either a configuration or --server, not both")
+    return Options(_addresses(config, servers), line, timeout, json)
+
+
+def line_of(words: Sequence[str]) -> str:
+    """The line to send. Raises `click.UsageError` for words that are no change."""
+    if not words:
+        return "SERVERS"
+    change, rest = words[0], words[1:]
+    if _CHANGES.get(change) != len(rest):
+        raise click.UsageError(
+            "a change is add ID ADDRESS, remove ID or move ID ADDRESS (example: add 4 127.0.0.1:7404)"
+        )
+    if not (rest[0].isascii() and rest[0].isdigit() and len(rest[0]) <= 5 and int(rest[0]) <= SERVER_ID_MAX):
+        raise click.UsageError(f"an id is a whole number from 0 to {SERVER_ID_MAX}, not {rest[0]!r}")
+    if len(rest) == 2 and parsed(rest[1]) is None:
+        raise click.UsageError(f'{rest[1]!r} is no address (example: 127.0.0.1:7404, or "[::1]:7404")')
+    return " ".join(["SERVERS", change.upper(), rest[0], *(f'"{word}"' for word in rest[1:])])
+
+
+def _addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
+    if servers:
+        try:
+            return with_token(addresses_of(servers), own_token())
+        except (ConfigError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+    if config is None and not Path(HERE).exists():
+        raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
+    return with_token(server_addresses(config or config_here()), own_token())
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Show or change the servers. Raises `SystemExit` with an `ExitStatus` if that does not succeed."""
+    status = await settle(reactor, options, sys.stdout, sys.stderr)
+    if status is not ExitStatus.OK:
+        raise SystemExit(int(status))
+
+
+async def settle(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
+    """Send the line to one server after the other, until one answers it; and write the answer to `out`, or the reason
+    why there is none to `err`.
+
+    A server that refuses since it cannot serve now is followed by the next one. A line that was sent, and has no
+    answer, is sent to no other server: the change may happen.
+    """
+    refusal: Reply | None = None
+    for address in options.addresses:
+        try:
+            reply = await ask(reactor, address, options.line, options.timeout)
+        except ConnectError:
+            continue
+        except Exception as error:
+            what = "the change may have happened, or may still: " if " " in options.line else ""
+            err.write(f"pfsb servers: no answer of {address} ({error or type(error).__name__}); {what}ask again\n")
+            return ExitStatus.UNAVAILABLE
+        if reply.ok:
+            out.write(_shown(reply, options))
+            return ExitStatus.OK
+        refusal = reply
+        if reply.fate != "none" or status_of(reply) is ExitStatus.REFUSED:
+            break
+    if refusal is None:
+        err.write("pfsb servers: no server accepts a connection\n")
+        return ExitStatus.UNREACHABLE
+    err.write(f"pfsb servers: {refusal.text} ({refusal.code}, fate={refusal.fate})\n")
+    return status_of(refusal)
+
+
+def _shown(reply: Reply, options: Options) -> str:
+    fields, rows = reply.fields, reply.row_fields
+    if options.json:
+        return json.dumps({**fields, "servers": rows} if rows else fields) + "\n"
+    if not rows:
+        return f"done, in epoch {fields['epoch']}\n"
+    table = [_COLUMNS, *(tuple(str(row.get(column, "")) for column in _COLUMNS) for row in rows)]
+    widths = [max(len(row[at]) for row in table) for at in range(len(_COLUMNS))]
+    lines = ["  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([f"epoch {fields.get('epoch', 0)}", *lines]) + "\n"

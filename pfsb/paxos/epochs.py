@@ -1,0 +1,234 @@
+"""Departure 60: the membership changes by an ordered update, and executing it ends its epoch.
+
+The update of a change, in slot S, names the servers of the next epoch. A server that executes it goes on in the next
+epoch within the same turn (`EpochHandler.begin`): whatever the former epoch has proposed, voted or ordered above S is
+void, and the next epoch fills these slots anew. All servers compute that alike, since execution is in order, and no
+client was answered from a slot above S, since none was executed.
+
+Each frame tells the epoch in which its messages were made. That holds because `begin` drops all messages that have not
+left, as a network may lose them, and because nothing of the new epoch leaves before its record is on disk. So a message
+counts only in its own epoch (`line_against`), but for those that bring executed slots, and for those that ask for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from twisted.logger import Logger
+
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.interfaces import ITransport
+from pfsb.paxos.leader_election import LeaderElectionHandler
+from pfsb.paxos.members import Members
+from pfsb.paxos.messages import (
+    Acquainted,
+    Alive,
+    ClientUpdate,
+    Heard,
+    KnownPosition,
+    Message,
+    ReconciliationReply,
+    ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
+    State,
+    Stranger,
+)
+from pfsb.paxos.outbound import Outbound
+from pfsb.paxos.peers import NEVER, Peers
+from pfsb.paxos.prepare import PrepareHandler
+from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.proposal import ProposalHandler
+from pfsb.paxos.read_index import ReadIndexHandler
+from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.records import AruRecord, EpochRecord, ViewRecord
+from pfsb.paxos.snapshot_fetching import SnapshotFetcher
+from pfsb.paxos.storage_identity import StorageIdentityHandler
+from pfsb.paxos.telling import TellingHandler
+from pfsb.paxos.update_queue import UpdateQueue
+
+OTHER_EPOCH: Final = "epoch"
+"""Reason, given in place of a line of Figure 4, for which a message of another epoch is discarded."""
+ANY_EPOCH: Final = (
+    ReconciliationRequest,
+    ReconciliationReply,
+    SnapshotOffer,
+    SnapshotRequest,
+    SnapshotPart,
+    ClientUpdate,
+    Stranger,
+    Acquainted,
+    Heard,
+    KnownPosition,
+)
+"""Kinds of messages that are handled whatever their epoch: they bring or ask for what was executed, and what was
+executed holds in all epochs; or they are about storages."""
+
+
+class EpochHandler(Handler):
+    """Ends an epoch of the membership and begins the next, and discards messages of other epochs."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        transport: ITransport,
+        outbound: Outbound,
+        peers: Peers,
+        alive: AliveHandler,
+        progress_timer: ProgressTimer,
+        update_queue: UpdateQueue,
+        prepare: PrepareHandler,
+        election: LeaderElectionHandler,
+        proposals: ProposalHandler,
+        telling: TellingHandler,
+        reads: ReadIndexHandler,
+        reconciliation: ReconciliationHandler,
+        snapshots: SnapshotFetcher,
+        storage_identity: StorageIdentityHandler,
+    ) -> None:
+        super().__init__(core)
+        self._transport = transport
+        self._outbound = outbound
+        self._peers = peers
+        self._alive = alive
+        self._progress_timer = progress_timer
+        self._update_queue = update_queue
+        self._prepare = prepare
+        self._election = election
+        self._proposals = proposals
+        self._telling = telling
+        self._reads = reads
+        self._reconciliation = reconciliation
+        self._snapshots = snapshots
+        self._storage_identity = storage_identity
+        self._told_at: dict[int, float] = {}
+        """Server of an earlier epoch -> time by the clock at which this server has told it last how far it has
+        executed."""
+        self.begun: dict[int, int] = {}
+        """Epoch -> the slot that this server had executed when it began the epoch, for all that it has begun since its
+        start."""
+        self.is_to_fill = False
+        """Whether this server leads an epoch that it has begun in this turn, and has proposed nothing in it yet."""
+
+    # ------------------------------------------------------------------ the change
+
+    def begin(self, members: Members, *, by_snapshot: bool = False) -> None:
+        """Begin the next epoch, in the turn that has executed its change, or has installed a snapshot of that epoch.
+
+        After a snapshot no server leads its first view: a server that has led it has executed the change.
+        """
+        data = self._data
+        reached = data.ordering.local_aru
+        data.ordering.global_history.cut_above(reached)
+        data.views.vc.clear()
+        data.preparing.prepare = None
+        data.preparing.prepare_oks.clear()
+        self._telling.untold.clear()
+        self._turn.begin_epoch()
+        self._outbound.stop()
+        self._membership.enter(members)
+        self.begun[members.epoch] = reached
+        self._transport.enter_epoch(members, self._membership.others)
+        first_view = members.first_view
+        assert first_view > data.views.last_installed, "views of a later epoch are above all views of earlier ones"
+        data.views.last_attempted = data.views.last_installed = first_view
+        self._turn.append(AruRecord(reached))
+        self._turn.append(EpochRecord(members))
+        self._turn.append(ViewRecord(first_view, first_view))
+        self._take_place(first_view, by_snapshot=by_snapshot)
+        self._reads.begin_epoch(reached)
+        self._reconciliation.begin_epoch()
+        if self._tracer is not None:
+            self._tracer.trace("epoch", epoch=members.epoch, seq=reached)
+        self._log.info(
+            "epoch {epoch} of the membership begins behind slot {seq}: servers {voters} vote, servers {learners} learn",
+            epoch=members.epoch,
+            seq=reached,
+            voters=", ".join(map(str, members.voters)),
+            learners=", ".join(map(str, members.learners)) or "none",
+        )
+
+    def _take_place(self, first_view: int, *, by_snapshot: bool) -> None:
+        """Lead or follow in the first view of the epoch, if this server votes in it."""
+        was_newcomer = self._storage_identity.is_newcomer
+        if not was_newcomer:
+            self._data.server.state = State.LEADER_ELECTION
+        self._storage_identity.begin_epoch()
+        if self._storage_identity.is_newcomer:
+            self._update_queue.clear()
+            self._progress_timer.stop()
+        elif was_newcomer:
+            return  # this server votes from now on, and has entered an election
+        elif not self._membership.i_lead(first_view):
+            self._prepare.shift_to_reg_nonleader()
+        elif by_snapshot:
+            self._election.shift_to_leader_election(first_view + 1)
+        else:
+            # No view of this epoch was before this one, so there is nothing to learn by a Prepare phase (Figure 7).
+            self._update_queue.drop_of_strangers(self._membership.ids)
+            self._prepare.shift_to_reg_leader()
+            self.is_to_fill = True
+
+    def fill(self) -> None:
+        """At the end of the turn that has begun an epoch: let its leader propose the slot after the change, if only a
+        no-op. The epoch is in force when that slot is executed."""
+        self.is_to_fill = False
+        self._proposals.propose_time()
+
+    # ------------------------------------------------------------------ messages
+
+    def line_against(self, message: Message, sender: int, epoch: int) -> str | None:
+        """`OTHER_EPOCH` if a message that was made in `epoch` must be discarded for that, else None.
+
+        A sender in an earlier epoch is told that there is a later one.
+        """
+        own = self._membership.epoch
+        if epoch == own or isinstance(message, ANY_EPOCH):
+            return None
+        if isinstance(message, Alive):
+            self._note_alive(message, is_later=epoch > own)
+        if epoch < own:
+            self.tell(sender)
+        return OTHER_EPOCH
+
+    def on_stranger_frame(self, sender: int, messages: Sequence[Message]) -> None:
+        """Take a frame of a server that is none of this epoch: serve it the slots or the snapshot that it asks for, and
+        tell it that there are some. A server that has lost its own state has nothing to serve (Departure 58)."""
+        if self._snapshots.lost is not None:
+            return
+        for message in messages:
+            if isinstance(message, ReconciliationRequest):
+                self._reconciliation.on_reconciliation_request(message)
+            elif isinstance(message, SnapshotRequest):
+                self._snapshots.on_snapshot_request(message)
+        self.tell(sender)
+
+    def tell(self, sender: int) -> None:
+        """Tell a server of an earlier epoch by an ALIVE how far this server has executed, so that it asks for the slots
+        that it lacks, the change among them. It is told once within `resend_seconds`."""
+        now = self._clock.seconds()
+        if now - self._told_at.get(sender, NEVER) >= self._settings.resend_seconds:
+            self._told_at[sender] = now
+            self._turn.send(self._alive.own_alive(), sender)
+
+    def _note_alive(self, message: Alive, *, is_later: bool) -> None:
+        """Take from an ALIVE of another epoch how far its sender has executed, and nothing about views.
+
+        A leader that hears of executed slots from a later epoch leaves its view, since leaders ask for no slots.
+        """
+        sender = message.server_id
+        peer = self._peers.by_id[sender]
+        peer.view, peer.state, peer.has_clients = 0, State.LEADER_ELECTION, message.has_clients
+        peer.local_aru = message.local_aru
+        self._storage_identity.answer_alive(message)
+        if not self._peers.is_ahead(sender, self._data.ordering.local_aru):
+            return
+        if is_later and self._data.server.state is State.REG_LEADER:
+            self._election.suspect()
+        self._reconciliation.catch_up_to(message.local_aru)

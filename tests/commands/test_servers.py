@@ -1,0 +1,83 @@
+"""`pfsb servers`, against fake servers."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from pfsb.applications.interfaces import Refused
+from pfsb.commands.exit_status import ExitStatus
+from pfsb.commands.servers import Options, command, settle
+from pfsb.support.command_line import parse
+from tests.client.cluster import reactor
+from tests.commands.test_client import ToolTestCase
+
+
+class ServersTests(ToolTestCase):
+    def options(self, *arguments: str) -> Options:
+        options: Options = parse(command, arguments)
+        return options
+
+    async def settle(self, *arguments: str) -> ExitStatus:
+        return await settle(reactor, self.options(*arguments), self.out, self.err)
+
+    async def test_table_has_a_line_for_each_server(self) -> None:
+        """The epoch, and who is there."""
+        self.assertIs(await self.settle(self.file), ExitStatus.OK)
+        lines = self.out.getvalue().splitlines()
+        self.assertEqual(lines[0], "epoch 0")
+        self.assertRegex(lines[1], "^id +role +alive +state +aru +address$")
+        self.assertRegex(lines[2], "^0 +voter +yes +REG_LEADER +1 +127.0.0.1$")
+
+    async def test_servers_as_json(self) -> None:
+        """One object."""
+        self.assertIs(await self.settle(self.file, "--json"), ExitStatus.OK)
+        found = json.loads(self.out.getvalue())
+        self.assertEqual((found["epoch"], found["servers"][0]["role"]), (0, "voter"))
+
+    async def test_change_goes_to_the_first_server_that_is_there(self) -> None:
+        """One server gets it, once."""
+        await self.cluster.members[0].crash()
+        self.assertIs(await self.settle(self.file, "add", "4", "127.0.0.1:7404"), ExitStatus.OK)
+        self.assertEqual(self.out.getvalue(), "done, in epoch 1\n")
+        asked = [each for member in self.cluster.members for each in member.server.changes.asked]
+        self.assertEqual(asked, [("add", 4, "127.0.0.1:7404")])
+
+    async def test_refusal_is_one_line(self) -> None:
+        """No other server is asked, unless the first one cannot serve at present."""
+        first, second = self.cluster.members[:2]
+        first.server.changes.refusal = Refused("CONFLICT", "another change is under way")
+        self.assertIs(await self.settle(self.file, "remove", "1"), ExitStatus.REFUSED)
+        text = "pfsb servers: another change is under way (CONFLICT, fate=none)\n"
+        self.assertEqual((self.out.getvalue(), self.err.getvalue()), ("", text))
+        self.assertEqual(second.server.changes.asked, [])
+        first.server.changes.refusal = Refused("UNAVAILABLE", "this server does not vote")
+        self.assertIs(await self.settle(self.file, "remove", "1"), ExitStatus.OK)
+        self.assertEqual(second.server.changes.asked, [("remove", 1)])
+
+    async def test_change_whose_fate_is_unknown_is_sent_to_no_other_server(self) -> None:
+        """The change may still happen."""
+        first, second = self.cluster.members[:2]
+        first.server.changes.refusal = Refused("UNAVAILABLE", "no majority has answered in time", "unknown")
+        self.assertIs(await self.settle(self.file, "remove", "1"), ExitStatus.UNAVAILABLE)
+        self.assertEqual(second.server.changes.asked, [])
+
+    async def test_no_server_is_reached(self) -> None:
+        """One line, and an exit status of its own."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.settle(self.file), ExitStatus.UNREACHABLE)
+        self.assertEqual(self.err.getvalue(), "pfsb servers: no server accepts a connection\n")
+
+    def test_wrong_command_lines(self) -> None:
+        """Each is a mistake that is told before anything is sent."""
+        for words in (
+            ("add", "4"),
+            ("add", "four", "127.0.0.1:7404"),
+            ("add", "4", "nowhere"),
+            ("remove",),
+            ("remove", "70000"),
+            ("move", "1", "127.0.0.1:7404", "more"),
+        ):
+            self.assertRaises(click.UsageError, self.options, self.file, *words)

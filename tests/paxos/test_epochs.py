@@ -1,0 +1,576 @@
+"""Departure 60: a change of the membership ends its epoch within the turn that executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from attrs import define, evolve, field
+
+from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.members import Members, encode_members
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    ClientUpdate,
+    Confirm,
+    Confirmed,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    ViewChange,
+)
+from pfsb.paxos.outbound import WaitingVotes
+from pfsb.paxos.records import Accepted, AruRecord, EpochRecord, ViewRecord
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.paxos.snapshot_rows import packed
+from pfsb.support.views import view_of
+from tests.paxos import case
+from tests.paxos.case import RecordingStateMachine, ReplicaTestCase, identity_of
+from tests.paxos.messages import (
+    accept,
+    alive,
+    batch,
+    client_update,
+    ordered,
+    prepare_ok,
+    proposal,
+    reply,
+    request,
+    vc_proof,
+    view_change,
+)
+
+ALICE, BOB = client_update("alice", server_id=3), client_update("bob", server_id=3)
+GONE = client_update("gone", server_id=1)
+"""An update of a client of server 1, which the next epoch does not have."""
+CHANGE = client_update("servers", payload=b"change")
+"""The update whose execution ends epoch 0."""
+
+
+@define(eq=False)
+class ChangingStateMachine(RecordingStateMachine):
+    """A state machine that executes a change of the membership, which names servers 2, 3 and 4."""
+
+    test: EpochTestCase | None = field(default=None, kw_only=True)
+
+    def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
+        if any(update.payload == b"change" for update in updates):
+            assert self.test is not None
+            self.test.replica.ordered_queue.change_members(evolve(self.test.next, since=seq))
+        return super().execute(seq, time_ms, updates)
+
+
+class EpochTestCase(ReplicaTestCase):
+    """Server 2 of three; the change puts server 4 into the place of server 1, and server 3 leads first."""
+
+    servers = (1, 2, 3)
+    next: ClassVar[Members] = Members((2, 3, 4), epoch=1, first=3)
+    view = view_of(1, 2)
+    """The first view of the next epoch: server 3 is the second of its voters."""
+
+    def setUp(self) -> None:
+        self.patch(case, "RecordingStateMachine", lambda: ChangingStateMachine(test=self))
+        super().setUp()
+
+    def after_start(self) -> None:
+        self.replica.membership.identities[4] = identity_of(4)
+
+    def change(self, seq: int = 1) -> None:
+        """The change is ordered in slot `seq` of epoch 0, as this server follows server 1 there."""
+        self.order(seq, CHANGE)
+
+    def slot(self, seq: int) -> Slot | None:
+        return self.data.ordering.global_history.get(seq)
+
+
+class BeginTests(EpochTestCase):
+    """The turn that executes the change, and its results."""
+
+    def test_follower_follows_the_first_leader_of_the_next_epoch(self) -> None:
+        """There is no election, and no Prepare phase."""
+        self.follow()
+        self.change()
+        views = self.data.views
+        self.assertEqual((views.last_attempted, views.last_installed), (self.view, self.view))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertTrue(self.replica.progress_timer.running)
+        self.assertEqual((self.transport.epoch, self.transport.others), (1, (3, 4)))
+        self.receive(proposal(3, self.view, 2, ALICE))
+        self.assertSent(accept(2, self.view, 2))
+
+    def test_records_of_the_epoch_are_forced_together(self) -> None:
+        """The slots up to the change, the servers, and a promise for the first view."""
+        self.follow()
+        self.change()
+        records = [each for each in self.storage.records if isinstance(each, AruRecord | EpochRecord | ViewRecord)]
+        self.assertEqual(
+            records[:3], [AruRecord(1), EpochRecord(evolve(self.next, since=1)), ViewRecord(self.view, self.view)]
+        )
+
+    def test_nothing_of_the_next_epoch_leaves_before_its_record(self) -> None:
+        """A crash would take this server back into its former epoch."""
+        self.follow()
+        self.receive(proposal(1, 1, 1, CHANGE))
+        self.assertSent(accept(2, 1, 1))
+        self.hold_syncs = True
+        self.receive(accept(1, 1, 1))
+        self.transport.sent.clear()
+        self.replica.perform(self.replica.alive.send_alive)
+        self.assertEqual(self.transport.sent, [])
+        self.storage.finish_all()
+        self.assertEqual([sent.message.view for sent in self.transport.sent if isinstance(sent.message, Alive)], [1])
+
+    def test_messages_of_the_former_epoch_that_have_not_left_are_dropped(self) -> None:
+        """Frames tell the epoch at which they leave, so none may carry what was made before."""
+        self.follow()
+        self.hold_syncs = True
+        self.receive(proposal(1, 1, 2, ALICE))
+        self.receive(proposal(1, 1, 1, CHANGE))
+        self.receive(accept(1, 1, 1))
+        self.assertEqual(self.data.views.last_installed, self.view)
+        self.storage.finish_all()
+        self.assertNotSent(Accept)
+
+    def test_votes_that_wait_for_company_are_dropped(self) -> None:
+        """Trap lazy_vote_over_switch: such a vote would leave in a frame of the next epoch."""
+        self.follow()
+        self.receive(proposal(1, 1, 1, CHANGE))
+        self.take(Accept)
+        late = accept(2, 1, 1, of=[batch(CHANGE)])
+        self.replica.outbound.waiting_votes[3] = WaitingVotes(late, 0.0)
+        self.receive(accept(1, 1, 1))
+        self.assertEqual(self.replica.outbound.waiting_votes, {})
+
+    def test_second_change_needs_a_later_epoch(self) -> None:
+        """Executing an old change again, at a restart, begins nothing."""
+        self.follow()
+        self.change()
+        self.replica.ordered_queue.change_members(self.next)
+        self.assertIs(self.replica.ordered_queue.next_members, None)
+
+
+class VoidTests(EpochTestCase):
+    """Slots that the former epoch has left above the change do not count."""
+
+    def test_slot_that_was_ordered_above_the_change_is_filled_anew(self) -> None:
+        """Trap void_slot_ordered_before_C."""
+        self.follow()
+        self.receive(proposal(1, 1, 2, ALICE))
+        self.take(Accept)
+        self.receive(accept(1, 1, 2))
+        self.assertEqual(self.batch_held_at(2), batch(ALICE))
+        self.change()
+        self.assertExecuted([CHANGE])
+        self.assertIs(self.slot(2), None)
+        self.receive(proposal(3, self.view, 2, BOB))
+        self.take(Accept)
+        self.receive(accept(3, self.view, 2))
+        self.assertExecuted([CHANGE], [BOB])
+
+    def test_votes_behind_the_change_in_one_message_are_void(self) -> None:
+        """Trap list_goes_on_after_switch: the ACCEPT that orders the change votes for the next slot, too."""
+        self.follow()
+        self.receive(proposal(1, 1, 1, CHANGE), proposal(1, 1, 2, ALICE))
+        self.take(Accept)
+        self.receive(accept(1, 1, 1, 2))
+        self.assertExecuted([CHANGE])
+        self.assertIs(self.slot(2), None)
+
+    def test_data_list_ends_with_the_change(self) -> None:
+        """Trap list_goes_on_after_switch: a promise that brings the change, and a proposal above it."""
+        self.begin_prepare_phase()
+        void = evolve(proposal(1, 1, 2, ALICE))
+        self.receive(prepare_ok(3, 2, ordered(3, 1, CHANGE), void))
+        self.assertExecuted([CHANGE])
+        self.assertIs(self.slot(2), None)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertEqual(self.data.views.last_installed, self.view)
+
+    def test_other_messages_of_the_same_frame_are_void(self) -> None:
+        """A frame may bring the vote that orders the change, and then a PROPOSAL of its epoch."""
+        self.follow()
+        self.receive(proposal(1, 1, 1, CHANGE))
+        self.take(Accept)
+        self.receive(accept(1, 1, 1), proposal(1, 1, 2, ALICE), epoch=0)
+        self.assertDiscarded("epoch")
+        self.assertIs(self.slot(2), None)
+
+    def test_change_and_more_from_a_server_that_it_removes(self) -> None:
+        """One frame of the next epoch brings the change, and then an ALIVE of its sender, which is gone by then."""
+        self.follow()
+        self.receive(reply(1, ordered(1, 1, CHANGE), local_aru=1), alive(1, self.view, local_aru=1), epoch=1)
+        self.assertExecuted([CHANGE])
+        self.assertDiscarded("epoch")
+        self.assertNotIn(1, self.replica.peers.by_id)
+
+    def test_history_of_the_next_epoch_meets_a_void_mark(self) -> None:
+        """Trap history_meets_void_mark: another batch was ordered in the slot; this server does not stop."""
+        self.follow()
+        self.receive(proposal(1, 1, 2, ALICE))
+        self.take(Accept)
+        self.receive(accept(1, 1, 2))
+        self.receive(reply(3, ordered(3, 1, CHANGE), ordered(3, 2, BOB), local_aru=2), epoch=1)
+        self.assertExecuted([CHANGE], [BOB])
+
+    def test_slot_above_a_change_that_is_missing_is_not_taken(self) -> None:
+        """The slot would count as ordered in the epoch that the change ends."""
+        self.follow()
+        self.receive(reply(3, ordered(3, 2, BOB), local_aru=2), epoch=1)
+        self.assertIs(self.slot(2), None)
+        self.assertExecuted()
+
+    def test_ordered_slot_of_a_leader_in_the_former_epoch_is_not_taken(self) -> None:
+        """A leader may send slots that it has ordered and not executed: they hold in its own epoch only."""
+        self.follow()
+        self.change()
+        self.receive(reply(1, ordered(1, 2, ALICE), local_aru=0), epoch=0)
+        self.assertIs(self.slot(2), None)
+
+
+class FirstLeaderTests(EpochTestCase):
+    """Server 2 leads the first view of the next epoch."""
+
+    next = Members((2, 3, 4), epoch=1, first=2)
+    view = view_of(1, 1)
+
+    def test_first_leader_leads_at_once_and_fills_the_next_slot(self) -> None:
+        """No PREPARE: nothing older is in the epoch. An empty batch brings the epoch into force."""
+        self.follow()
+        self.change()
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.assertNotSent(Prepare)
+        self.assertEqual(self.data.ordering.last_proposed, 2)
+        [filled] = self.take(Proposal)
+        self.assertEqual((filled.view, filled.seq, filled.batch.updates()), (self.view, 2, []))
+        self.take(Accept)
+
+    def test_updates_that_the_former_epoch_has_lost_are_taken_again(self) -> None:
+        """Trap void_update_enqueued: Last_Enqueued of a leader does not hold what stood in a void slot."""
+        self.lead(2)
+        self.receive(CHANGE, sender=1)
+        self.receive(ALICE, sender=3)
+        self.assertEqual([each.seq for each in self.take(Proposal)], [1, 2])
+        self.take(Accept)
+        self.receive(accept(3, 2, 1))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.take(Proposal)
+        self.take(Accept)
+        self.receive(ALICE, sender=3)
+        self.assertEqual([(each.view, each.batch.updates()) for each in self.take(Proposal)], [(self.view, [ALICE])])
+        self.take(Accept)
+
+    def test_updates_of_servers_that_are_gone_are_dropped(self) -> None:
+        """Other servers would accept no batch with one, and the leader would repeat it for ever."""
+        self.lead(2)
+        self.receive(CHANGE, sender=1)
+        self.take(Proposal)
+        self.take(Accept)
+        self.data.clients.update_queue.append(GONE)
+        self.receive(accept(3, 2, 1))
+        self.assertEqual([each.batch.updates() for each in self.take(Proposal)], [[]])
+        self.take(Accept)
+        self.receive(GONE, sender=3)
+        self.assertDiscarded("invalid")
+
+
+class CountTests(EpochTestCase):
+    """Votes of the next epoch are those of its voters."""
+
+    def test_server_that_is_gone_counts_no_more(self) -> None:
+        """Server 1 votes on: it is none of the next epoch, and is told so."""
+        self.follow()
+        self.change()
+        self.receive(proposal(3, self.view, 2, ALICE))
+        self.take(Accept)
+        self.transport.sent.clear()
+        self.receive(accept(1, self.view, 2), epoch=1)
+        self.assertExecuted([CHANGE])
+        self.assertEqual([(type(sent.message), sent.to) for sent in self.transport.sent], [(Alive, 1)])
+        self.receive(accept(4, self.view, 2))
+        self.assertExecuted([CHANGE], [ALICE])
+
+    def test_server_that_is_gone_is_served_slots(self) -> None:
+        """The server may need the change to learn that it is gone."""
+        self.follow()
+        self.change()
+        self.receive(request(1, 1, 1), epoch=0)
+        self.assertEqual([each.updates for each in self.take(ReconciliationReply)], [(ordered(2, 1, CHANGE),)])
+
+    def test_view_of_the_next_epoch_is_not_installed_by_a_proof(self) -> None:
+        """Trap vc_proof_of_next_epoch: joining it would skip the change."""
+        self.expire_progress_timer() if self.replica.progress_timer.running else None
+        self.receive(vc_proof(3, self.view), epoch=1)
+        self.assertDiscarded("epoch")
+        self.assertEqual(self.data.views.last_installed, 0)
+
+    def test_messages_of_another_epoch_are_discarded(self) -> None:
+        """A message that binds, or asks for a bond, counts in its own epoch alone."""
+        self.follow()
+        self.change()
+        for message in (
+            view_change(3, 2),
+            vc_proof(3, 2),
+            Prepare(1, 1, 0),
+            PrepareOK(3, 1, ()),
+            proposal(1, 1, 2, ALICE),
+            accept(3, 1, 2, of=[batch(ALICE)]),
+            Confirm(1, 1, 1),
+            Confirmed(3, 1, 1),
+            ReadRequest(3, 1),
+            ReadIndex(3, 1, 1),
+        ):
+            with self.subTest(type(message).__name__):
+                self.receive(evolve(message, server_id=3), epoch=0)
+                self.assertDiscarded("epoch")
+
+    def test_sender_in_an_earlier_epoch_is_told_once_in_a_while(self) -> None:
+        """By an ALIVE that shows how far this server has executed."""
+        self.follow()
+        self.change()
+        self.transport.sent.clear()
+        for _ in range(3):
+            self.receive(view_change(3, 2), epoch=0)
+        told = [sent.to for sent in self.transport.sent if isinstance(sent.message, Alive) and sent.to is not None]
+        self.assertEqual(told, [3])
+
+
+class LateTests(EpochTestCase):
+    """A server that has not executed the change while others have."""
+
+    def test_leader_that_is_told_leaves_its_view_and_asks(self) -> None:
+        """Trap stale_leader_told: a leader asks for no slots."""
+        self.lead(2)
+        self.receive(alive(3, self.view, State.REG_LEADER, local_aru=1), epoch=1)
+        self.assertDiscarded("epoch")
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.take(ViewChange)
+        self.advance(0.5)
+        self.assertIn(ReconciliationRequest(2, 1, 1), self.take(ReconciliationRequest))
+        self.take(ViewChange)
+
+    def test_leader_in_a_later_epoch_is_no_leader_here(self) -> None:
+        """An ALIVE of a later epoch tells of executed slots, and does not make this server suspect its own leader."""
+        self.follow()
+        self.receive(alive(3, self.view, State.REG_LEADER, local_aru=0), epoch=1)
+        self.assertEqual(self.replica.peers.by_id[3].view, 0)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_target_above_the_change_is_forgotten(self) -> None:
+        """Trap target_above_s: slots that the former epoch has ordered there never come."""
+        self.follow()
+        self.receive(alive(3, 1, local_aru=1))
+        self.replica.perform(self.replica.reconciliation.catch_up_to, 5)
+        self.change()
+        self.assertFalse(self.replica.reconciliation.is_behind())
+        self.replica.peers.by_id[3].local_aru = 0
+        self.advance(0.5)
+        self.assertNotSent(ReconciliationRequest)
+        self.take(ViewChange)
+
+
+class ReadTests(EpochTestCase):
+    """Departure 24 across a change."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.follow()
+        self.answers: list[bool] = []
+        self.replica.perform(self.replica.reads.begin_reads, [self.answers.append])
+        [self.asked] = self.take(ReadRequest)
+
+    def test_index_at_the_change_is_asked_for_anew(self) -> None:
+        """Trap read_index_equals_s: the next epoch may have answered above it already."""
+        self.receive(ReadIndex(1, self.asked.number, 1))
+        self.change()
+        self.assertEqual(self.answers, [])
+        [again] = self.take(ReadRequest)
+        self.assertGreater(again.number, self.asked.number)
+        self.receive(ReadIndex(3, again.number, 1))
+        self.assertEqual(self.answers, [True])
+
+    def test_index_below_the_change_holds(self) -> None:
+        """The index was found before the change was proposed."""
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.take(Accept)
+        self.receive(ReadIndex(1, self.asked.number, 1))
+        self.receive(proposal(1, 1, 2, CHANGE))
+        self.take(Accept)
+        self.receive(accept(1, 1, 2))
+        self.receive(accept(1, 1, 1))
+        self.assertEqual(self.answers, [True])
+        self.assertNotSent(ReadRequest)
+
+    def test_answer_to_a_request_of_the_former_epoch_is_dropped(self) -> None:
+        """Trap index_for_former_server: neither its epoch nor its number is the present one."""
+        self.change()
+        [again] = self.take(ReadRequest)
+        for number in (self.asked.number, again.number):
+            self.receive(evolve(ReadIndex(1, number, 1), server_id=3), epoch=0)
+            self.assertDiscarded("epoch")
+        self.assertEqual(self.answers, [])
+
+
+class SnapshotTests(EpochTestCase):
+    """Departure 57 across a change."""
+
+    def snapshot(self) -> list[Piece]:
+        """The snapshot of a server that has executed the change in slot 1, and one more slot."""
+        self.follow()
+        self.change()
+        self.receive(reply(3, ordered(3, 2, ALICE), local_aru=2))
+        pieces = [*self.replica.ordered_queue.freeze()]
+        self.replica.stop()
+        self.transport.sent.clear()
+        return pieces
+
+    def install(self, pieces: list[Piece]) -> None:
+        restorer = self.replica.ordered_queue.restorer()
+        for piece in pieces:
+            restorer.take(piece)
+        restorer.adopt()
+        self.replica.snapshot_fetcher.installed += 1
+
+    def test_snapshot_of_a_later_epoch_begins_it(self) -> None:
+        """Slots that the former epoch has left above the snapshot are void."""
+        pieces = self.snapshot()
+        self.start()
+        self.follow()
+        self.receive(proposal(1, 1, 3, BOB))
+        self.take(Accept)
+        self.replica.perform(self.install, pieces)
+        self.assertEqual(self.replica.membership.members, evolve(self.next, since=1))
+        self.assertEqual(self.data.views.last_installed, self.view)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertIs(self.slot(3), None)
+        self.assertIn(EpochRecord(evolve(self.next, since=1)), self.storage.records)
+
+    def test_snapshot_of_the_present_epoch_leaves_votes_alone(self) -> None:
+        """Trap snapshot_same_epoch: this server has accepted above it."""
+        pieces = self.snapshot()
+        self.start()
+        self.follow()
+        self.change()
+        self.receive(proposal(3, self.view, 3, BOB))
+        self.take(Accept)
+        self.take(ReconciliationRequest)
+        self.replica.perform(self.install, pieces)
+        slot = self.slot(3)
+        assert slot is not None
+        self.assertEqual(slot.proposal, proposal(3, self.view, 3, BOB))
+        self.assertEqual(self.data.views.last_installed, self.view)
+
+    def test_damaged_members_are_refused(self) -> None:
+        """An epoch begins at a slot that the snapshot holds, and has a right form."""
+        head = (2, bytes(16), 0, 0, 0)
+        for form in (b"garbage", encode_members(evolve(self.next, since=3)), encode_members(self.next), 5):
+            restorer = self.replica.ordered_queue.restorer()
+            self.assertRaises(WrongSnapshot, restorer.take, Piece("history", packed((*head, form))))
+
+
+class SnapshotOfFirstLeaderTests(SnapshotTests):
+    """Server 2 would lead the first view of the next epoch, had it executed the change."""
+
+    next = Members((2, 3, 4), epoch=1, first=2)
+    view = view_of(1, 1)
+
+    def test_snapshot_of_a_later_epoch_begins_it(self) -> None:
+        """No server leads the first view after a snapshot: it may have led before, and lost its disk since."""
+        self.data.ordering.last_proposed = 0
+        members = encode_members(evolve(self.next, since=1))
+        executed = Piece("executed", packed([]))
+        self.follow()
+        self.replica.perform(self.install, [Piece("history", packed((2, bytes(16), 0, 0, 0, members))), executed])
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.advance(0.0)
+        self.assertEqual(self.take(ViewChange), [ViewChange(2, self.view + 1)])
+
+    def test_snapshot_of_the_present_epoch_leaves_votes_alone(self) -> None:
+        """A leader installs no snapshots."""
+
+
+class OutsiderTests(EpochTestCase):
+    """The next epoch has server 2 only as a learner, or not at all."""
+
+    next = Members((1, 3, 4), (2,), epoch=1, first=3)
+    view = view_of(1, 2)
+
+    def test_learner_takes_no_part(self) -> None:
+        """A learner neither votes nor confirms, and its timer does not run."""
+        self.follow()
+        self.change()
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertFalse(self.replica.progress_timer.running)
+        for message in (proposal(3, self.view, 2, ALICE), Confirm(3, self.view, 1), Prepare(3, self.view, 1)):
+            self.receive(message)
+            self.assertDiscarded("newcomer")
+        self.advance(2.0)
+        self.assertNotSent(ViewChange)
+
+    def test_learner_executes_what_the_others_order(self) -> None:
+        """By reconciliation."""
+        self.follow()
+        self.change()
+        self.receive(alive(3, self.view, State.REG_LEADER, local_aru=2))
+        self.advance(0.5)
+        self.assertIn(ReconciliationRequest(2, 2, 2), self.take(ReconciliationRequest))
+        self.receive(reply(3, ordered(3, 2, ALICE), local_aru=2))
+        self.assertExecuted([CHANGE], [ALICE])
+
+
+class RemovedTests(EpochTestCase):
+    """The next epoch does not have server 2."""
+
+    next = Members((1, 3, 4), epoch=1, first=3, retired=(2,))
+
+    def test_removed_server_takes_no_part(self) -> None:
+        """The server knows that it is gone, and leaves the others alone."""
+        self.follow()
+        self.change()
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertFalse(self.replica.progress_timer.running)
+        self.advance(2.0)
+        self.assertNotSent(ViewChange)
+
+
+class RestartTests(EpochTestCase):
+    """Figure 14 with a change."""
+
+    starts = False
+
+    def found_change(self) -> None:
+        self.found.last_attempted = self.found.last_installed = 1
+        self.found.accepted = [Accepted(1, 0, batch(CHANGE)), Accepted(2, 0, batch(ALICE)), Accepted(3, 1, batch(BOB))]
+
+    def test_change_that_was_executed_and_not_forced_begins_the_epoch(self) -> None:
+        """Trap crash_between_execute_and_force: the disk has the change as ordered, and void slots above it."""
+        self.found_change()
+        self.start()
+        self.assertExecuted([CHANGE])
+        self.assertEqual(self.replica.membership.members, evolve(self.next, since=1))
+        self.assertEqual(self.take_records(EpochRecord), [EpochRecord(evolve(self.next, since=1))])
+        self.assertEqual([self.slot(2), self.slot(3)], [None, None])
+        self.assertEqual(self.data.views.last_installed, self.view)
+        self.take(ViewChange)
+
+    def test_epoch_that_is_on_disk_is_rebuilt(self) -> None:
+        """Executing the change again begins nothing, and slots of the epoch stay."""
+        after = evolve(self.next, since=1)
+        self.found.members = after
+        self.found.last_attempted = self.found.last_installed = self.view
+        self.found.local_aru = 1
+        self.found.ordered = [(1, batch(CHANGE))]
+        self.found.accepted = [Accepted(2, self.view, batch(ALICE))]
+        self.found.peers[4] = evolve(self.found.peers[1], server_id=4, identity=identity_of(4))
+        self.start()
+        self.assertEqual(self.replica.membership.members, after)
+        self.assertEqual(self.take_records(EpochRecord), [])
+        self.assertEqual(self.transport.others, (3, 4))
+        slot = self.slot(2)
+        assert slot is not None
+        self.assertEqual(slot.proposal, Proposal(2, self.view, 2, batch(ALICE)))

@@ -1,0 +1,275 @@
+"""Changes of the membership that clients ask for, and servers that learn and then vote (Departure 60)."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, fail, succeed
+
+from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.paxos.members import Members
+from pfsb.paxos.messages import State
+from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
+from pfsb.support.hosts import SocketAddress, literal
+from tests.long import long
+from tests.sessions import support
+from tests.sessions.support import ClusterTestCase, ServerProcess
+
+OTHER = "127.0.0.1:7500"
+
+
+class Waiting:
+    """The answer to one change."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+
+    def __call__(self, result: Result) -> None:
+        self.results.append(result)
+
+
+@long
+class ChangesTestCase(ClusterTestCase):
+    """Servers 0 to 2 have founded the cluster. Server 3 waits to be added, if `joining` is 1."""
+
+    joining = 0
+    rules = 2
+
+    def setUp(self) -> None:
+        founders, servers = (0, 1, 2), 3 + self.joining
+
+        def config(servers: int, limits: object = None) -> object:
+            return evolve(plain(servers), founders=founders)
+
+        plain = support.config
+        self.patch(support, "config", config)
+        self.cluster = SimulatedCluster(self.id(), servers, build=self.build, founders=founders)
+        self.cluster.run_until(lambda: any(self.leads(i) for i in founders))
+        self.cluster.run_until(self.are_announced)
+        self.cluster.run(0.5)
+        if self.rules == 2:
+            self.assertIsInstance(self.do(self.connect(), "SETTINGS SET", "rules=2"), Done)
+
+    def build(self, parts: ServerParts) -> ServerProcess:
+        return ServerProcess(parts)
+
+    def leads(self, server_id: int) -> bool:
+        return self.server(server_id).facts.state is State.REG_LEADER
+
+    def are_announced(self) -> bool:
+        return all(len(self.server(i).machine.settings.announced) == 3 for i in (0, 1, 2))
+
+    @property
+    def leader(self) -> int:
+        return next(i for i in self.cluster.running_ids if self.leads(i))
+
+    def change(self, verb: str, *args: object, at: int = 0, seconds: float = 30.0) -> Result:
+        """Ask a server for a change, and let time pass until the answer has come."""
+        told = Waiting()
+        getattr(self.server(at).changes, verb)(*args, told)
+        self.cluster.run_until(lambda: bool(told.results), seconds)
+        (result,) = told.results
+        return result
+
+    def members(self, at: int = 0) -> Members:
+        return self.server(at).replica.membership.members
+
+    def assertDone(self, result: Result, epoch: int) -> None:
+        self.assertEqual(result, Done((("epoch", epoch),)))
+
+    def assertRefusedChange(self, result: Result, code: str, *parts: str) -> None:
+        assert isinstance(result, Refused), result
+        self.assertEqual((result.code, result.fate), (code, "none"))
+        for part in parts:
+            self.assertIn(part, result.text)
+
+
+class RefusalTests(ChangesTestCase):
+    """Changes that are refused before they are ordered."""
+
+    def refused(self, *args: object, code: str = "CONFLICT", parts: tuple[str, ...] = ()) -> None:
+        result = self.change(*args)  # type: ignore[arg-type]
+        self.assertRefusedChange(result, code, *parts)
+        self.assertEqual(self.members().epoch, self.epoch_before, "nothing was ordered")
+
+    joining = 2
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.epoch_before = 0
+        for server_id in (3, 4):
+            self.cluster.crash(server_id)
+
+    def test_wrong_ids_and_addresses_are_refused(self) -> None:
+        """An id in use, an address in use, and texts that are no address."""
+        self.refused("add", 1, OTHER, parts=("server 1 is a member already",))
+        self.refused("add", 3, "127.0.0.1:7402", parts=("is the address of server 2",))
+        self.refused("add", 3, "nowhere", code="BADREQUEST", parts=("'nowhere' is no address",))
+        self.refused("add", 3, "127.0.0.1:0", code="BADREQUEST")
+        self.refused("move", 9, OTHER, code="NOTFOUND", parts=("server 9 is no member; they are 0, 1, 2",))
+        self.refused("move", 1, "127.0.0.1:7400", parts=("is the address of server 0",))
+        self.refused("move", 1, "127.0.0.1:7401", parts=("already",))
+        self.refused("remove", 9, code="NOTFOUND", parts=("server 9 is no member",))
+
+    def test_name_without_an_address_is_refused(self) -> None:
+        """The server that is asked looks the name up; nothing is ordered before it has found an address."""
+        found: list[Deferred[tuple[SocketAddress, ...]]] = [fail(OSError("no such host")), succeed(())]
+        self.server().changes._look_up = lambda host, port: found.pop(0)
+        self.refused("add", 3, "nowhere.test:7400", code="BADREQUEST", parts=("nowhere.test has no address (no such",))
+        self.refused("add", 3, "nowhere.test:7400", code="BADREQUEST", parts=("nowhere.test has no address",))
+        found.append(succeed((literal("127.0.0.1", 7500),)))  # type: ignore[arg-type]
+        self.assertDone(self.change("add", 3, "somewhere.test:7500"), 1)
+        self.assertEqual(self.members().addresses, {3: "somewhere.test:7500"})
+
+    def test_second_change_is_refused_while_a_server_learns(self) -> None:
+        """The server that learns may be removed; its id is not used again."""
+        self.assertDone(self.change("add", 3, OTHER), 1)
+        self.epoch_before = 1
+        self.refused("add", 4, "127.0.0.1:7501", parts=("another change is under way: server 3 still learns",))
+        self.refused("remove", 1, parts=("SERVERS REMOVE 3",))
+        self.assertDone(self.change("remove", 3), 2)
+        self.epoch_before = 2
+        self.refused("add", 3, OTHER, parts=("server 3 was removed, and an id is not used again",))
+
+    def test_two_servers_that_change_at_once(self) -> None:
+        """One change is done, the other one changes nothing."""
+        self.cluster.run_until(lambda: all(self.server(i).machine.settings.values.rules == 2 for i in (0, 1, 2)))
+        told = [Waiting(), Waiting()]
+        self.server(0).changes.add(3, OTHER, told[0])
+        self.server(1).changes.add(4, "127.0.0.1:7501", told[1])
+        self.cluster.run_until(lambda: all(each.results for each in told), 30.0)
+        results = [each.results[0] for each in told]
+        (done,) = [each for each in results if isinstance(each, Done)]
+        (refused,) = [each for each in results if isinstance(each, Refused)]
+        self.assertDone(done, 1)
+        self.assertRefusedChange(refused, "CONFLICT", "another change came first")
+        self.assertEqual(len(self.members().ids), 4)
+
+    def test_removal_that_leaves_no_majority_is_refused_with_the_arithmetic(self) -> None:
+        """One of three servers is down: the second cannot go, the dead one can."""
+        self.cluster.crash(2)
+        self.cluster.run(3.0)
+        at = self.leader
+        other = 1 - at
+        text = f"without server {other}: 2 servers vote, 2 are needed, 1 are there and keep up (not server 2)"
+        self.assertRefusedChange(self.change("remove", other, at=at), "CONFLICT", text)
+        self.assertRefusedChange(self.change("move", other, OTHER, at=at), "CONFLICT", f"while server {other} moves")
+        self.assertDone(self.change("remove", 2, at=at), 1)
+        self.assertEqual(self.members(at).voters, (0, 1))
+
+
+class OldRulesTests(ChangesTestCase):
+    """A cluster whose setting `rules` is that of its birth."""
+
+    joining, rules = 1, 1
+
+    def test_change_is_refused_until_the_rules_know_it(self) -> None:
+        """An earlier version would execute the change in another way. The refusal says what to do."""
+        self.assertRefusedChange(self.change("add", 3, OTHER), "CONFLICT", "SETTINGS SET rules=2")
+        self.assertIsInstance(self.do(self.connect(), "SETTINGS SET", "rules=2"), Done)
+        self.assertDone(self.change("add", 3, OTHER), 1)
+
+
+class RemovalTests(ChangesTestCase):
+    """Servers that are removed for good."""
+
+    def test_server_that_was_removed_knows_it_and_takes_no_part(self) -> None:
+        """STATUS says so, and its clients are sent to the others."""
+        gone = next(i for i in (0, 1, 2) if i != self.leader)
+        at = next(i for i in (0, 1, 2) if i != gone)
+        self.assertDone(self.change("remove", gone, at=at), 1)
+        self.cluster.run_until(lambda: self.server(gone).facts.role == "removed", 30.0)
+        refused = self.do(self.connect(gone), "PUT", "a", "b")
+        assert isinstance(refused, Refused)
+        self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
+        self.assertIn("was removed from the cluster", refused.text)
+        self.assertIsInstance(self.do(self.connect(at), "PUT", "a", "b"), Done)
+        self.assertEqual(self.server(at).status()["epoch"], 1)
+        self.assertNotIn(gone, [dict(row)["id"] for row in self.server(at).servers()])
+
+    def test_commands_under_way_are_answered_when_their_server_is_removed(self) -> None:
+        """Clients repeat such commands at another server, and need not wait until their time is over."""
+        gone = next(i for i in (0, 1, 2) if i != self.leader)
+        at = next(i for i in (0, 1, 2) if i != gone)
+        client = self.open("alice", gone)
+        waits = client.ask("LOCK", "door")
+        self.answer(waits)
+        other = self.open("bob", gone)
+        told = other.ask("LOCK", "door", "wait=60")
+        self.cluster.run(0.5)
+        self.assertFalse(told.answered)
+        self.assertDone(self.change("remove", gone, at=at), 1)
+        refused = self.answer(told, 1.5)
+        assert isinstance(refused, Refused)
+        self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "unknown"))
+        self.assertIn("was removed", refused.text)
+
+    def test_change_needs_the_storages_of_all_voters(self) -> None:
+        """A server that comes later must not take any storage for that of a voter."""
+        leader = self.leader
+        other = next(i for i in (0, 1, 2) if i != leader)
+        del self.server(leader).replica.membership.identities[other]
+        self.assertRefusedChange(
+            self.change("remove", 3 - leader - other, at=leader),
+            "CONFLICT",
+            f"does not know the storage of server {other}",
+        )
+        self.assertDone(self.change("remove", other, at=leader), 1)
+
+    def test_storage_that_was_not_admitted_is_not_named(self) -> None:
+        """The former disk of that server has perhaps voted."""
+        leader = self.leader
+        other = next(i for i in (0, 1, 2) if i != leader)
+        self.server(leader).replica.peers.by_id[other].position = 0
+        self.cluster.crash(other)
+        result = self.change("add", 9, OTHER, at=leader)
+        self.assertRefusedChange(result, "CONFLICT", f"does not know the storage of server {other}")
+
+    def test_leader_removes_itself(self) -> None:
+        """The server that the change names leads without an election, and the client has its answer."""
+        leader = self.leader
+        self.assertDone(self.change("remove", leader, at=leader), 1)
+        left = [i for i in (0, 1, 2) if i != leader]
+        self.cluster.run_until(lambda: any(self.leads(i) for i in left), 30.0)
+        self.assertIsInstance(self.do(self.connect(left[0]), "PUT", "a", "b"), Done)
+
+    def test_servers_start_again_in_the_epoch(self) -> None:
+        """The members are on disk."""
+        gone = next(i for i in (0, 1, 2) if i != self.leader)
+        left = [i for i in (0, 1, 2) if i != gone]
+        self.assertDone(self.change("remove", gone, at=left[0]), 1)
+        for server_id in left:
+            self.cluster.crash(server_id)
+        for server_id in left:
+            self.cluster.restart(server_id)
+        self.cluster.run_until(lambda: any(self.leads(i) for i in left), 30.0)
+        self.assertEqual(self.members(left[0]).voters, tuple(left))
+        self.assertIsInstance(self.do(self.connect(left[0]), "PUT", "a", "b"), Done)
+
+
+class LearnerTests(ChangesTestCase):
+    """Server 3 joins."""
+
+    joining = 1
+
+    def test_server_that_waits_refuses_its_clients(self) -> None:
+        """A server that was not added says what to do."""
+        self.assertEqual(self.server(3).facts.role, "joining")
+        refused = self.do(self.connect(3), "PUT", "a", "b")
+        assert isinstance(refused, Refused)
+        self.assertEqual(refused.code, "UNAVAILABLE")
+        self.assertIn("SERVERS ADD 3", refused.text)
+
+    def test_server_that_was_added_learns_and_then_votes(self) -> None:
+        """The new server has the whole state, and the cluster can do without one of the others."""
+        self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
+        self.assertDone(self.change("add", 3, OTHER), 1)
+        self.cluster.run_until(lambda: self.members(3).voters == (0, 1, 2, 3), 60.0)
+        self.cluster.run_until(lambda: self.server(3).facts.is_admitted, 60.0)
+        self.assertEqual(self.server(3).facts.role, "voter")
+        self.assertEqual(self.members(3).addresses, {3: OTHER})
+        self.assertEqual(sorted(self.members(3).storages), [0, 1, 2, 3])
+        self.cluster.crash(next(i for i in (0, 1, 2) if self.leads(i)))
+        self.cluster.run_until(lambda: any(self.leads(i) for i in self.cluster.running_ids), 60.0)
+        found = self.do(self.connect(3), "GET", "a")
+        assert isinstance(found, Done)
+        self.assertIn(("value", b"b"), found.fields)
