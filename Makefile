@@ -9,8 +9,8 @@ ready := .venv/ready
 units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
 	$(basename $(wildcard tests/test_*.py))))
 modules = $(subst /,.,$(basename $(wildcard tests/integration/$(1))))
-clusters_first := tests.integration.hostile $(call modules,test_[a-r]*.py)
-clusters_later := $(call modules,test_[!a-r]*.py)
+clusters_first := tests.integration.hostile $(call modules,test_[a-o]*.py)
+clusters_later := $(call modules,test_[!a-o]*.py)
 
 .PHONY: run test test-all quick simulate fuzz bench lint types docs package clean
 
