@@ -112,7 +112,7 @@ class CompletionTests(SynchronousTestCase):
 
     def test_shells_complete_commands_options_and_values(self) -> None:
         """_PFSB_COMPLETE=bash_source pfsb prints what bash needs for it; likewise zsh and fish."""
-        self.assertEqual(self.complete("s"), ["secret", "status", "settings", "snapshot", "simulate"])
+        self.assertEqual(self.complete("s"), ["secret", "status", "servers", "settings", "snapshot", "simulate"])
         self.assertEqual(self.complete("client", "--ti"), ["--timeout"])
         self.assertEqual(self.complete("cluster", "--log-format", ""), ["text", "json"])
         self.assertEqual(self.complete("client", "four.yaml", "--ba"), ["--batch"])
