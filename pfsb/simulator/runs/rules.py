@@ -230,10 +230,19 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "has another one (Departure 58).",
     ),
     (
+        r"takes no snapshot, though all is well",
+        "When all is well, every server takes a snapshot in time, so that logs do not grow without bound.",
+    ),
+    (
         r"for parts of a snapshot from server",
         "A server that fetches a snapshot asks another one when no parts come from its source any more.",
     ),
     # ------------------------------------------------------------------ progress
+    (
+        r"a former leader, repeats its HAND_OVER",
+        "A HAND_OVER has an effect only if it is of the leader of the installed view, at a server that follows that "
+        "leader (Departure 59).",
+    ),
     (
         r"somebody is not served|in vain for|after .* no update was answered|frames lost, .* updates were answered",
         "Whenever a majority is up and connected, every command is answered within a bounded time, whatever the "
