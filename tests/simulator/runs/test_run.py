@@ -30,13 +30,13 @@ from pfsb.simulator.runs.simulate_command import run_plan
 from tests.long import long, longest
 
 SEED = 3
-SEEDS = 2
+SEEDS = 3
 """Number of seeds of each profile; the mixed profile gets so many more that there are `SEEDS_OF_ALL`."""
 FEW_SEEDS = 1
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
-SNAPSHOT_SEEDS = 1
+SNAPSHOT_SEEDS = 2
 """Number of seeds of each profile with snapshots, whose runs are longer than others."""
-SEEDS_OF_ALL = 115
+SEEDS_OF_ALL = 168
 
 
 def seeds_of(profile: Profile) -> int:
