@@ -149,7 +149,7 @@ DEFECTS = {
     13: "ordering does not always lead to execution",
     14: "a follower never counts its own vote",
     15: "one update at two sequence numbers",
-    16: "replies and pending entries that nobody settles",
+    16: "replies and pending entries that are never settled",
     17: "an ACCEPT that overtakes its PROPOSAL is lost",
     18: "ACCEPT for a PROPOSAL that was ignored",
     19: "PREPARE_OK when one of the two is far behind",
