@@ -167,7 +167,7 @@ class ExpectedCatchTests(SynchronousTestCase):
 
     @longest
     def test_every_defect_of_a_long_run_is_caught_by_its_check(self) -> None:
-        """So do the pinned seeds of schedules and profiles whose runs take several times as long as others."""
+        """The pinned seeds of schedules and profiles with long runs (`is_long`) show their defects, too."""
         self._assert_caught(CAUGHT, by_long_runs=True)
         self._assert_caught(DIRECTED, by_long_runs=True)
 
