@@ -11,6 +11,9 @@ units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %
 modules = $(subst /,.,$(basename $(wildcard tests/integration/$(1))))
 clusters_first := tests.integration.hostile $(call modules,test_[a-o]*.py)
 clusters_later := $(call modules,test_[!a-o]*.py)
+simulated_runs := tests.simulator.runs tests.simulator.schedules
+simulated_rest := $(filter-out $(simulated_runs),$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/simulator/*/__init__.py))) \
+	$(basename $(wildcard tests/simulator/test_*.py))))
 
 .PHONY: run test test-all quick simulate fuzz bench lint types docs package clean
 
@@ -18,16 +21,18 @@ clusters_later := $(call modules,test_[!a-o]*.py)
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
-# Four parts run side by side: two of tests with real clusters, which wait for servers; the tests of the simulator, which
+# Five parts run side by side: two of tests with real clusters, which wait for servers; two of tests of the simulator, which
 # compute, and give way to the others; and the rest, which does some of both. Each is one process, although trial can use
 # several: its report stays in order. Servers of two parts get their ports from different ranges, since a port that was
 # found free must stay so until its server has it.
 test: $(ready)
 ifeq ($(TESTS),tests)
 	@mkdir -p build
-	@trap 'kill $$simulator $$units $$clusters 2>/dev/null' EXIT INT TERM; \
-	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_simulator tests.simulator >build/simulator.txt 2>&1 & \
+	@trap 'kill $$simulator $$runs $$units $$clusters 2>/dev/null' EXIT INT TERM; \
+	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_simulator $(simulated_rest) >build/simulator.txt 2>&1 & \
 	simulator=$$!; \
+	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_runs $(simulated_runs) >build/runs.txt 2>&1 & \
+	runs=$$!; \
 	PFSB_PORTS=20000-23999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_units $(units) >build/units.txt 2>&1 & \
 	units=$$!; \
 	PFSB_PORTS=24000-27999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_clusters $(clusters_later) \
@@ -40,7 +45,10 @@ ifeq ($(TESTS),tests)
 	echo "The tests of all parts without real clusters and the simulator (build/units.txt):"; \
 	wait $$units || status=1; \
 	cat build/units.txt; \
-	echo "The tests of the simulator (build/simulator.txt):"; \
+	echo "The simulator's runs and schedules (build/runs.txt):"; \
+	wait $$runs || status=1; \
+	cat build/runs.txt; \
+	echo "The other tests of the simulator (build/simulator.txt):"; \
 	wait $$simulator || status=1; \
 	cat build/simulator.txt; exit $$status
 else
