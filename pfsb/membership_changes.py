@@ -68,7 +68,7 @@ class MembershipChanges:
     _submission: Callable[[], Submission]
     _address_of: Callable[[int], str | None]
     """Gives the address of a server, as far as the membership or the configuration has one."""
-    _look_up: LookUp | None = None
+    look_up: LookUp | None = None
     """How the name of a host is looked up; None: names are taken as they are."""
     _waiting: list[_Asked] = field(init=False, factory=list)
     _is_ordering: bool = field(init=False, default=False)
@@ -104,10 +104,10 @@ class MembershipChanges:
             answer(Refused("BADREQUEST", f"{address[:80]!r} is no address, {EXAMPLE}"))
             return
         change = partial(change_to, shown(*where))
-        if literal(*where) is not None or self._look_up is None:
+        if literal(*where) is not None or self.look_up is None:
             self._replica.perform(self._order, change, answer)
             return
-        asked = self._look_up(*where).addTimeout(self._seconds, self._clock)
+        asked = self.look_up(*where).addTimeout(self._seconds, self._clock)
         asked.addCallbacks(
             lambda found: self._found(where[0], bool(found), answer, change),
             lambda failure: self._not_found(where[0], failure, answer),

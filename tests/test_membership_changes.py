@@ -113,7 +113,7 @@ class RefusalTests(ChangesTestCase):
     def test_name_without_an_address_is_refused(self) -> None:
         """The server that is asked looks the name up; nothing is ordered before it has found an address."""
         found: list[Deferred[tuple[SocketAddress, ...]]] = [fail(OSError("no such host")), succeed(())]
-        self.server().changes._look_up = lambda host, port: found.pop(0)
+        self.server().changes.look_up = lambda host, port: found.pop(0)
         self.refused("add", 3, "nowhere.test:7400", code="BADREQUEST", parts=("nowhere.test has no address (no such",))
         self.refused("add", 3, "nowhere.test:7400", code="BADREQUEST", parts=("nowhere.test has no address",))
         found.append(succeed((literal("127.0.0.1", 7500),)))  # type: ignore[arg-type]
