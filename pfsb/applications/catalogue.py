@@ -200,10 +200,22 @@ class Catalogue:
             switched()
 
     def _fill(self, applications: Sequence[IReplicatedApplication]) -> None:
-        chosen = tuple(application for application in applications if application not in self._built_in)
+        chosen = self._without_built_in(applications)
+        verbs = self._verbs_of(chosen)
+        self.applications: Sequence[IReplicatedApplication] = (*chosen, *self._built_in)
+        self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(verbs)
+
+    def _without_built_in(self, applications: Iterable[IReplicatedApplication]) -> tuple[IReplicatedApplication, ...]:
+        return tuple(application for application in applications if application not in self._built_in)
+
+    def require_fitting(self, applications: Iterable[IReplicatedApplication]) -> None:
+        """Raise the `BadRequest` that `switch` to these applications would raise."""
+        self._verbs_of(self._without_built_in(applications))
+
+    def _verbs_of(self, chosen: Iterable[IReplicatedApplication]) -> dict[str, CatalogueEntry]:
+        entries: dict[str, CatalogueEntry] = {}
         for application in chosen:
             refuse_wrong_names(application)
-        entries: dict[str, CatalogueEntry] = {}
         for application in (*chosen, *self._built_in):
             for description in application.commands:
                 if other := entries.get(description.verb):
@@ -212,8 +224,7 @@ class Catalogue:
                         f"{description.verb}; they cannot run in one server"
                     )
                 entries[description.verb] = CatalogueEntry(application, description)
-        self.applications: Sequence[IReplicatedApplication] = (*chosen, *self._built_in)
-        self.verbs: Mapping[str, CatalogueEntry] = MappingProxyType(entries)
+        return entries
 
     @property
     def chosen(self) -> Sequence[IReplicatedApplication]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from attrs import define, field
 from zope.interface import implementer
 
+from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import GrowingBytes, IFrozenState, IGrowingValues
 from pfsb.paxos.interfaces import IRestorer
@@ -104,14 +105,14 @@ class SessionRestorer:
     def __init__(
         self,
         make: Callable[[ClusterSettings, str, int], Any],
-        is_present: Callable[[Any], bool],
+        catalogue: Catalogue,
         adopt: Callable[[RestoredState], None],
     ) -> None:
-        """`make` makes an application that the settings of the snapshot ask for, by name and version. `is_present`
-        tells whether an application that `make` has returned existed before. `adopt` replaces the present state by the
-        complete one."""
+        """`make` makes an application that the settings of the snapshot ask for, by name and version. `catalogue` has
+        the applications of the present state, and can be switched to those of the snapshot or not. `adopt` replaces the
+        present state by the complete one."""
         self._make = make
-        self._is_present = is_present
+        self._catalogue = catalogue
         self._adopt = adopt
         self._state: RestoredState | None = None
         self._section = ""
@@ -185,7 +186,9 @@ class SessionRestorer:
             application = self._make(values, name, version)
             if size is None and not IFrozenState.providedBy(application):
                 raise WrongSnapshot(f"it has the state of {name} in pieces, which that application does not take here")
-            state.applications.append(RestoredApplication(application, size, self._is_present(application)))
+            waits = self._catalogue.is_present(application)
+            state.applications.append(RestoredApplication(application, size, waits))
+        self._catalogue.require_fitting(each.application for each in state.applications)
 
     def _require_state(self) -> RestoredState:
         if self._state is None:

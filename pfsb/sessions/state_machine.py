@@ -1218,7 +1218,7 @@ class SessionStateMachine:
 
     def restorer(self) -> SessionRestorer:
         """Make a restorer, which builds a state from the pieces of a snapshot (`IStateMachine.restorer`)."""
-        return SessionRestorer(self._make_for, self._catalogue.is_present, self._adopt)
+        return SessionRestorer(self._make_for, self._catalogue, self._adopt)
 
     def _make_for(self, values: ClusterSettings, name: str, version: int) -> Any:
         self._require_abilities(values)

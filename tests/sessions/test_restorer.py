@@ -226,6 +226,15 @@ class WrongPiecesTests(SynchronousTestCase):
             wrong = packed([*row[:place], value, *row[place + 1 :]])
             self.assertRefused(Piece(STATE, wrong), *rest)
 
+    def test_application_that_comes_twice(self) -> None:
+        """Two applications with a verb in common cannot run in one server: a snapshot of both is refused."""
+        state, *rest = self.pieces
+        row = list(msgpack.unpackb(state.data, use_list=False))
+        (place,) = [at for at, value in enumerate(row) if isinstance(value, tuple) and ("kv", 1, None) in value]
+        (lock,) = [each for each in row[place] if each[0] == "lock"]
+        twice = packed([*row[:place], [*row[place], lock], *row[place + 1 :]])
+        self.assertRefused(Piece(STATE, twice), *rest)
+
     def test_state_of_an_application_that_the_snapshot_does_not_name(self) -> None:
         self.assertRefused(*self.pieces, Piece("app nonsense 1", b""))
 
