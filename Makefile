@@ -24,7 +24,9 @@ run: $(runs)
 # Five parts run side by side: two of tests with real clusters, which wait for servers; two of tests of the simulator, which
 # compute, and give way to the others; and the rest, which does some of both. Each is one process, although trial can use
 # several: its report stays in order. Servers of two parts get their ports from different ranges, since a port that was
-# found free must stay so until its server has it.
+# found free must stay so until its server has it. Byte code is kept in any case: otherwise each of the thousand servers that
+# the tests start would compile the whole of pfsb, half a second of CPU time.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(ready)
 ifeq ($(TESTS),tests)
 	@mkdir -p build
