@@ -12,7 +12,7 @@ import click
 from attrs import define
 
 from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, answering, begin_anew
-from pfsb.backups.restore_command import made_before, make_directories, storage_of
+from pfsb.backups.restore_command import made_before, make_directories, require_new_cluster, storage_of
 from pfsb.backups.survivors import Recovery, Survivor, UnreadableSurvivor, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
@@ -52,10 +52,7 @@ def command(config: str, directories: tuple[str, ...], revision: int | None, dry
     storage: than theirs.
     """
     read = read_config(config)
-    if any(read.storage_directory(each) is None for each in read.ids):
-        raise click.UsageError(f"{config}: storage: memory has no data directories")
-    if read.founding_ids != read.ids:
-        raise click.UsageError(f"{config}: founders: a new cluster is founded by all servers of its configuration")
+    require_new_cluster(read, config)
     return Options([Path(each) for each in directories], read, revision, dry_run)
 
 

@@ -27,7 +27,7 @@ from pfsb.backups.new_cluster import (
 from pfsb.backups.past import Past, Target, moment, target_of
 from pfsb.backups.progress import Progress
 from pfsb.commands.exit_status import ExitStatus
-from pfsb.commands.options import read_config
+from pfsb.commands.options import read_config, require_server
 from pfsb.config.config import Config
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
@@ -94,13 +94,9 @@ def command(
     sessions and locks of the former cluster are void. A directory that has a storage already is refused.
     """
     read = read_config(config)
-    unknown = [each for each in servers if each not in read.ids]
-    if unknown:
-        raise click.UsageError(f"there is no server {unknown[0]}; known are {', '.join(map(str, read.ids))}")
-    if any(read.storage_directory(each) is None for each in read.ids):
-        raise click.UsageError(f"{config}: storage: memory has no data directories")
-    if read.founding_ids != read.ids:
-        raise click.UsageError(f"{config}: founders: a new cluster is founded by all servers of its configuration")
+    for each in servers:
+        require_server(read, each)
+    require_new_cluster(read, config)
     paths = [Path(each) for each in files]
     target = None if at is None else _target(at)
     if target is None and len(paths) > 1:
@@ -108,6 +104,15 @@ def command(
     if target is None and paths[0].is_dir():
         raise click.UsageError(f"{paths[0]} is a directory; from archives and data directories --at restores")
     return Options(paths, read, servers or read.ids, _token(cluster), revision, dry_run, target)
+
+
+def require_new_cluster(read: Config, config: str) -> None:
+    """Raise `click.UsageError` if the configuration `read`, in the file `config`, is not that of a cluster whose data
+    directories can be made: all of its servers found it, and have such a directory."""
+    if any(read.storage_directory(each) is None for each in read.ids):
+        raise click.UsageError(f"{config}: storage: memory has no data directories")
+    if read.founding_ids != read.ids:
+        raise click.UsageError(f"{config}: founders: a new cluster is founded by all servers of its configuration")
 
 
 def _target(text: str) -> Target:

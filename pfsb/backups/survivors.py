@@ -27,7 +27,7 @@ from pfsb.paxos.frozen_history import History
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Recovered
-from pfsb.paxos.recovery import ORDERED, recover
+from pfsb.paxos.recovery import ORDERED, execute_again, recover
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotDecoder, SnapshotName
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -134,10 +134,7 @@ def latest_state(survivors: Sequence[Survivor], progress: Callable[[int, int], N
     proposals = _highest(survivors)
     ordered_up_to = None
     while True:
-        for seq, batch in _ordered(survivors, ordering.local_aru):
-            queue.recover(seq, batch)
-            if seq % 1000 == 0:
-                progress(seq, best.local_aru)
+        execute_again(_ordered(survivors, ordering.local_aru), best.local_aru, queue, progress)
         if ordered_up_to is None:
             ordered_up_to = ordering.local_aru
         proposal = proposals.get(ordering.local_aru + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +10,10 @@ import click
 from attrs import define
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.servers import server_addresses, with_token
+from pfsb.client.servers import addresses_of, server_addresses, with_token
 from pfsb.commands.own_token import own_token
 from pfsb.config.config import Config, ConfigError, load
+from pfsb.support.command_line import Seconds
 
 HERE: Final = "pfsb.yaml"
 """The configuration in the current directory that is used when the command line names none."""
@@ -87,3 +88,38 @@ def config_argument(missing: Callable[[], Config] = config_here) -> Callable[...
         return missing() if value is None and not ctx.resilient_parsing else value
 
     return click.argument("config", type=ConfigFile(), required=False, callback=chosen, metavar="[CONFIG]")
+
+
+def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: adds to a subcommand the options that say where a cluster is, and how long it may take to answer; the
+    parameters are `config`, `servers` and `timeout`."""
+    for option in (
+        click.option(
+            "--timeout", type=Seconds(), default=30.0, help="Give up after so many seconds without an answer."
+        ),
+        click.option(
+            "--server",
+            "servers",
+            multiple=True,
+            metavar="HOST:PORT",
+            help="A server's client port; instead of a configuration, and repeatable.",
+        ),
+        click.option("--config", type=ConfigFile(), help="The cluster's configuration, for example etc/four.yaml."),
+    ):
+        function = option(function)
+    return function
+
+
+def cluster_addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
+    """The addresses at which the cluster of a command line accepts clients, with the token that this user shows: those
+    of `config`, or `servers`, or those of `HERE`. Raises `click.UsageError`."""
+    if config is not None and servers:
+        raise click.UsageError("name either a configuration or --server, not both")
+    if servers:
+        try:
+            return with_token(addresses_of(servers), own_token())
+        except (ConfigError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+    if config is None and not Path(HERE).exists():
+        raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
+    return with_token(server_addresses(config or config_here()), own_token())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
@@ -14,15 +13,14 @@ from twisted.internet.error import ConnectError
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import Reply
-from pfsb.client.servers import addresses_of, server_addresses, with_token
+from pfsb.commands.columns import in_columns
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.one_question import ask
-from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
-from pfsb.commands.own_token import own_token
-from pfsb.config.config import Config, ConfigError
-from pfsb.support.command_line import Seconds, subcommand
+from pfsb.commands.options import cluster_addresses, cluster_options, read_config
+from pfsb.config.config import Config
+from pfsb.support.command_line import subcommand
 from pfsb.support.hosts import parsed
-from pfsb.support.limits import SERVER_ID_MAX
+from pfsb.support.limits import SERVER_ID_MAX, server_id_of
 
 _CHANGES: Final = {"add": 2, "move": 2, "remove": 1}
 """Word of a change -> how many words follow it."""
@@ -41,15 +39,7 @@ class Options:
 
 @subcommand("servers")
 @click.argument("words", nargs=-1, metavar="[CONFIG] [add ID ADDRESS | remove ID | move ID ADDRESS]")
-@click.option("--config", type=ConfigFile(), help="The cluster's configuration, for example etc/four.yaml.")
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    metavar="HOST:PORT",
-    help="A server's client port; instead of a configuration, and repeatable.",
-)
-@click.option("--timeout", type=Seconds(), default=30.0, help="Give up after so many seconds without an answer.")
+@cluster_options
 @click.option("--json", is_flag=True, help="Show the servers as JSON.")
 def command(
     words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
@@ -62,9 +52,7 @@ def command(
     if words and words[0] not in _CHANGES and config is None:
         config, words = read_config(words[0]), words[1:]
     line = line_of(words)
-    if config is not None and servers:
-        raise click.UsageError("name either a configuration or --server, not both")
-    return Options(_addresses(config, servers), line, timeout, json)
+    return Options(cluster_addresses(config, servers), line, timeout, json)
 
 
 def line_of(words: Sequence[str]) -> str:
@@ -76,22 +64,11 @@ def line_of(words: Sequence[str]) -> str:
         raise click.UsageError(
             "a change is add ID ADDRESS, remove ID or move ID ADDRESS (example: add 4 127.0.0.1:7404)"
         )
-    if not (rest[0].isascii() and rest[0].isdigit() and len(rest[0]) <= 5 and int(rest[0]) <= SERVER_ID_MAX):
+    if server_id_of(rest[0]) is None:
         raise click.UsageError(f"an id is a whole number from 0 to {SERVER_ID_MAX}, not {rest[0]!r}")
     if len(rest) == 2 and parsed(rest[1]) is None:
         raise click.UsageError(f'{rest[1]!r} is no address (example: 127.0.0.1:7404, or "[::1]:7404")')
     return " ".join(["SERVERS", change.upper(), rest[0], *(f'"{word}"' for word in rest[1:])])
-
-
-def _addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
-    if servers:
-        try:
-            return with_token(addresses_of(servers), own_token())
-        except (ConfigError, ValueError) as error:
-            raise click.UsageError(str(error)) from None
-    if config is None and not Path(HERE).exists():
-        raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
-    return with_token(server_addresses(config or config_here()), own_token())
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -138,6 +115,4 @@ def _shown(reply: Reply, options: Options) -> str:
     if not rows:
         return f"done, in epoch {fields['epoch']}\n"
     table = [_COLUMNS, *(tuple(str(row.get(column, "")) for column in _COLUMNS) for row in rows)]
-    widths = [max(len(row[at]) for row in table) for at in range(len(_COLUMNS))]
-    lines = ["  ".join(f"{word:{width}}" for word, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([f"epoch {fields.get('epoch', 0)}", *lines]) + "\n"
+    return f"epoch {fields.get('epoch', 0)}\n{in_columns(table)}"

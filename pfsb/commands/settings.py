@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
@@ -15,15 +14,14 @@ from pfsb.client.clerks import calls
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
-from pfsb.client.servers import addresses_of, server_addresses, with_token
+from pfsb.commands.columns import in_columns
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
-from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
-from pfsb.commands.own_token import own_token
+from pfsb.commands.options import cluster_addresses, cluster_options, read_config
 from pfsb.commands.survey import NoAnswer, in_time
-from pfsb.config.config import Config, ConfigError
+from pfsb.config.config import Config
 from pfsb.sessions.cluster_settings import RANGES
-from pfsb.support.command_line import Seconds, subcommand
+from pfsb.support.command_line import subcommand
 
 _MEANINGS: Final = {
     "apps": "applications that run, in this order",
@@ -44,15 +42,7 @@ class Options:
 
 @subcommand("settings")
 @click.argument("words", nargs=-1, metavar="[CONFIG] [NAME=VALUE]...")
-@click.option("--config", type=ConfigFile(), help="The cluster's configuration, for example etc/four.yaml.")
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    metavar="HOST:PORT",
-    help="A server's client port; instead of a configuration, and repeatable.",
-)
-@click.option("--timeout", type=Seconds(), default=30.0, help="Give up after so many seconds without an answer.")
+@cluster_options
 @click.option("--json", is_flag=True, help="Show the settings as one JSON object.")
 def command(
     words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
@@ -64,9 +54,7 @@ def command(
     if words and "=" not in words[0] and config is None:
         config, words = read_config(words[0]), words[1:]
     changes = changes_of(words)
-    if config is not None and servers:
-        raise click.UsageError("name either a configuration or --server, not both")
-    return Options(_addresses(config, servers), changes, timeout, json)
+    return Options(cluster_addresses(config, servers), changes, timeout, json)
 
 
 def changes_of(words: Sequence[str]) -> dict[str, str]:
@@ -80,17 +68,6 @@ def changes_of(words: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"{name} is there twice")
         changes[name] = value
     return changes
-
-
-def _addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
-    if servers:
-        try:
-            return with_token(addresses_of(servers), own_token())
-        except (ConfigError, ValueError) as error:
-            raise click.UsageError(str(error)) from None
-    if config is None and not Path(HERE).exists():
-        raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
-    return with_token(server_addresses(config or config_here()), own_token())
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -147,10 +124,7 @@ def table(reply: Reply) -> str:
     """The text of a table with the settings in a reply to SETTINGS: name, value, and meaning."""
     values = calls.settings().read(reply)
     rows = [("setting", "value", "meaning"), *((name, _shown(value), _meaning(name)) for name, value in values.items())]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return "".join(
-        f"{name:{widths[0]}}  {value:{widths[1]}}  {meaning}".rstrip() + "\n" for name, value, meaning in rows
-    )
+    return in_columns(rows)
 
 
 def _shown(value: int | str) -> str:

@@ -11,6 +11,7 @@ import click
 from attrs import define
 
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.commands.columns import in_columns
 from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import Status, Survey, survey
 from pfsb.support.command_line import subcommand
@@ -107,11 +108,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in [names, *full]) for column in range(len(names))]
     for row in rows:
         widths[1] = max(widths[1], len(row[1]))
-    lines = [
-        "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)]).rstrip()
-        for row in [names, *rows]
-    ]
-    return "".join(f"{line}\n" for line in lines)
+    return in_columns([names, *rows], widths)
 
 
 def _duration(seconds: Any) -> str:

@@ -10,7 +10,7 @@ from attrs import define
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 
 from pfsb.config.yaml_file import Place, quoted
-from pfsb.support.hosts import is_host, is_ip, shown
+from pfsb.support.hosts import HOST_AND_PORT, PORT_MAX, host_in, is_host, is_ip, is_port, shown
 
 Address = tuple[str, int]
 """(host, port)"""
@@ -55,21 +55,17 @@ def host_name(place: Place) -> str:
 
 def _host_and_port(place: Place, example: str) -> Address:
     text = place.text()
-    match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)
+    match = HOST_AND_PORT.fullmatch(text)
     if not match:
         raise place.wrong(f"{quoted(text)} is no address {example}")
     if not match["port"]:
         raise place.wrong(f"{quoted(text)} has no port {example}")
-    if not _is_port(match["port"][1:]):
+    if not is_port(match["port"][1:]):
         raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {example}")
-    host: str = match["host"] if match["ip6"] is None else match["ip6"]
-    if not (is_host(host) if match["ip6"] is None else is_ip(host, 6)):
+    host = host_in(match)
+    if host is None:
         raise place.wrong(f"{quoted(text)} names no host {example}")
     return host, int(match["port"][1:])
-
-
-def _is_port(text: str) -> bool:
-    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= 65_535
 
 
 def endpoint_string(place: Place) -> str:
@@ -79,7 +75,7 @@ def endpoint_string(place: Place) -> str:
         address = listens_at(text)
     except Exception:  # parsers of endpoint plugins raise exceptions of any kind, KeyError and RuntimeError too
         raise place.wrong(f"{quoted(text)} is no endpoint that Twisted knows {_ENDPOINT}") from None
-    if address is not None and not 1 <= address[1] <= 65_535:
+    if address is not None and not 1 <= address[1] <= PORT_MAX:
         raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {_ENDPOINT}")
     return text
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import field, fields_dict, frozen
 
@@ -35,6 +35,8 @@ from pfsb.support.tokens import KnownToken
 from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
+
+_Item = TypeVar("_Item")
 
 TRANSPORTS: Final = ("udp", "tcp", "tls")
 MEMORY: Final = "memory"
@@ -413,29 +415,28 @@ def _apps(place: Place) -> tuple[str, ...]:
     found = tuple(item.word() for item in place.items())
     if not found:
         raise place.wrong("is empty (example: [chat, lock, kv])")
-    for name in found:
-        if found.count(name) > 1:
-            raise place.wrong(f"{name} is there twice")
-    return found
+    return _each_once(place, found)
 
 
 def _founders(place: Place) -> tuple[int, ...]:
     """A list of ids of servers."""
-    found = tuple(item.integer(0, SERVER_ID_MAX) for item in place.items())
+    found = tuple(map(_server_id, place.items()))
     if not found:
         raise place.wrong("is empty (example: [0, 1, 2])")
-    for server_id in found:
-        if found.count(server_id) > 1:
-            raise place.wrong(f"{server_id} is there twice")
-    return tuple(sorted(found))
+    return tuple(sorted(_each_once(place, found)))
 
 
 def _priority(place: Place) -> tuple[int, ...]:
     """A list of ids of servers, each of them once."""
-    found = tuple(_server_id(item) for item in place.items())
-    for server_id in found:
-        if found.count(server_id) > 1:
-            raise place.wrong(f"server {server_id} is there twice")
+    return _each_once(place, tuple(map(_server_id, place.items())), "server ")
+
+
+def _each_once(place: Place, found: tuple[_Item, ...], kind: str = "") -> tuple[_Item, ...]:
+    """The items of a list; `kind` stands before an item in the text of an error. Raises `ConfigError` if one of them is
+    there twice."""
+    for item in found:
+        if found.count(item) > 1:
+            raise place.wrong(f"{kind}{item} is there twice")
     return found
 
 

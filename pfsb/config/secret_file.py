@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pfsb.config.yaml_file import ConfigError, read
-from pfsb.support.private_files import wide_mode
+from pfsb.config.yaml_file import ConfigError, read_private
 
 SECRET_BYTES_MAX: Final = 65_536
 
@@ -16,10 +15,7 @@ def read_secrets(path: str, named: str) -> list[bytes]:
     `named` is the beginning of an error's text. Raises `ConfigError` if the file is not there, cannot be read, may be
     read by others than its owner, is empty or larger than 64 KiB, or has more than two lines.
     """
-    mode = wide_mode(path)
-    if mode is not None:
-        raise ConfigError(f"{named}: others than its owner may use it (mode {mode:03o}); chmod 600 would be right")
-    data = read(path, SECRET_BYTES_MAX, named)
+    data = read_private(path, SECRET_BYTES_MAX, named)
     found = [line.strip() for line in data.splitlines() if line.strip()]
     if not found:
         raise ConfigError(f"{named}: is empty; `pfsb secret FILE` makes one, which must be the same at every server")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pfsb.config.yaml_file import ConfigError, read
-from pfsb.support.private_files import wide_mode
+from pfsb.config.yaml_file import ConfigError, read_private
 from pfsb.support.tokens import KnownToken, WrongLine, is_token
 
 TOKEN_FILE_BYTES_MAX: Final = 1_048_576
@@ -47,10 +46,7 @@ def read_token(path: str) -> str:
 
 
 def _lines(path: str, bytes_max: int, named: str) -> list[str]:
-    mode = wide_mode(path)
-    if mode is not None:
-        raise ConfigError(f"{named}: others than its owner may use it (mode {mode:03o}); chmod 600 would be right")
     try:
-        return read(path, bytes_max, named).decode().splitlines()
+        return read_private(path, bytes_max, named).decode().splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{named}: is not UTF-8") from None

@@ -15,6 +15,7 @@ from typing import Final
 import yaml
 from attrs import frozen
 
+from pfsb.support.private_files import wide_mode
 from pfsb.support.spelling import nearest
 
 FILE_BYTES_MAX: Final = 1_000_000
@@ -44,6 +45,14 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
     if len(data) > bytes_max:
         raise ConfigError(f"{named}: is too large, {bytes_max} bytes are allowed")
     return data
+
+
+def read_private(path: str, bytes_max: int, named: str) -> bytes:
+    """As `read`, for a file with a secret. Raises `ConfigError` also if others than its owner may use the file."""
+    mode = wide_mode(path)
+    if mode is not None:
+        raise ConfigError(f"{named}: others than its owner may use it (mode {mode:03o}); chmod 600 would be right")
+    return read(path, bytes_max, named)
 
 
 def open_file(path: str) -> Place:

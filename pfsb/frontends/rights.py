@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.applications.interfaces import BadRequest, Refused
+from pfsb.support.hosts import is_loopback
 from pfsb.support.rights import Right
 from pfsb.support.tokens import KnownToken, is_token, name_of
 
@@ -69,17 +70,7 @@ def is_near(transport: Any) -> bool:
     if isinstance(peer, UNIXAddress):
         return True
     host = getattr(peer, "host", None)
-    if not isinstance(host, str):
-        return False
-    if ":" not in host:
-        return host.startswith("127.")
-    from ipaddress import IPv6Address  # takes some milliseconds, which a start has not to spare
-
-    try:
-        address = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return address.is_loopback if address.ipv4_mapped is None else address.ipv4_mapped.is_loopback
+    return isinstance(host, str) and is_loopback(host)
 
 
 def _is_encrypted(transport: Any) -> bool:

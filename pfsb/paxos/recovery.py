@@ -36,7 +36,7 @@ def recover(
     recover_views(data, found)
     if found.snapshot is not None:
         _restore(found.snapshot, found.snapshot_bytes, ordered_queue)
-    _execute(found.ordered, found, ordered_queue, progress)
+    execute_again(found.ordered, found.local_aru, ordered_queue, progress)
     assert data.ordering.local_aru == found.local_aru, "the history on disk reaches up to its aru"
     _accept_rest(data, found, ordered_queue)
 
@@ -56,22 +56,23 @@ def recover_behind(
 ) -> None:
     """Departure 58: do the rest of `recover` for a server whose snapshot was lost, and that has just put another one in
     place, of the same slot or a later one."""
-    _execute(found.ordered_after(data.ordering.local_aru), found, ordered_queue, progress)
+    execute_again(found.ordered_after(data.ordering.local_aru), found.local_aru, ordered_queue, progress)
     assert data.ordering.local_aru >= found.local_aru, "the history on disk reaches up to its aru"
     _accept_rest(data, found, ordered_queue)
 
 
-def _execute(
+def execute_again(
     ordered: Iterable[tuple[int, Batch]],
-    found: Recovered,
+    up_to: int,
     ordered_queue: OrderedUpdateQueue,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Execute slots of the history on disk once more."""
+    """Execute slots of a history on disk, which are (seq, batch) in ascending order. `progress` is called now and then
+    with the present slot, and with `up_to`, the last one."""
     for seq, batch in ordered:
         ordered_queue.recover(seq, batch)
         if seq % 1000 == 0:
-            progress(seq, found.local_aru)
+            progress(seq, up_to)
 
 
 def _accept_rest(data: DataStructures, found: Recovered, ordered_queue: OrderedUpdateQueue) -> None:

@@ -16,6 +16,8 @@ from twisted.python.failure import Failure
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 PORT_MAX = 65_535
+HOST_AND_PORT = re.compile(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?")
+"""The form of `host:port`, or `[host]:port` for an IPv6 address, with or without the port; its parts may be wrong."""
 
 
 def canonical(host: str) -> str:
@@ -67,7 +69,7 @@ class SocketAddress:
     @property
     def is_loopback(self) -> bool:
         """Whether only processes on the same machine can reach this address."""
-        return _ip(self.host).is_loopback
+        return is_loopback(self.host)
 
     def source_for(self, other: SocketAddress) -> tuple[Any, ...] | None:
         """The address from which to send datagrams to `other` if a server listens here. Its port is 0, which stands for
@@ -91,12 +93,24 @@ def parsed(text: str) -> tuple[str, int] | None:
 
     None: the text is no such address.
     """
-    match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})", text, re.ASCII)
-    if match is None or not 1 <= int(match["port"]) <= PORT_MAX:
+    match = HOST_AND_PORT.fullmatch(text)
+    if match is None or not match["port"] or not is_port(match["port"][1:]):
         return None
-    host: str = match["host"] if match["ip6"] is None else match["ip6"]
-    is_right = is_host(host) if match["ip6"] is None else is_ip(host, 6)
-    return (host, int(match["port"])) if is_right else None
+    host = host_in(match)
+    return None if host is None else (host, int(match["port"][1:]))
+
+
+def host_in(match: re.Match[str]) -> str | None:
+    """The host in a text that matches `HOST_AND_PORT`; None: there is none, or it is no host."""
+    name, ip6 = match["host"], match["ip6"]
+    if ip6 is not None:
+        return ip6 if is_ip(ip6, 6) else None
+    return name if is_host(name) else None
+
+
+def is_port(text: str) -> bool:
+    """Whether a text is a port from 1 to `PORT_MAX`, in digits."""
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= PORT_MAX
 
 
 def is_host(text: str) -> bool:
@@ -104,6 +118,14 @@ def is_host(text: str) -> bool:
     if re.fullmatch(r"[0-9.]+", text):
         return is_ip(text, 4)
     return bool(re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a text is an IP address that only processes on the same machine can reach."""
+    try:
+        return _ip(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_ip(text: str, version: int) -> bool:

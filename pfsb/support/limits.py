@@ -48,3 +48,11 @@ CLIENT_ID_CHARACTERS_MAX: Final = 64
 """Maximum characters of a client id that a client may give itself."""
 SNAPSHOT_SECONDS_MAX: Final = 3_600
 """Maximum time, in seconds, for which a client may wait for a snapshot that it has asked for."""
+
+
+def server_id_of(text: str) -> int | None:
+    """The id of a server that a person or a client has written in digits; None: the text is no such id."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(SERVER_ID_MAX))):
+        return None
+    server_id = int(text)
+    return server_id if server_id <= SERVER_ID_MAX else None

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -395,16 +395,22 @@ def _kinds(text: str) -> list[str]:
     return kinds
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    options = arguments(given)
+def run_to_the_end(rounds: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Run `rounds`, a function of the reactor, and end the process: with status 1 if a write was lost, or the cluster
+    is in trouble, which `rounds` has told already."""
 
     async def run(reactor: Any) -> None:
         try:
-            await run_rounds(reactor, options)
+            await rounds(reactor)
         except (WritesLost, ClusterTrouble):
             sys.exit(1)
 
     react(lambda reactor: ensureDeferred(run(reactor)))
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    options = arguments(given)
+    run_to_the_end(lambda reactor: run_rounds(reactor, options))
 
 
 if __name__ == "__main__":

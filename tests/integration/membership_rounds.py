@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,12 +22,11 @@ from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.task import react
 
 from pfsb.client.core.replies import Reply
 from pfsb.demo.processes import ClusterTrouble, ProcessCluster
 from pfsb.support.hosts import shown
-from tests.integration.kill_rounds import WAIT_SECONDS, KillRounds, WritesLost, say
+from tests.integration.kill_rounds import WAIT_SECONDS, KillRounds, WritesLost, run_to_the_end, say
 
 FOUNDERS: Final = (0, 1, 2)
 GROWN: Final = 7
@@ -228,14 +226,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(given: Sequence[str] | None = None) -> None:
     options = arguments(given)
-
-    async def run(reactor: Any) -> None:
-        try:
-            await run_changes(reactor, options, say)
-        except (WritesLost, ClusterTrouble):
-            sys.exit(1)
-
-    react(lambda reactor: ensureDeferred(run(reactor)))
+    run_to_the_end(lambda reactor: run_changes(reactor, options, say))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.line.fault_command import apply_fault
 from pfsb.paxos.disk_trouble import DiskTrouble
-from pfsb.support.limits import SERVER_ID_MAX
+from pfsb.support.limits import SERVER_ID_MAX, server_id_of
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -67,7 +67,8 @@ def remove_server(request: PfsbRequest, server_id: str) -> None:
 
 
 def _server_id(text: str) -> int:
-    return _in_range(int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else -1)
+    found = server_id_of(text)
+    return _in_range(-1 if found is None else found)
 
 
 def _in_range(server_id: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final
 from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import BadRequest, CommandDescription
 from pfsb.frontends.line.grammar import Request, split_options
-from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX, SERVER_ID_MAX, TTL_SECONDS_MAX
+from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX, TTL_SECONDS_MAX, server_id_of
 
 TTL_SECONDS_DEFAULT: Final = 10
 """How long, in seconds, a session lives on without its client, unless the client asks for another ttl."""
@@ -108,11 +108,12 @@ def refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> 
         raise BadRequest(f"{left[0]} is one too many: {usage}")
 
 
-def server_id(text: str) -> int:
-    """The id of a server, as clients give it. Raises `BadRequest` if the text can be none."""
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) > SERVER_ID_MAX:
-        raise BadRequest(f"a server has a number from 0 to {SERVER_ID_MAX} (SERVERS shows them), as in: LEAD 2")
-    return int(text)
+def server_id(text: str, refusal: str) -> int:
+    """The id of a server, as clients give it. Raises `BadRequest` with the text `refusal` if `text` is no id."""
+    found = server_id_of(text)
+    if found is None:
+        raise BadRequest(refusal)
+    return found
 
 
 def whole(text: str, name: str) -> int:

@@ -21,10 +21,8 @@ Handler = Callable[[Request, Answer], None]
 or raises `BadRequest`."""
 
 
-def _server_id(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= SERVER_ID_MAX):
-        raise BadRequest(f"the id of a server is a whole number from 0 to {SERVER_ID_MAX}, not {text[:40]!r}")
-    return int(text)
+def _member_id(text: str) -> int:
+    return server_id(text, f"the id of a server is a whole number from 0 to {SERVER_ID_MAX}, not {text[:40]!r}")
 
 
 class ServerQueries:
@@ -88,7 +86,8 @@ class ServerQueries:
         if not words:
             raise BadRequest(f"LEAD needs the id of a server: {usage}")
         refuse_more(words[1:], options, usage)
-        self._server.hand_overs.answer(server_id(words[0]), answer)
+        wrong = f"a server has a number from 0 to {SERVER_ID_MAX} (SERVERS shows them), as in: LEAD 2"
+        self._server.hand_overs.answer(server_id(words[0], wrong), answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
         usage = "SERVERS [ADD id address | REMOVE id | MOVE id address], as in: SERVERS ADD 4 127.0.0.1:7404"
@@ -96,12 +95,12 @@ class ServerQueries:
             case []:
                 rows = tuple(self._server.servers())
                 answer(Done((("count", len(rows)), ("epoch", self._server.epoch)), rows))
-            case ["ADD", server_id, address]:
-                self._server.changes.add(_server_id(server_id), address, answer)
-            case ["MOVE", server_id, address]:
-                self._server.changes.move(_server_id(server_id), address, answer)
-            case ["REMOVE", server_id]:
-                self._server.changes.remove(_server_id(server_id), answer)
+            case ["ADD", text, address]:
+                self._server.changes.add(_member_id(text), address, answer)
+            case ["MOVE", text, address]:
+                self._server.changes.move(_member_id(text), address, answer)
+            case ["REMOVE", text]:
+                self._server.changes.remove(_member_id(text), answer)
             case _:
                 raise BadRequest(f"it is {usage}")
 

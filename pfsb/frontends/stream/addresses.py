@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from ipaddress import IPv6Address, ip_network
 from typing import Any, Final
 
 from attrs import define, field
@@ -38,9 +39,6 @@ def address_of(transport: Any) -> str:
         return LOCAL
     if ":" not in host:
         return host
-    # Imported here: the import takes some milliseconds, by which a server would start later.
-    from ipaddress import IPv6Address, ip_network
-
     try:
         address = IPv6Address(host.partition("%")[0])
     except ValueError:

@@ -8,11 +8,11 @@ from typing import Final
 from attrs import define
 
 from pfsb.paxos.hand_over import LOOK_SECONDS
-from pfsb.paxos.messages import HandOver, HandOverReason, State
+from pfsb.paxos.messages import HandOver, HandOverReason
 from pfsb.server import DRAIN_LOOK_SECONDS
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.hand_overs import attempts, expiries, repeat
 from pfsb.simulator.cluster.healing import heal_all
-from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.cluster.stranding import all_follow
 from pfsb.simulator.runs.liveness_drills import ROUND_SECONDS, LivenessDrills
 
@@ -52,7 +52,7 @@ class HandOverDrills(LivenessDrills):
 
     def hand_over(self) -> None:
         """Let the leader hand over to a follower, while all servers are asked for updates."""
-        leader, target, expiries = self.cluster.required_leader(), self._follower(), self._expiries()
+        leader, target, before = self.cluster.required_leader(), self._follower(), expiries(self.cluster)
         requests = [self._ask(server_id) for server_id in self.cluster.ids]
         self.cluster.run(self.rng.choice((0.0, 0.001, 0.003)))
         ends = self._begin(leader, target)
@@ -63,25 +63,25 @@ class HandOverDrills(LivenessDrills):
             self._require_answer(request, self._longest, why)
         self._wait(lambda: all_follow(self.cluster), self._longest, why)
         self._require_leads(target, why)
-        self._require_no_expiry(expiries, why)
+        self._require_no_expiry(before, why)
 
     def retirement(self) -> None:
         """Let the leader stop, and start again: another server leads before it has stopped."""
-        leader, expiries = self.cluster.required_leader(), self._expiries()
+        leader, before = self.cluster.required_leader(), expiries(self.cluster)
         others = [i for i in self.cluster.ids if i != leader]
         requests = [self._ask(server_id) for server_id in others]
         self._retire(leader)
         requests += [self._ask(server_id) for server_id in others]
         for request in requests:
             self._require_answer(request, self._longest, f"server {leader}, which leads, was asked to stop")
-        self._restart(leader, expiries)
+        self._restart(leader, before)
 
     def rolling_restart(self) -> None:
         """Stop and start all servers one after the other, the leader last."""
-        leader, expiries = self.cluster.required_leader(), self._expiries()
+        leader, before = self.cluster.required_leader(), expiries(self.cluster)
         for server_id in [*(i for i in self.cluster.ids if i != leader), leader]:
             self._retire(server_id)
-            self._restart(server_id, expiries)
+            self._restart(server_id, before)
 
     def silent_target(self) -> None:
         """A target that stands still does not answer: the leader leads on, and its clients notice nothing."""
@@ -98,19 +98,15 @@ class HandOverDrills(LivenessDrills):
         """Copies of a HAND_OVER of a former leader arrive again and again, and have no effect."""
         self.hand_over()
         self.settle()
-        view, attempts = self._view(), self._attempts()
+        view, before = self._view(), attempts(self.cluster)
         members = self.cluster.replica(self.cluster.ids[0]).membership
         former, next_view = max(self.cluster.checks.messages.handed_over.items())
         sender = members.leader_of(former)
         message = HandOver(sender, former, next_view, HandOverReason.ASKED)
-        for _ in range(20):
-            for receiver in members.ids:
-                if receiver != sender:
-                    self.cluster.network.inject(Passage(sender, receiver, message))
-            self.cluster.run(0.05)
+        repeat(self.cluster, message)
         why = f"server {sender}, a former leader, repeats its HAND_OVER"
         self._require_view(view, why)
-        if self._attempts() != attempts:
+        if attempts(self.cluster) != before:
             raise Violation(f"{why}: servers attempt views\n{self.cluster.picture()}")
 
     def preference(self) -> None:
@@ -158,7 +154,7 @@ class HandOverDrills(LivenessDrills):
         longest = self._longest + self.times.alive + self.times.longest(3 * DRAIN_LOOK_SECONDS)
         self._wait(lambda: not self.cluster.is_running(server_id), longest, f"server {server_id} was asked to stop")
 
-    def _restart(self, server_id: int, expiries: dict[int, int]) -> None:
+    def _restart(self, server_id: int, before: dict[int, int]) -> None:
         """Start a server that was stopped, and wait until all follow one leader; no Progress_Timer has expired."""
         self.cluster.restart(server_id)
         self._wait(
@@ -166,19 +162,12 @@ class HandOverDrills(LivenessDrills):
             2 * self.times.catching_up + 3 * self.times.alive,
             f"server {server_id} was asked to stop, and is here again",
         )
-        expiries[server_id] = 0
-        self._require_no_expiry(expiries, f"server {server_id} was asked to stop, and started again")
+        before[server_id] = 0
+        self._require_no_expiry(before, f"server {server_id} was asked to stop, and started again")
         self.settle()
 
-    def _attempts(self) -> list[int]:
-        """How many views each server has attempted since its start."""
-        return [self.cluster.replica(i).shifts[State.LEADER_ELECTION] for i in self.cluster.ids]
-
-    def _expiries(self) -> dict[int, int]:
-        return {i: self.cluster.replica(i).progress_timer.expiries for i in self.cluster.ids}
-
     def _require_no_expiry(self, before: dict[int, int], why: str) -> None:
-        if (now := self._expiries()) != before:
+        if (now := expiries(self.cluster)) != before:
             raise Violation(f"{why}: Progress_Timers have expired, {before} and now {now}\n{self.cluster.picture()}")
 
     def _require_leads(self, server_id: int, why: str) -> None:

@@ -12,12 +12,11 @@ from pfsb.paxos.messages import (
     Prepare,
     Proposal,
     ReconciliationReply,
-    State,
     ViewChange,
 )
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.network import Passage
+from pfsb.simulator.cluster.hand_overs import attempts, expiries, repeat
 from pfsb.simulator.cluster.stranding import all_follow
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule, size
@@ -32,7 +31,7 @@ def leader_hands_over(seed: int, patch: Plant | None) -> None:
     scene = _settled(seed, patch)
     cluster = scene.cluster
     for _ in range(len(cluster.ids)):
-        leader, target, before = scene.leader(), scene.follower(), _expiries(scene)
+        leader, target, before = scene.leader(), scene.follower(), expiries(scene.cluster)
         answered = len(cluster.answers)
         ends = _begin(scene, leader, target)
         cluster.run_until(lambda: ends == [None], SOON)  # noqa: B023 (called in this round only)
@@ -94,16 +93,11 @@ def former_leader_repeats_itself(seed: int, patch: Plant | None) -> None:
     ends = _begin(scene, leader, target)
     cluster.run_until(lambda: ends == [None], SOON)
     cluster.run_until(lambda: all_follow(cluster), 1)
-    view, attempts = scene.view(), _attempts(scene)
-    for _ in range(20):
-        for receiver in cluster.ids:
-            if receiver != leader:
-                message = HandOver(leader, former, view, HandOverReason.STOPS)
-                cluster.network.inject(Passage(leader, receiver, message))
-        cluster.run(0.05)
+    view, before = scene.view(), attempts(cluster)
+    repeat(cluster, HandOver(leader, former, view, HandOverReason.STOPS))
     scene.require_view(view)
-    if (now := _attempts(scene)) != attempts:
-        raise Violation(f"copies of a HAND_OVER of a former leader begin elections: {attempts}, and now {now} attempts")
+    if (now := attempts(cluster)) != before:
+        raise Violation(f"copies of a HAND_OVER of a former leader begin elections: {before}, and now {now} attempts")
     scene.everyone_is_served(5)
 
 
@@ -181,7 +175,7 @@ def stopping_leader_hands_over(seed: int, patch: Plant | None) -> None:
     """Departure 59: a leader that is asked to stop hands over first, and no other server's Progress_Timer expires."""
     scene = _settled(seed, patch)
     cluster = scene.cluster
-    leader, before = scene.leader(), _expiries(scene)
+    leader, before = scene.leader(), expiries(scene.cluster)
     cluster.retire(leader)
     cluster.run_until(lambda: not cluster.is_running(leader), SOON + 0.1)
     if not cluster.has_leader() or cluster.leader() == leader:
@@ -199,7 +193,7 @@ def all_are_restarted(seed: int, patch: Plant | None) -> None:
     expiring."""
     scene = _settled(seed, patch)
     cluster = scene.cluster
-    before = _expiries(scene)
+    before = expiries(scene.cluster)
     for server_id in scene.rng.sample(cluster.ids, len(cluster.ids)):
         cluster.retire(server_id)
         cluster.run_until(lambda: not cluster.is_running(server_id), SOON + 0.1)  # noqa: B023 (in this round only)
@@ -257,17 +251,8 @@ def _begin(scene: Scenario, leader: int, target: int) -> list[str | None]:
     return ends
 
 
-def _expiries(scene: Scenario) -> dict[int, int]:
-    return {i: scene.cluster.replica(i).progress_timer.expiries for i in scene.cluster.ids}
-
-
-def _attempts(scene: Scenario) -> dict[int, int]:
-    """Server -> number of views that it has attempted since its start."""
-    return {i: scene.cluster.replica(i).shifts[State.LEADER_ELECTION] for i in scene.cluster.ids}
-
-
 def _require_expiries(scene: Scenario, before: dict[int, int]) -> None:
-    if (now := _expiries(scene)) != before:
+    if (now := expiries(scene.cluster)) != before:
         raise Violation(f"a view was handed over, and Progress_Timers have expired: {before}, and now {now}")
 
 
