@@ -142,7 +142,7 @@ def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
     else:
         lines.append(
             f"{survivors} of {len(members)} servers are left, and {quorum} were needed: commands that the others had "
-            f"answered behind slot {found.state.history.seq} are lost, and nobody can say how many"
+            f"answered behind slot {found.state.history.seq} are lost, and it is unknown how many"
         )
     if found.open_slots:
         lines.append(

@@ -119,7 +119,7 @@ class ClientCommand(Subcommand):
 @click.option(
     "--client-id",
     metavar="NAME",
-    help="Who to be, for a session that outlives this program; otherwise somebody new.",
+    help="Who to be, for a session that outlives this program; otherwise a new client.",
 )
 @click.option(
     "--timeout", type=Seconds(), help=f"Give up after so long without an answer; otherwise after {TIMEOUT_SECONDS:g} s."

@@ -138,7 +138,7 @@ class Stage:
         check("chat.log has every line once", found.lines == size.lines, f"{found.lines} lines")
         check("no acknowledged line is missing", not found.missing, _listed(found.missing, "missing"))
         check("no line is doubled", not found.doubled, _listed(found.doubled, "doubled"))
-        check("no line is there that nobody said", not found.foreign, _listed(found.foreign, "unknown"))
+        check("no line is there that was not said", not found.foreign, _listed(found.foreign, "unknown"))
         check("each client's lines are in its order", found.disordered == 0, f"{found.disordered} out of order")
 
     async def _judge_equality(self, aru: int) -> None:
@@ -271,7 +271,7 @@ async def _hole(stage: Stage) -> None:
     acknowledged = await stage.finish()
     stage.judge_outage(acknowledged, killed_at)
     by_whom = proposers(cluster.trace_files(), skipped)
-    figure = ", ".join(f"server {server} in view {in_view}" for in_view, server in by_whom) or "nobody"
+    figure = ", ".join(f"server {server} in view {in_view}" for in_view, server in by_whom) or "no server"
     only_later = bool(by_whom) and all(in_view > view for in_view, _server in by_whom)
     stage.verdict.check(f"only a later leader has proposed {skipped}", only_later, figure)
 

@@ -241,7 +241,7 @@ class SessionRestorer:
         pages: int,
     ) -> None:
         self._end_session()
-        assert state.values is not None, "nobody has a session before the birth of the settings"
+        assert state.values is not None, "there are no sessions before the birth of the settings"
         if client_id in state.sessions:
             raise WrongSnapshot("it has a session twice")
         window, bytes_max = state.values.session_window, state.values.reply_cache_bytes

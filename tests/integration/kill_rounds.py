@@ -180,7 +180,7 @@ def check(writes: Sequence[Write], found: Mapping[str, Entry]) -> None:
     texts = {key: Counter(entry.value.split(END)[:-1]) for key, entry in found.items()}
     for key, counted in texts.items():
         if strange := counted.keys() - written.get(key, set()):
-            raise WritesLost(f"{key}: holds what nobody has written: {sorted(strange)[0][:40]!r}")
+            raise WritesLost(f"{key}: holds what was not written: {sorted(strange)[0][:40]!r}")
     for write in writes:
         times = texts.get(write.key, Counter())[write.text]
         if times not in TIMES[write.fate]:

@@ -82,5 +82,5 @@ class CheckTests(SynchronousTestCase):
 
     def test_text_that_nobody_has_written(self) -> None:
         """A text that no client has written is found, under a known key or another one."""
-        self.assertLost("own", "1;x;", 8, "own: holds what nobody has written: 'x'")
-        self.assertLost("strange", "y;", 9, "strange: holds what nobody has written: 'y'")
+        self.assertLost("own", "1;x;", 8, "own: holds what was not written: 'x'")
+        self.assertLost("strange", "y;", 9, "strange: holds what was not written: 'y'")

@@ -45,12 +45,12 @@ class LongPromiseTests(TestCase):
     timeout = 60
 
     async def test_three_servers(self) -> None:
-        await self.somebody_leads(3)
+        await self.a_server_leads(3)
 
     async def test_nine_servers(self) -> None:
-        await self.somebody_leads(9)
+        await self.a_server_leads(9)
 
-    async def somebody_leads(self, count: int) -> None:
+    async def a_server_leads(self, count: int) -> None:
         """Wait until a server leads. All servers start with 64 accepted updates of an earlier view, of which no frame
         holds two."""
         self.patch(udp, "SOCKET_BUFFER_BYTES", FOUR_FRAMES_BYTES)
@@ -64,7 +64,7 @@ class LongPromiseTests(TestCase):
         until = reactor.seconds() + PATIENCE_SECONDS
         while not any(replica.data.server.state is State.REG_LEADER for replica in replicas):
             self.assertEqual(failures, [])
-            self.assertLess(reactor.seconds(), until, "nobody leads")
+            self.assertLess(reactor.seconds(), until, "no server leads")
             await deferLater(reactor, 0.02)
 
     @staticmethod

@@ -285,7 +285,7 @@ class BackAgainTests(ReplicaTestCase):
         assert self.peer is not None
         self.take(ViewChange)
 
-    def test_it_asks_somebody_other_than_the_leader_at_once(self) -> None:
+    def test_it_asks_a_server_other_than_the_leader_at_once(self) -> None:
         """Departure 13: a server that was away asks a server other than the leader at once, without waiting for an
         ALIVE."""
         self.assertEqual(self.asked_at_start, [ReconciliationRequest(2, 2, ALL_THERE_IS)])

@@ -141,7 +141,7 @@ class ChatLogTests(SynchronousTestCase):
         self.write(said(1), said(3), said(2))
         self.assertEqual(self.path.read_bytes(), lines(1, 2))
 
-    def test_change_by_somebody_else_is_noticed(self) -> None:
+    def test_change_by_another_program_is_noticed(self) -> None:
         """A file that was emptied, appended to, edited, deleted or renamed by another program while the server runs is
         begun anew at the first line."""
 
@@ -265,7 +265,7 @@ class ChatLogWriterTests(TestCase):
         self.say(writer, 601)
         await self.until_file_is(right + lines(601))
 
-    async def test_file_that_somebody_empties_or_moves_is_made_anew(self) -> None:
+    async def test_file_that_is_emptied_or_moved_is_made_anew(self) -> None:
         """A file that another program empties or moves away is made anew, with or without any further line."""
         writer = self.begin(3)
         await self.until_file_is(lines(1, 2, 3))

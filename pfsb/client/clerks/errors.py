@@ -79,7 +79,7 @@ class SessionExpired(SessionLost):
 class SessionReplaced(SessionLost):
     """Another program has opened a session under this clerk's `client_id`, and keeps it."""
 
-    advice = "make a new Clerk, with a client_id that nobody else uses"
+    advice = "make a new Clerk, with a client_id that no other client uses"
 
 
 class LockLost(SessionLost):

@@ -59,7 +59,7 @@ class LineBuffer:
 
     def close(self) -> None:
         """Stop listening: lines that have come can still be taken, and then `take` raises `Closed`."""
-        self._fail(Closed("nobody listens any more", "CLOSED", "none"))
+        self._fail(Closed("this program listens no more", "CLOSED", "none"))
         self._stop(self.listener)
 
     def _deliver(self, line: ChatLine) -> bool:

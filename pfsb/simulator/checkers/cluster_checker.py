@@ -89,7 +89,7 @@ class ExecutionChecker:
         self.executed_up_to[server_id] = seq
         for skipped in range(before + 1, seq + 1):
             require(
-                skipped in self.values, f"server {server_id} has a snapshot of slot {seq}, and nobody ran {skipped}"
+                skipped in self.values, f"server {server_id} has a snapshot of slot {seq}, and no server ran {skipped}"
             )
             for client_id, timestamp, _ in self.values[skipped][1]:
                 self._ran[server_id].setdefault((client_id, timestamp), skipped)
@@ -97,7 +97,7 @@ class ExecutionChecker:
     def _took_effect(self, server_id: int, seq: int, update: ClientUpdate) -> None:
         identity = (update.client_id, update.timestamp)
         payload = self.introduced.get(identity)
-        require(payload == update.payload, f"S2: nobody introduced {update}, executed by server {server_id} at {seq}")
+        require(payload == update.payload, f"S2: no client asked for {update}, executed by server {server_id} at {seq}")
         before = self._ran[server_id].setdefault(identity, seq)
         require(before == seq, f"S3: server {server_id} ran {identity} at {before} and again at {seq}")
 

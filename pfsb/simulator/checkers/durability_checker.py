@@ -114,7 +114,7 @@ class DurabilityChecker:
         different batch can never get a majority.
         """
         is_proposed = (view, seq) in self.messages.proposals
-        require(is_proposed, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}")
+        require(is_proposed, f"server {server_id} votes for what was never proposed: view {view}, slot {seq}")
         if not self._has_voted(server_id, view, seq, digest):
             slot = self._slot(server_id, seq)
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
@@ -137,7 +137,7 @@ class DurabilityChecker:
         vote in this view. If it has not, the others must be a majority without the sender.
         """
         is_proposed = (view, seq) in self.messages.proposals
-        require(is_proposed, f"server {server_id} tells of what nobody proposed: view {view}, slot {seq}")
+        require(is_proposed, f"server {server_id} tells of what was never proposed: view {view}, slot {seq}")
         others = self._voters.get((view, seq, digest), set()) - {server_id}
         holders = [other for other in others if self._holds_named(self.disks[other], seq, digest)]
         if self._has_voted(server_id, view, seq, digest):
@@ -165,7 +165,7 @@ class DurabilityChecker:
         reported = {entry.seq for part in parts.values() for entry in part.data_list}
         disk = self.disks[server_id]
         if message.view not in self._asked:
-            raise Violation(f"server {server_id} promises to follow in view {message.view}, as nobody asked it to")
+            raise Violation(f"server {server_id} promises to follow in view {message.view}, although no server asked it to")
         asked = max(self._asked[message.view], disk.local_aru)
         for seq, slot in disk.contents.slots.items():
             if seq > asked and 0 < slot.view < message.view and seq not in reported:

@@ -314,7 +314,7 @@ class SessionChecker:
         asked = self.asked.get(ticket, {}).get(command)
         if asked is None:
             known = list(self.asked.get(ticket, ())) or None
-            raise Violation(f"S2: {command} ran as {ticket}, which nobody asked for: {known}")
+            raise Violation(f"S2: {command} ran as {ticket}, which no client asked for: {known}")
         if asked.refused == asked.times:
             raise Violation(f"{ticket} ran in slot {seq}, after its client was told that it never would")
         client_id, number = ticket

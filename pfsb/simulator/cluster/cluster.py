@@ -407,7 +407,7 @@ class SimulatedCluster:
         """The server that `leader` returns. Raises `Violation` if no server leads."""
         leader = self.leader()
         if leader is None:
-            raise Violation(f"nobody leads, though all was well\n{self.picture()}")
+            raise Violation(f"no server leads, though all was well\n{self.picture()}")
         return leader
 
     def oldest_leader(self) -> int | None:

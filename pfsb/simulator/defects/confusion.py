@@ -11,7 +11,7 @@ from pfsb.simulator.defects.defect import Defects, instead_of, override
 DEFECTS = Defects(needs_sessions=True)
 
 
-@DEFECTS.add("invalid-batch-accepted", "Departure 37", "a batch that nobody can execute is accepted like any other")
+@DEFECTS.add("invalid-batch-accepted", "Departure 37", "a batch that no server can execute is accepted like any other")
 def _invalid_batch_accepted(process: Any) -> None:
     override(process.replica.validity, "of_batch", lambda _: lambda seq, batch, is_ordered=False: True)
 

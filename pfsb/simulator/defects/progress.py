@@ -277,7 +277,7 @@ def _proof_ignored(process: Any) -> None:
     override(process.replica.election, "on_vc_proof", lambda _: do_nothing)
 
 
-@DEFECTS.add("alone-and-leading", "section 5.10", "a leader that hears from nobody does not suspect itself")
+@DEFECTS.add("alone-and-leading", "section 5.10", "a leader that hears from no server does not suspect itself")
 def _alone_and_leading(process: Any) -> None:
     replica = process.replica
 
@@ -374,7 +374,7 @@ def _accept_not_repeated(process: Any) -> None:
             proposal(message)
 
 
-@DEFECTS.add("never-reconciles", "G24", "a server that is behind asks nobody")
+@DEFECTS.add("never-reconciles", "G24", "a server that is behind asks no other")
 def _never_reconciles(process: Any) -> None:
     for asking in ("ask_at_start", "ask_a_peer"):
         override(process.replica.reconciliation, asking, lambda _: do_nothing)

@@ -228,7 +228,7 @@ def _lock_not_released(process: Any) -> None:
     override(_lock(process), "session_ended", lambda _: do_nothing)
 
 
-@DEFECTS.add("lock-line-lost", "docs/internals/applications.rst", "after a restart nobody waits for a lock any more")
+@DEFECTS.add("lock-line-lost", "docs/internals/applications.rst", "after a restart no client waits for a lock any more")
 def _lock_line_lost(process: Any) -> None:
     lock = _lock(process)
 

@@ -174,7 +174,7 @@ def _of_one_opinion(process: Any) -> None:
 
 
 @OF_STATE.add(
-    "snapshot-names-ignored", "Departures 40 and 56", "nobody looks whether other servers have the same snapshot"
+    "snapshot-names-ignored", "Departures 40 and 56", "no server looks whether other servers have the same snapshot"
 )
 def _names_ignored(process: Any) -> None:
     process.replica.snapshot_names.compare = do_nothing

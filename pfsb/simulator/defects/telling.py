@@ -83,7 +83,7 @@ def _told_slot_not_missed(process: Any) -> None:
     process.replica.telling.on_missing = process.replica.reconciliation.catch_up_to
 
 
-@DEFECTS.add("told-never", "Departure 55", "the leader of five servers tells nobody what is ordered")
+@DEFECTS.add("told-never", "Departure 55", "the leader of five servers tells no server what is ordered")
 def _told_never(process: Any) -> None:
     override(process.replica.telling, "tell", lambda _: do_nothing)
     _connect(process)

@@ -204,7 +204,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "star": _lopsided("all links but those of one server that does not lead are cut", "star"),
     "chain": _lopsided("each server reaches two others at most", "chain"),
     "one-way": _lopsided("links that carry one way", "one_way", "mute_leader"),
-    "deaf": _lopsided("servers that the others hear, and that hear nobody", "deaf", "deaf", "deaf_leader"),
+    "deaf": _lopsided("servers that the others hear, and that hear no other", "deaf", "deaf", "deaf_leader"),
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
     "disk-troubles": Profile(
@@ -329,7 +329,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.5, 1.5),
     ),
     "told-once": Profile(
-        "five servers; what the leader tells overtakes its proposals, and nobody is told again what was ordered",
+        "five servers; what the leader tells overtakes its proposals, and no server is told again what was ordered",
         servers=(5,),
         lasting=(Proposal,),
         never=(ReconciliationReply,),
@@ -337,7 +337,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         leaves_broken=False,
     ),
     "overtaking": Profile(
-        "votes overtake their proposals, and nobody is told again what was ordered",
+        "votes overtake their proposals, and no server is told again what was ordered",
         lasting=(Proposal,),
         never=(ReconciliationReply,),
         settings={"progress_seconds": (1.0,)},
@@ -417,7 +417,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "lost-disks": Profile("servers, never a majority, that come back with an empty disk", ("lost_disks", "crashes")),
     "heirs": Profile(
-        "servers that come back with an empty disk and hear a leader that was deposed, while nobody hears them",
+        "servers that come back with an empty disk and hear a leader that was deposed, while no other hears them",
         ("heirs", "partitions", "clocks"),
         ("isolate_leader",),
         servers=(3,),

@@ -151,7 +151,7 @@ class SnapshotBytesTarget(Target):
             for at in range(0, len(data), step):
                 for _ in decoder.feed(data[at : at + step]):
                     pass
-            require(not decoder.is_complete or data in self._made, "a snapshot was read that nobody has made")
+            require(not decoder.is_complete or data in self._made, "a snapshot was read that was never made")
             require(len(data) >= decoder.size, "more was read than there is")
 
 

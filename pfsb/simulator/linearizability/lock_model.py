@@ -66,7 +66,7 @@ class LockSpecification:
 
     def describe(self, state: LockState) -> str:
         if state.holder is None:
-            return "nobody holds it"
+            return "no client holds it"
         token = "an unknown token" if state.token is None else f"token {state.token}"
         return f"{state.holder} holds it with {token}"
 

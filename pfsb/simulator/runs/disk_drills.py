@@ -110,7 +110,7 @@ class DiskDrills(ClientDrills):
         while not client.is_served:
             if self.cluster.now > until:
                 raise Violation(
-                    f"{why}, and server {client.connection.server_id} serves nobody: {client.result}\n"
+                    f"{why}, and server {client.connection.server_id} serves no client: {client.result}\n"
                     f"{self.cluster.picture()}"
                 )
             if client.is_refused:

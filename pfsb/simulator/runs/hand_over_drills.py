@@ -144,7 +144,7 @@ class HandOverDrills(LivenessDrills):
     def _begin(self, leader: int, target: int) -> list[str | None]:
         replica, ends = self.cluster.replica(leader), list[str | None]()
         told = 2 * self.times.alive + ROUND_SECONDS  # the time in which the target tells that it follows
-        self._wait(lambda: replica.hand_over.why_not(target) is None, told, f"server {leader} hands over to nobody")
+        self._wait(lambda: replica.hand_over.why_not(target) is None, told, f"server {leader} hands over to no server")
         replica.perform(replica.hand_over.begin, target, HandOverReason.ASKED, ends.append)
         return ends
 

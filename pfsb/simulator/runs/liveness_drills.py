@@ -239,7 +239,7 @@ class LivenessDrills:
         """
         leader = self.cluster.leader()
         if leader is None:
-            return "nobody leads"
+            return "no server leads"
         view = self._installed(leader)
         for server_id in self.cluster.ids:
             data = self.cluster.replica(server_id).data

@@ -35,11 +35,11 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "vote left out could get another batch.",
     ),
     (
-        r"promises to follow in view .* nobody asked",
+        r"promises to follow in view .* no server asked",
         "A server promises to follow in a view only after a PREPARE for that view has come to it in its present life.",
     ),
     (
-        r"votes for what nobody proposed|tells of what nobody proposed",
+        r"votes for what was never proposed|tells of what was never proposed",
         "A server votes only for a batch that the leader of that view has proposed for that slot.",
     ),
     (
@@ -244,7 +244,7 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "leader (Departure 59).",
     ),
     (
-        r"somebody is not served|in vain for|after .* no update was answered|frames lost, .* updates were answered",
+        r"a client is not served|in vain for|after .* no update was answered|frames lost, .* updates were answered",
         "Whenever a majority is up and connected, every command is answered within a bounded time, whatever the "
         "others do.",
     ),

@@ -232,7 +232,7 @@ class Run:
         self.heal_a_majority()
         patience = self.profile.patience_seconds
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
-        self._wait_for(self._all_are_served, "somebody is not served", patience)
+        self._wait_for(self._all_are_served, "a client is not served", patience)
         self._phase = "all are well"
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
@@ -420,7 +420,7 @@ class Run:
         for server_id in self.cluster.ids:
             self.cluster.crash(server_id)
             self.cluster.restart(server_id)
-        self._wait_for(self.cluster.has_leader, "nobody leads after a start from snapshots", EQUALITY_SECONDS)
+        self._wait_for(self.cluster.has_leader, "no server leads after a start from snapshots", EQUALITY_SECONDS)
         self._wait_for(self._all_are_equal, "the servers are not equal after a start from snapshots", EQUALITY_SECONDS)
         self._check_equality()
 

@@ -285,7 +285,7 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
     arrive once more, after it was started with a copy of its disk from that time. New messages of these kinds are lost
     for a while.
     """
-    _late_words_admit_nobody(Scenario(seed, patch), copied_before_start=False)
+    _late_words_do_not_admit(Scenario(seed, patch), copied_before_start=False)
 
 
 def late_words_name_the_same_incarnation(seed: int, patch: Plant | None) -> None:
@@ -295,10 +295,10 @@ def late_words_name_the_same_incarnation(seed: int, patch: Plant | None) -> None
     with the same incarnation again. Then the messages ACQUAINTED and KNOWN_POSITION by which it was admitted arrive
     once more.
     """
-    _late_words_admit_nobody(Scenario(seed, patch), copied_before_start=True)
+    _late_words_do_not_admit(Scenario(seed, patch), copied_before_start=True)
 
 
-def _late_words_admit_nobody(scene: Scenario, *, copied_before_start: bool) -> None:
+def _late_words_do_not_admit(scene: Scenario, *, copied_before_start: bool) -> None:
     scene.begin()
     cluster = scene.cluster
     cluster.expected_failures = (StorageWentBack,)

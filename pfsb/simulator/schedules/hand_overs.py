@@ -246,7 +246,7 @@ def _begin(scene: Scenario, leader: int, target: int) -> list[str | None]:
     replica, ends = scene.cluster.replica(leader), list[str | None]()
     why_not = replica.hand_over.why_not(target)
     if why_not is not None:
-        raise Violation(f"all is well, and server {leader} hands over to nobody: {why_not}")
+        raise Violation(f"all is well, and server {leader} hands over to no server: {why_not}")
     replica.perform(replica.hand_over.begin, target, HandOverReason.ASKED, ends.append)
     return ends
 

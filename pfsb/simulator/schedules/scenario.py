@@ -47,7 +47,7 @@ class Scenario:
 
     def leader(self) -> int:
         leader = self.cluster.leader()
-        assert leader is not None, "nobody leads, though all is well"
+        assert leader is not None, "no server leads, though all is well"
         return leader
 
     def follower(self) -> int:
@@ -154,7 +154,7 @@ class Servers:
 
     def present_leader(self) -> int:
         leader = self.cluster.leader()
-        assert leader is not None, "nobody leads, though all is well"
+        assert leader is not None, "no server leads, though all is well"
         return leader
 
     def sessions(self, server_id: int) -> list[str]:

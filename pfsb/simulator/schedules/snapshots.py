@@ -307,7 +307,7 @@ def leader_lacks_what_is_dropped(seed: int, patch: Plant | None) -> None:
     cluster.heal()
     offers = cluster.network.drop(lambda passage: isinstance(passage.message, SnapshotOffer))
     cluster.run(10)
-    require(scene.state(heir) is not State.REG_LEADER, f"server {heir} leads, and lacks slots that nobody holds")
+    require(scene.state(heir) is not State.REG_LEADER, f"server {heir} leads, and lacks slots that no server holds")
     cluster.network.filters.remove(offers)
     cluster.submit(one, "client", 1)
     cluster.run_until(lambda: ("client", 1) in cluster.answers, 60)

@@ -128,7 +128,7 @@ def one_server_only_talks(seed: int, patch: Plant | None) -> None:
     scene.require_view(view)
 
 
-def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
+def leader_hears_no_server(seed: int, patch: Plant | None) -> None:
     """Section 5.10: a leader that the others hear, but that hears no other, is replaced, even if no client asks."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -429,7 +429,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     calm_after_storm,
     nothing_happens,
     one_server_only_talks,
-    leader_hears_nobody,
+    leader_hears_no_server,
     minority_in_a_later_view,
     later_view_is_told_without_end,
     idle_follower_comes_back,

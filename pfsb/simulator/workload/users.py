@@ -110,7 +110,7 @@ class User:
         requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
         where = "nowhere" if self.connection is None else f"server {self.connection.server_id}"
         requests = requests or ("nothing" if self._is_served else "a server that takes a command")
-        return f"{self.name or 'somebody'} at {where} waits for {requests}; holds {self._may_hold or 'nothing'}"
+        return f"{self.name or 'a client'} at {where} waits for {requests}; holds {self._may_hold or 'nothing'}"
 
     def _act(self) -> None:
         if self.is_gone:

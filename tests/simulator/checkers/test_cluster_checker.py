@@ -243,7 +243,7 @@ class DurabilityCheckTests(SynchronousTestCase):
         """Departure 55: an ORDERED of a slot without a proposal is found."""
         message = Ordered(0, 1, (2,), BATCH_A.digest)
         text = str(self.assertRaises(Violation, self.checks.sent, 0, None, [message]))
-        self.assertIn("tells of what nobody proposed", text)
+        self.assertIn("tells of what was never proposed", text)
 
     def test_alive_before_its_aru_is_on_disk_is_found(self) -> None:
         """An ALIVE whose Local_Aru is not yet on disk is found."""

@@ -110,7 +110,7 @@ class ClusterCheckTests(SynchronousTestCase):
         """A snapshot of a lower slot than its server has executed is found, and so is one of slots that no server has
         run."""
         self.assertIn("goes back", self.violates(self.check.execution.restored, 0, 2))
-        self.assertIn("nobody ran 3", self.violates(self.check.execution.restored, 0, 3))
+        self.assertIn("no server ran 3", self.violates(self.check.execution.restored, 0, 3))
 
     def test_effects_of_a_snapshot_that_is_not_on_disk_are_found(self) -> None:
         """Messages that show the state of a snapshot which is not on disk are found: a crash would take the server

@@ -24,7 +24,7 @@ from pfsb.simulator.model_checking.stepped_environment import SteppedCall
 from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
 from pfsb.support.command_line import parse
-from tests.long import long
+from tests.long import long, longest
 
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
 """Steps after which client a's update is chosen and executed at server 0, and server 1 does not know it."""
@@ -154,6 +154,7 @@ class DefectTests(SynchronousTestCase):
             found.what, "server 2: keeps quiet about its vote at slot 1, asked by PREPARE of view 2, Local_Aru 0"
         )
 
+    @longest
     def test_promise_without_its_votes_breaks_s1(self) -> None:
         """Figure 8 A and G19: if promises are not checked, a promise without its votes leads to two values of a
         slot."""

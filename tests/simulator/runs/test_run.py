@@ -235,7 +235,7 @@ class LopsidedLinksTests(SynchronousTestCase):
         for profile in ("star", "chain", "one-way"):
             failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
             self.assertIn("a majority is well", failure)
-            self.assertIn("somebody is not served within 30 s", failure)
+            self.assertIn("a client is not served within 30 s", failure)
 
     def test_links_outside_the_majority_stay_cut(self) -> None:
         """The links of the majority are whole, and some of the other links stay cut in one direction."""

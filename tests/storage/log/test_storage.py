@@ -268,9 +268,9 @@ class SyncTests(StorageTestCase):
         """A callback that syncs again is called at the next turn of the reactor, not in the same."""
         server = self.started()
         server.storage.sync(lambda: server.sync("second"))
-        server.clock.callLater(0, server.told.append, "somebody else")
+        server.clock.callLater(0, server.told.append, "another one")
         server.clock.advance(0)
-        self.assertEqual(server.told, ["somebody else", "second"])
+        self.assertEqual(server.told, ["another one", "second"])
 
     def test_slow_write_is_logged_and_counted(self) -> None:
         """A disk write of more than 100 ms is logged and counted."""
