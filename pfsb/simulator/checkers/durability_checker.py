@@ -165,7 +165,7 @@ class DurabilityChecker:
         reported = {entry.seq for part in parts.values() for entry in part.data_list}
         disk = self.disks[server_id]
         if message.view not in self._asked:
-            raise Violation(f"server {server_id} promises to follow in view {message.view}, although no server asked it to")
+            raise Violation(f"server {server_id} promises to follow in view {message.view}, and was not asked to")
         asked = max(self._asked[message.view], disk.local_aru)
         for seq, slot in disk.contents.slots.items():
             if seq > asked and 0 < slot.view < message.view and seq not in reported:

@@ -35,7 +35,7 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "vote left out could get another batch.",
     ),
     (
-        r"promises to follow in view .* no server asked",
+        r"promises to follow in view .* was not asked",
         "A server promises to follow in a view only after a PREPARE for that view has come to it in its present life.",
     ),
     (
