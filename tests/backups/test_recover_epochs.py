@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import count
-from pathlib import Path
 
 from attrs import evolve
 
@@ -14,7 +13,7 @@ from pfsb.backups.survivors import Recovery, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.paxos.members import Members, encode_members
 from pfsb.paxos.messages import Batch, ClientUpdate
-from pfsb.paxos.records import AruRecord, EpochRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.paxos.records import AruRecord, EpochRecord, OrderedRecord, ProposalRecord, ViewRecord
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.state_machine import EPOCH
@@ -72,7 +71,7 @@ class RecoverEpochsTests(RecoverEpochsCase):
         self.assertEqual((found.members.epoch, found.members.voters), (1, (0, 1, 3)))
 
     def test_of_two_epochs_in_one_slot_the_later_one_counts(self) -> None:
-        """Whatever the former epoch knows there, and although views of it may have higher numbers."""
+        """A batch of the former epoch does not count there, also if it was stored as ordered."""
         self.begin(0)
         self.write(0, ProposalRecord(self.at + 1, NEXT.first_view, self.put(b"next")))
         self.write(1, OrderedRecord(self.at + 1, self.put(b"void")))

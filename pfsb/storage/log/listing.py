@@ -107,6 +107,7 @@ def plain_members(members: Members) -> dict[str, Any]:
         "storages": {str(server_id): identity.hex() for server_id, identity in members.storages.items()},
         "addresses": {str(server_id): address for server_id, address in members.addresses.items()},
         "retired": [*members.retired],
+        "replacing": None if members.replacing is None else [*members.replacing],
     }
 
 
