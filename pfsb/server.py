@@ -28,7 +28,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.server_facts import JOINING, REMOVED, ServerFacts, server_rows, status
+from pfsb.server_facts import JOINING, LEARNER, REMOVED, ServerFacts, server_rows, status
 from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
@@ -209,7 +209,8 @@ class Server:
         )
 
     def _follow_membership(self) -> None:
-        """Refuse the commands of clients while this server is no member of the cluster."""
+        """Refuse the commands of clients while this server does not vote: it is no member of the cluster, or it learns,
+        and an answer would take a second or two. Questions with read=sequential and read=stale are answered."""
         role, members = self.facts.role, self.replica.membership.members
         outside: Refused | None = None
         if role == REMOVED:
@@ -220,6 +221,10 @@ class Server:
             self._is_removed_now = self.local_clients.submission.outside is None
         elif role == JOINING:
             text = f"this server is no member of the cluster yet: say SERVERS ADD {self.server_id} to a member"
+            outside = Refused("UNAVAILABLE", text)
+        elif role == LEARNER:
+            voters = ", ".join(map(str, members.voters))
+            text = f"server {self.server_id} still learns what the others have executed: ask server {voters}"
             outside = Refused("UNAVAILABLE", text)
         self.local_clients.submission.outside = outside
 

@@ -259,6 +259,26 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual(refused.code, "UNAVAILABLE")
         self.assertIn("SERVERS ADD 3", refused.text)
 
+    def test_server_that_learns_sends_its_clients_to_those_that_vote(self) -> None:
+        """The log would take a second or two to answer; what it knows itself it tells."""
+        self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
+        self.assertDone(self.change("add", 3, OTHER), 1)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "learner", 30.0)
+        self.cluster.run_until(lambda: self.server(3).facts.revision > 0, 30.0)
+        self.assertEqual(self.server(3).facts.role, "learner")
+        client = self.connect(3)
+        for question in (("GET", "a"), ("PUT", "a", "c")):
+            refused = self.do(client, *question)
+            assert isinstance(refused, Refused)
+            self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
+            self.assertIn("server 3 still learns what the others have executed: ask server 0, 1, 2", refused.text)
+        found = self.answer(client.look("GET", "a"), 0.1)
+        assert isinstance(found, Done)
+        self.assertIn(("value", b"b"), found.fields)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "voter", 60.0)
+        self.cluster.run_until(lambda: self.server(3).facts.is_admitted, 60.0)
+        self.assertIsInstance(self.do(self.connect(3), "GET", "a"), Done)
+
     def test_server_that_was_added_learns_and_then_votes(self) -> None:
         """The new server has the whole state, and the cluster can do without one of the others."""
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)

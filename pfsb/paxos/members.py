@@ -150,7 +150,7 @@ def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any, replac
         raise WrongMembers("a server that does not vote leads first")
     if not all(_is_number(server_id, SERVER_ID_MAX) for server_id in retired):
         raise WrongMembers("an id is too large, or of another type")
-    if replacing is not None and not (isinstance(replacing, tuple) and len(replacing) == 2):
+    if replacing is not None and not (isinstance(replacing, tuple) and [type(i) for i in replacing] == [int, int]):
         raise WrongMembers("what is replaced has another form")
     return Members(roles[True], roles[False], epoch, since, first, storages, addresses, retired, replacing)
 
