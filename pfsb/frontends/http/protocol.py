@@ -148,11 +148,13 @@ class Channel(http.HTTPChannel):
         still sends are read for a while (`Farewells`), so that it does not lose its last answer."""
         if self._farewell is not None:
             return
-        self._networkProducer.unregisterProducer()
+        transport: Any = self.transport
+        producer: Any = self._networkProducer
+        producer.unregisterProducer()
         if not self._client_is_done:
-            self._farewell = self.factory.shared.farewells.begin(self.transport, partial(_abort, self.transport))
+            self._farewell = self.factory.shared.farewells.begin(transport, partial(_abort, transport))
         if self._farewell is None:
-            self.transport.loseConnection()
+            transport.loseConnection()
         else:
             # Twisted goes on parsing what has arrived until it is told to pause, or the transport is being closed.
             self.paused = True
@@ -418,8 +420,9 @@ class HTTPSite(http.HTTPFactory):
         for end in tuple(self.streams):
             end()
         for channel in tuple(self.channels):
-            channel.transport.loseConnection()
-            channel.callLater(LEAVE_SECONDS, partial(_abort, channel.transport))
+            transport: Any = channel.transport
+            transport.loseConnection()
+            channel.callLater(LEAVE_SECONDS, partial(_abort, transport))
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""

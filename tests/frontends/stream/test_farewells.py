@@ -25,8 +25,8 @@ SECONDS = 20.0
 
 
 def pour(port: int, begin: bytes, bytes_max: int) -> tuple[bytes, int]:
-    """Connect, and send `begin` and then x without end, up to `bytes_max`; then read. Returns all that has come, and how
-    many bytes were sent. Blocks."""
+    """Connect, and send `begin` and then x without end, up to `bytes_max`; then read. Returns all that has come, and
+    how many bytes were sent. Blocks."""
     with socket.create_connection(("127.0.0.1", port), SECONDS) as client:
         client.settimeout(SECONDS)
         sent = 0
@@ -72,7 +72,7 @@ class FarewellTests(TestCase):
         return deferToThread(pour, *given)
 
     async def test_last_reply_is_read_at_every_door(self) -> None:
-        """A line and a bulk string without end, a body that is too large, a head that is, and bytes that are no HTTP."""
+        """A line without end, wrong requests, a body and a head that are too large, and bytes that are no HTTP."""
         post = b"POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         for port, begin, said in (
             (self.line, b"PUT a ", b"ERR TOOLARGE"),
@@ -87,7 +87,7 @@ class FarewellTests(TestCase):
             self.assertGreater(sent, 3_999_999, begin)
 
     async def test_client_that_is_not_let_in_reads_why(self) -> None:
-        """Its first requests are on their way when the server refuses it."""
+        """The first requests of the client are on their way when the server refuses it."""
         most = self.limits.connections_of_one_address
         for _ in range(most):
             kept = socket.create_connection(("127.0.0.1", self.line))
@@ -112,7 +112,7 @@ class FarewellTests(TestCase):
         self.assertLess(reactor.seconds() - begun, SECONDS / 4)
 
     async def test_only_so_many_connections_end_in_this_way(self) -> None:
-        """The others are closed at once, as if nothing could be lost."""
+        """Further ones are closed at once."""
         self.patch(farewells, "FAREWELLS_MAX", 0)
         await self.pour(self.line, b"QUIT\n", 0)
         self.assertEqual(self.shared.farewells.under_way, 0)
