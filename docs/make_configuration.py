@@ -22,7 +22,7 @@ from pfsb.config import config
 from pfsb.config.addresses import endpoint_string, listening_address, peer_address
 from pfsb.config.config import Config, Integers, Limits, ServerConfig, Timers
 from pfsb.config.yaml_file import SECONDS_MAX, SECONDS_MIN, Place
-from pfsb.sessions.cluster_settings import RANGES, ClusterSettings
+from pfsb.sessions.cluster_settings import RANGES, RULES_KNOWN, ClusterSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "configuration.rst"
@@ -159,7 +159,8 @@ def _default(path: str, kind: Any, name: str) -> str:
 
 def _settings() -> Iterator[str]:
     for name, allowed in RANGES.items():
-        default = getattr(fields(ClusterSettings), name).default
+        # A cluster begins with the latest rules, whatever the default for settings in the form of earlier versions is.
+        default = RULES_KNOWN if name == "rules" else getattr(fields(ClusterSettings), name).default
         values = f"{_short(allowed.least)} to {_short(allowed.most)}"
         meaning = f"{allowed.help[:1].upper()}{allowed.help[1:]}."
         yield from _entry(name, values, f"default: {default}", _plain(meaning))

@@ -1,5 +1,6 @@
-"""MembershipChanges: the changes of the membership that clients of a server ask for (SERVERS ADD, REMOVE and MOVE), and
-the promotion of servers that have learned enough (Departure 60).
+"""MembershipChanges: the changes of the membership that clients of a server ask for (SERVERS ADD, REMOVE, MOVE and
+REPLACE), and those that the leader makes by itself: it lets servers vote that have learned enough, and removes those
+that are replaced (Departure 60).
 
 A change is an operation of the server's own session, EPOCH, with the servers of the next epoch. Everything that can be
 known before is checked before it is ordered, and refused with the fate "none". Two servers may order changes for one
@@ -93,6 +94,11 @@ class MembershipChanges:
         """Tell all servers that they reach a server at another address."""
         self._when_found(address, answer, partial(self._moved, server_id))
 
+    def replace(self, former: int, server_id: int, address: str, answer: Answer) -> None:
+        """Add a server that takes the place of another one: when it votes, the leader removes that one. The answer
+        comes when the new one learns."""
+        self._when_found(address, answer, partial(self._replacing, former, server_id))
+
     def remove(self, server_id: int, answer: Answer) -> None:
         """Remove a server for good."""
         self._replica.perform(self._order, partial(self._removed, server_id), answer)
@@ -137,7 +143,7 @@ class MembershipChanges:
             return Refused("CONFLICT", f"server {server_id} was removed, and an id is not used again: take another one")
         if not 0 <= server_id <= SERVER_ID_MAX:
             return Refused("BADREQUEST", f"an id is from 0 to {SERVER_ID_MAX}, not {server_id}")
-        if now.learners:
+        if now.learners or now.replacing is not None:
             return _is_under_way(now)
         if len(now.ids) >= SERVERS_MAX:
             return Refused("CONFLICT", f"the cluster has {SERVERS_MAX} servers, and more cannot be")
@@ -145,6 +151,14 @@ class MembershipChanges:
         if taken is not None:
             return Refused("CONFLICT", f"{address} is the address of server {taken}")
         return self._next(now, learners=(*now.learners, server_id), addresses={**now.addresses, server_id: address})
+
+    def _replacing(self, former: int, server_id: int, address: str, now: Members) -> Members | Refused:
+        if former not in now.ids:
+            return _no_member(former, now)
+        if len(now.retired) >= RETIRED_MAX:
+            return _too_many_removed()
+        following = self._added(server_id, address, now)
+        return following if isinstance(following, Refused) else evolve(following, replacing=(former, server_id))
 
     def _moved(self, server_id: int, address: str, now: Members) -> Members | Refused:
         if server_id not in now.ids:
@@ -154,7 +168,7 @@ class MembershipChanges:
         taken = self._holder_of(address, (i for i in now.ids if i != server_id))
         if taken is not None:
             return Refused("CONFLICT", f"{address} is the address of server {taken}")
-        if now.learners and server_id not in now.learners:
+        if (now.learners or now.replacing is not None) and server_id not in now.learners:
             return _is_under_way(now)
         following = self._next(now, addresses={**now.addresses, server_id: address})
         if server_id in now.voters and len(now.voters) > 2:
@@ -167,16 +181,19 @@ class MembershipChanges:
             return _no_member(server_id, now)
         if now.voters == (server_id,):
             return Refused("CONFLICT", f"server {server_id} is the only one that votes")
+        if (now.learners or now.replacing is not None) and server_id not in (*now.learners, *(now.replacing or ())):
+            return _is_under_way(now)
         if now.learners and server_id not in now.learners:
             return _is_under_way(now)
         if len(now.retired) >= RETIRED_MAX:
-            return Refused("CONFLICT", f"{RETIRED_MAX} servers were removed from this cluster, and more cannot be")
+            return _too_many_removed()
         following = self._next(
             now,
             voters=[i for i in now.voters if i != server_id],
             learners=[i for i in now.learners if i != server_id],
             addresses={i: address for i, address in now.addresses.items() if i != server_id},
             retired=(*now.retired, server_id),
+            replacing=None if server_id in (now.replacing or ()) else now.replacing,
         )
         return following if server_id in now.learners else self._if_majority(following, f"without server {server_id}")
 
@@ -313,13 +330,15 @@ class MembershipChanges:
 
     def look(self) -> None:
         """Called every half second: note how far this server is, and at the leader let servers vote that keep up."""
-        if self._replica.membership.members.learners:
+        members = self._replica.membership.members
+        if members.learners or members.replacing is not None:
             self._replica.perform(self._look)
         self._aru_before = self._replica.data.ordering.local_aru
 
     def _look(self) -> None:
         leads = self._replica.data.server.state is State.REG_LEADER
-        learners = self._replica.membership.members.learners if leads and self._refusal() is None else ()
+        may_change = leads and self._refusal() is None
+        learners = self._replica.membership.members.learners if may_change else ()
         identities, announced = self._replica.membership.identities, self._machine.settings.announced
         before, self._looks = self._looks, {}
         for server_id in learners:
@@ -328,6 +347,19 @@ class MembershipChanges:
         ready = next((i for i, looks in self._looks.items() if looks >= LOOKS_UNTIL_PROMOTED), None)
         if ready is not None:
             self._promote(ready)
+        elif may_change:
+            self._remove_replaced()
+
+    def _remove_replaced(self) -> None:
+        """Remove the server that is replaced, once the new one votes and a majority without the former one is there."""
+        now = self._machine.settings.members
+        if now.replacing is None or now.learners:
+            return
+        former, new = now.replacing
+        following = _if_known(self._removed(former, now))
+        if isinstance(following, Members):
+            self.log.info("server {new} votes, and server {former} is removed", new=new, former=former)
+            self._submit(following, None)
 
     def _promote(self, server_id: int) -> None:
         now = self._machine.settings.members
@@ -357,7 +389,15 @@ def _if_known(following: Members | Refused) -> Members | Refused:
     return Refused("CONFLICT", f"{text}: ask another server, or remove that one first")
 
 
+def _too_many_removed() -> Refused:
+    return Refused("CONFLICT", f"{RETIRED_MAX} servers were removed from this cluster, and more cannot be")
+
+
 def _is_under_way(now: Members) -> Refused:
+    if not now.learners and now.replacing is not None:
+        former, new = now.replacing
+        text = f"another change is under way: server {new} votes in the place of server {former}, which is removed by"
+        return Refused("CONFLICT", f"{text} itself when a majority of the others is there; ask again then")
     learners = ", ".join(map(str, now.learners))
     return Refused(
         "CONFLICT",

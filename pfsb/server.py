@@ -28,7 +28,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.server_facts import JOINING, REMOVED, ServerFacts, server_rows, status
+from pfsb.server_facts import JOINING, LEARNER, REMOVED, ServerFacts, server_rows, status
 from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
@@ -87,7 +87,11 @@ class Server:
         tracer: ITracer | None = None,
         past_reader: IPastReader | None = None,
         look_up: LookUp | None = None,
+        rules_at_birth: int = 1,
+        place: str = "",
     ) -> None:
+        """`rules_at_birth` are the rules of execution of a cluster to which this server gives birth. `place` is where
+        clients reach this server, for the other servers to know; empty: they are not told."""
         self.config = config
         self.server_id = server_id
         self.catalogue = catalogue
@@ -100,10 +104,11 @@ class Server:
         self.settings = SettingsFollower(
             server_id,
             self.machine,
-            values_of_file(config, catalogue),
+            values_of_file(config, catalogue, rules_at_birth),
             abilities_of(catalogue.installed),
             rng.randbytes,
             self._follow_settings,
+            place,
         )
         self.machine.on_settings = self.settings.follow
         self.replica = Replica(
@@ -142,6 +147,8 @@ class Server:
             look_up,
         )
         """Changes of the membership that clients ask for, and the promotion of servers that learn."""
+        self._on_places: list[Callable[[], None]] = []
+        self._places_told = 0
         self._is_removed_now = False
         """Whether a change that this turn has executed has removed this server: its clients are to be told."""
         self.disk_is_stuck = False
@@ -202,7 +209,8 @@ class Server:
         )
 
     def _follow_membership(self) -> None:
-        """Refuse the commands of clients while this server is no member of the cluster."""
+        """Refuse the commands of clients while this server does not vote: it is no member of the cluster, or it learns,
+        and an answer would take a second or two. Questions with read=sequential and read=stale are answered."""
         role, members = self.facts.role, self.replica.membership.members
         outside: Refused | None = None
         if role == REMOVED:
@@ -213,6 +221,10 @@ class Server:
             self._is_removed_now = self.local_clients.submission.outside is None
         elif role == JOINING:
             text = f"this server is no member of the cluster yet: say SERVERS ADD {self.server_id} to a member"
+            outside = Refused("UNAVAILABLE", text)
+        elif role == LEARNER:
+            voters = ", ".join(map(str, members.voters))
+            text = f"server {self.server_id} still learns what the others have executed: ask server {voters}"
             outside = Refused("UNAVAILABLE", text)
         self.local_clients.submission.outside = outside
 
@@ -338,6 +350,12 @@ class Server:
         """Number of the present epoch of the membership, as far as this server has executed."""
         return self.replica.membership.epoch
 
+    def replacing(self) -> Fields:
+        """The fields of SERVERS about the server that is being replaced, and the one that takes its place; none if no
+        server is."""
+        replacing = self.replica.membership.members.replacing
+        return () if replacing is None else (("replacing", replacing[0]), ("by", replacing[1]))
+
     @property
     def too_few_heard(self) -> str | None:
         """A text that says of how few servers this one has heard lately, itself included; None: they are a majority."""
@@ -373,6 +391,17 @@ class Server:
     def has_session(self, client_id: str) -> bool:
         """Whether the cluster has an open session of this client, as far as this server has executed."""
         return self.machine.has_session(client_id)
+
+    def watch_places(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called whenever other servers belong to the cluster, or clients reach one elsewhere. Returns a
+        function that ends this."""
+        self._on_places.append(changed)
+        return lambda: self._on_places.remove(changed)
+
+    def places(self) -> dict[int, str]:
+        """Id -> where clients reach the server, for the servers of the cluster of which this is known."""
+        found = {i: self.facts.place_of(i) for i in self.facts.membership.ids}
+        return {i: place for i, place in found.items() if place}
 
     def memory_is_short(self, is_short: bool) -> None:
         """Called with True when the process has come near the limit of its memory: from then on commands that may make
@@ -416,6 +445,10 @@ class Server:
         if self._is_removed_now:
             self._is_removed_now = False
             self.local_clients.refuse_all(REMOVED_UNDER_WAY, REMOVED_NOT_SENT)
+        if self.machine.settings.places_changed != self._places_told:
+            self._places_told = self.machine.settings.places_changed
+            for told in [*self._on_places]:
+                told()
         if not self.settings.is_announced:
             self.settings.announce(self.local_clients.submission)
         if self._digests_asked:

@@ -15,6 +15,7 @@ from pfsb import __version__
 from pfsb.applications.application import has_snapshot
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
+from pfsb.config.client_places import client_place
 from pfsb.config.config import Config
 from pfsb.config.exposure import exposure
 from pfsb.paxos.disk_trouble import DiskTrouble
@@ -127,6 +128,13 @@ class ServerFacts:
         found = self.membership.members.addresses.get(server_id)
         configured = self.config.servers.get(server_id)
         return found or (None if configured is None else shown(*configured.peer))
+
+    def place_of(self, server_id: int) -> str:
+        """Where clients reach a server, as it has announced or else by the configuration of this server; empty: neither
+        tells."""
+        configured = self.config.servers.get(server_id)
+        announced = self._machine.settings.place_of(server_id)
+        return announced or (client_place(configured) or "" if configured is not None else "")
 
     @property
     def alive(self) -> list[int]:
@@ -479,6 +487,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "archive": _archive(facts),
         "warnings": facts.warnings,
         "hand_over": _hand_over(facts.hand_over),
+        "voters": [*facts.membership.voters],
+        "clients": {str(i): place for i in facts.membership.ids if (place := facts.place_of(i))},
     }
 
 
@@ -551,6 +561,7 @@ def _server_row(facts: ServerFacts, server_id: int) -> Fields:
         ("alive", Word("yes" if server.is_alive else "no")),
         ("address", facts.address_of(server_id) or "unknown"),
         ("role", Word(facts.role_of(server_id))),
+        ("client", facts.place_of(server_id) or "unknown"),
     )
 
 

@@ -259,6 +259,26 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual(refused.code, "UNAVAILABLE")
         self.assertIn("SERVERS ADD 3", refused.text)
 
+    def test_server_that_learns_sends_its_clients_to_those_that_vote(self) -> None:
+        """The log would take a second or two to answer; what it knows itself it tells."""
+        self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
+        self.assertDone(self.change("add", 3, OTHER), 1)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "learner", 30.0)
+        self.cluster.run_until(lambda: self.server(3).facts.revision > 0, 30.0)
+        self.assertEqual(self.server(3).facts.role, "learner")
+        client = self.connect(3)
+        for question in (("GET", "a"), ("PUT", "a", "c")):
+            refused = self.do(client, *question)
+            assert isinstance(refused, Refused)
+            self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
+            self.assertIn("server 3 still learns what the others have executed: ask server 0, 1, 2", refused.text)
+        found = self.answer(client.look("GET", "a"), 0.1)
+        assert isinstance(found, Done)
+        self.assertIn(("value", b"b"), found.fields)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "voter", 60.0)
+        self.cluster.run_until(lambda: self.server(3).facts.is_admitted, 60.0)
+        self.assertIsInstance(self.do(self.connect(3), "GET", "a"), Done)
+
     def test_server_that_was_added_learns_and_then_votes(self) -> None:
         """The new server has the whole state, and the cluster can do without one of the others."""
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
@@ -273,3 +293,58 @@ class LearnerTests(ChangesTestCase):
         found = self.do(self.connect(3), "GET", "a")
         assert isinstance(found, Done)
         self.assertIn(("value", b"b"), found.fields)
+
+    def test_server_takes_the_place_of_another_one(self) -> None:
+        """The former one is dead, and the server that was asked is killed meanwhile: the leader makes both changes, one
+        after the other."""
+        gone, at = (i for i in (0, 1, 2) if not self.leads(i))
+        self.assertIsInstance(self.do(self.connect(at), "PUT", "a", "b"), Done)
+        self.cluster.crash(gone)
+        self.cluster.crash(3)
+        self.assertDone(self.change("replace", gone, 3, OTHER, at=at), 1)
+        self.assertEqual(self.members(at).replacing, (gone, 3))
+        self.assertEqual(self.server(at).replacing(), (("replacing", gone), ("by", 3)))
+        self.cluster.crash(at)
+        self.cluster.restart(at)
+        self.cluster.restart(3)
+        left = tuple(sorted({0, 1, 2, 3} - {gone}))
+        self.cluster.run_until(lambda: self.members(3).voters == left, 90.0)
+        members = self.members(3)
+        self.assertEqual((members.epoch, members.retired, members.replacing), (3, (gone,), None))
+        self.cluster.run_until(lambda: any(self.leads(i) for i in left), 60.0)
+        self.assertIsInstance(self.do(self.connect(3), "PUT", "a", "c"), Done)
+
+    def test_leader_that_is_replaced_removes_itself(self) -> None:
+        gone = self.leader
+        left = [i for i in (0, 1, 2, 3) if i != gone]
+        self.assertDone(self.change("replace", gone, 3, OTHER, at=gone), 1)
+        self.cluster.run_until(lambda: self.members(3).voters == tuple(left), 90.0)
+        self.assertEqual(self.server(gone).facts.role, "removed")
+
+    def test_replacement_may_be_given_up(self) -> None:
+        """Either server may be removed while the new one learns; that ends the replacement, and no other change is made
+        meanwhile."""
+        self.cluster.crash(3)
+        at = self.leader
+        gone, other = (i for i in (0, 1, 2) if i != at)
+        self.assertRefusedChange(self.change("replace", 9, 3, OTHER, at=at), "NOTFOUND", "server 9 is no member")
+        self.assertRefusedChange(self.change("replace", gone, gone, OTHER, at=at), "CONFLICT", "is a member already")
+        self.assertDone(self.change("replace", gone, 3, OTHER, at=at), 1)
+        for change in (("remove", other), ("remove", gone), ("add", 9, "127.0.0.1:7999")):
+            self.assertRefusedChange(self.change(*change, at=at), "CONFLICT", "server 3 still learns")  # type: ignore[arg-type]
+        self.assertDone(self.change("remove", 3, at=at), 2)
+        self.assertEqual((self.members(at).replacing, self.members(at).voters), (None, (0, 1, 2)))
+
+    def test_replaced_server_stays_while_no_majority_is_there_without_it(self) -> None:
+        """The new one votes already, and is down, too."""
+        gone, other = (i for i in (0, 1, 2) if not self.leads(i))
+        at = self.leader
+        self.assertDone(self.change("replace", gone, 3, OTHER, at=at), 1)
+        self.cluster.run_until(lambda: self.members(at).epoch == 2, 60.0)
+        self.cluster.crash(other)
+        self.cluster.crash(3)
+        self.cluster.run(1.0)
+        self.assertEqual(self.members(at).epoch, 2)
+        self.cluster.restart(3)
+        self.cluster.run_until(lambda: self.members(3).epoch == 3, 90.0)
+        self.assertEqual(self.members(3).retired, (gone,))

@@ -16,6 +16,7 @@ STATUS_NAMES = (
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
     *("admitted", "not_acquainted", "time", "snapshots", "archive", "warnings", "hand_over"),
+    *("voters", "clients"),
 )
 """The names of STATUS, in their order."""
 
@@ -75,7 +76,7 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(self.status()["archive"], expected | {"error": "arc: No space left on device"})
 
     def test_rows_of_servers(self) -> None:
-        """SERVERS has a row of six fields for every server, the one that is asked included."""
+        """SERVERS has a row of seven fields for every server, the one that is asked included."""
         rows = self.server(self.leader).servers()
         expected = [
             (
@@ -85,6 +86,7 @@ class StatusFormTests(ClusterTestCase):
                 ("alive", "yes"),
                 ("address", f"127.0.0.1:{7400 + i}"),
                 ("role", "voter"),
+                ("client", f"127.0.0.1:{9400 + i}"),
             )
             for i in self.cluster.ids
         ]

@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 from pfsb.applications.catalogue import Catalogue, PluginApplications
 from pfsb.paxos.frozen_history import History, HistoryRestorer
 from pfsb.paxos.interfaces import IRestorer
+from pfsb.paxos.members import Members
 from pfsb.paxos.snapshot import MAGIC, SnapshotDecoder, SnapshotName, WrongSnapshot
 from pfsb.sessions.cluster_settings import show_app
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -87,7 +88,7 @@ def describe(file: Path) -> str:
         ("revision", machine.revision),
         ("digest", name.digest.hex()),
         ("cluster", values.cluster_identity.hex()),
-        ("servers", ", ".join(map(str, values.members))),
+        *_servers(machine.settings.members),
         ("applications", ", ".join(show_app(*each) for each in values.apps)),
         ("time", _moment(state.history.time_ms)),
         ("sessions", len(machine.sessions)),
@@ -96,6 +97,14 @@ def describe(file: Path) -> str:
     width = max(len(title) for title, _ in rows)
     lines = [f"{title:{width}}  {value}\n" for title, value in rows]
     return f"{file}: a whole backup of {name.size} bytes\n" + "".join(lines)
+
+
+def _servers(members: Members) -> list[tuple[str, object]]:
+    """The servers of the cluster, and from the first change of the membership on the epoch."""
+    found: list[tuple[str, object]] = [("servers", ", ".join(map(str, members.voters)))]
+    if members.learners:
+        found.append(("learning", ", ".join(map(str, members.learners))))
+    return [*found, ("epoch", members.epoch)] if members.epoch else found
 
 
 def _contents(state: BackupState) -> list[tuple[str, object]]:

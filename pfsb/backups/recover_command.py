@@ -94,15 +94,15 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
                 )
                 return ExitStatus.REFUSED
         for each in survivors:
-            out.write(
-                f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}{_lost(each)}\n"
-            )
+            epoch = f", epoch {each.epoch} of the membership" if each.epoch else ""
+            up_to = f"executed slots up to {each.local_aru}"
+            out.write(f"{each.directory}: server {each.server_id}, {up_to}{epoch}{_lost(each)}\n")
         found = latest_state(survivors, progress)
         former, revision = found.state.cluster_identity, found.state.machine.revision
         sessions = len(found.state.machine.sessions)
         new = begin_anew(found.state, options.config.ids, os.urandom(IDENTITY_BYTES), options.revision)
         out.write(f"the state after slot {new.history.seq}, revision {revision}, of cluster {former.hex()}\n")
-        out.write(_losses(found, len(survivors), survivors[0].log.head.owner.members))
+        out.write(_losses(found, survivors))
         out.write(
             f"the new cluster {new.cluster_identity.hex()} goes on from revision {new.machine.revision}; {sessions} "
             "sessions end, and all locks are free\n"
@@ -130,19 +130,25 @@ def _lost(survivor: Survivor) -> str:
     return f"; {survivor.files.path(survivor.named.seq)} is {survivor.lost}, and its log is whole"
 
 
-def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
+def _losses(found: Recovery, survivors: Sequence[Survivor]) -> str:
     """Lines that say which commands may be lost, or count as run although that is not known."""
     lines = []
-    quorum = len(members) // 2 + 1
-    if survivors >= quorum:
+    members = found.members
+    left = [each.server_id for each in survivors if each.server_id in members.voters]
+    servers = f"{len(left)} of {len(members.voters)} servers"
+    if members.epoch:
+        voters = ", ".join(map(str, members.voters))
+        lines.append(f"in epoch {members.epoch}, the last one, servers {voters} vote")
+        servers += " that vote"
+    if len(left) >= members.quorum:
         lines.append(
-            f"{survivors} of {len(members)} servers are left, which is a majority: they could go on by themselves, and "
-            "lose nothing. Recover only if they cannot"
+            f"{servers} are left, which is a majority: they could go on by themselves, and lose nothing. Recover only "
+            "if they cannot"
         )
     else:
         lines.append(
-            f"{survivors} of {len(members)} servers are left, and {quorum} were needed: commands that the others had "
-            f"answered behind slot {found.state.history.seq} are lost, and it is unknown how many"
+            f"{servers} are left, and {members.quorum} were needed: commands that the others had answered behind slot "
+            f"{found.state.history.seq} are lost, and it is unknown how many"
         )
     if found.open_slots:
         lines.append(
@@ -153,6 +159,11 @@ def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
         lines.append(
             f"{found.ordered_left_out} slots that were ordered are left out, since none of the directories leads up to "
             "them: a lost snapshot that comes back, or another directory, may save their commands"
+        )
+    if found.void:
+        lines.append(
+            f"{found.void} slots that servers of an earlier epoch have accepted are void, since the change of the "
+            f"membership in slot {members.since} is executed"
         )
     if found.left_out > found.ordered_left_out:
         number = found.left_out - found.ordered_left_out

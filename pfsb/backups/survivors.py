@@ -7,6 +7,10 @@ that one of these servers has accepted; it may have been ordered or not. They ar
 which none of the directories holds anything: a command that was answered is rather run than lost. Whatever only lost
 servers knew is lost.
 
+The directories may be of different epochs of the membership (Departure 60). As at every server, executing a change ends
+its epoch, and what that epoch has accepted above the change, or stored as ordered there, is void: of a slot that none
+of the servers has executed, only directories count that are in the epoch of the slots before it.
+
 The state begins with the latest snapshot that one of the directories has, and with slot 1 if none has one. All servers
 have the same batches in ordered slots, so each slot behind it may come from any directory. Thus a log whose own
 snapshot is missing or damaged counts, if it goes back to slot 1, or to slots that another directory leads up to
@@ -15,7 +19,7 @@ snapshot is missing or damaged counts, if it goes back to slot 1, or to slots th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import define, frozen
@@ -25,6 +29,7 @@ from pfsb.backups.backup_file import BackupState
 from pfsb.backups.idle_replica import make_replica
 from pfsb.paxos.frozen_history import History
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Recovered
 from pfsb.paxos.recovery import ORDERED, execute_again, recover
@@ -75,6 +80,18 @@ class Survivor:
         """The slot up to which its log holds no slots any more."""
         return self.log.state.compacted
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the membership in which its server was, and has accepted the slots above its Local_Aru."""
+        return self.log.state.epoch
+
+    def identity_of(self, server_id: int) -> bytes | None:
+        """The storage of another server, as this one has noted it, or as its epoch names it; None: neither does."""
+        effect = self.log.state.effect
+        if server_id in effect.peers:
+            return effect.peers[server_id].identity
+        return None if effect.members is None else effect.members.storages.get(server_id)
+
 
 class UnreadableSurvivor(StorageRefused):
     """Raised for a data directory that is damaged, or lacks something."""
@@ -95,6 +112,11 @@ class Recovery:
     known of a slot before them."""
     ordered_left_out: int
     """Number of those among them that are known as ordered."""
+    void: int
+    """Number of slots further above that one of the directories holds, and that a change of the membership has made
+    void."""
+    members: Members
+    """The servers of the last epoch."""
 
 
 def read_survivor(directory: Path) -> Survivor:
@@ -131,25 +153,28 @@ def latest_state(survivors: Sequence[Survivor], progress: Callable[[int, int], N
     best = max(survivors, key=lambda each: each.local_aru)
     machine, replica = _begin_with_latest(survivors)
     ordering, queue = replica.data.ordering, replica.ordered_queue
-    proposals = _highest(survivors)
+    accepted = _accepted(survivors)
     ordered_up_to = None
     while True:
         execute_again(_ordered(survivors, ordering.local_aru), best.local_aru, queue, progress)
         if ordered_up_to is None:
             ordered_up_to = ordering.local_aru
-        proposal = proposals.get(ordering.local_aru + 1)
-        if proposal is None:
+        batch_accepted = _highest(accepted.get(ordering.local_aru + 1, ()), _epoch(machine))
+        if batch_accepted is None:
             break
-        queue.recover(ordering.local_aru + 1, proposal)
-    seq = ordering.local_aru
+        queue.recover(ordering.local_aru + 1, batch_accepted)
+    seq, epoch = ordering.local_aru, _epoch(machine)
     if not machine.settings.is_born:
         raise StorageRefused(_why_nothing(survivors, best))
     ordered = {s for each in survivors for s in range(max(each.compacted, seq) + 1, each.local_aru + 1)}
-    left_out = ordered.union(each for each in proposals if each > seq)
+    above = {each: {found_in for found_in, _ in holders} for each, holders in accepted.items() if each > seq}
+    left_out = ordered.union(each for each, epochs in above.items() if epoch in epochs)
     history = History(seq, queue.digests.head, queue.time.time_ms, queue.oldest_valid, queue.last_executed.timestamps)
     name = SnapshotName(seq, 0, bytes(SNAPSHOT_DIGEST_BYTES))
     state = BackupState(name, machine.settings.values.cluster_identity, history, machine)
-    return Recovery(state, ordered_up_to, seq - ordered_up_to, len(left_out), len(ordered))
+    void = len(above.keys() - left_out)
+    members = machine.settings.members
+    return Recovery(state, ordered_up_to, seq - ordered_up_to, len(left_out), len(ordered), void, members)
 
 
 def _begin_with_latest(survivors: Sequence[Survivor]) -> tuple[SessionStateMachine, Replica]:
@@ -241,8 +266,8 @@ def _refuse_stranger(survivor: Survivor, survivors: Sequence[Survivor]) -> None:
     """
     others = [each for each in survivors if each.server_id != survivor.server_id]
     for other in others:
-        known = other.log.state.effect.peers.get(survivor.server_id)
-        if known is not None and known.identity != survivor.log.head.identity:
+        known = other.identity_of(survivor.server_id)
+        if known not in (None, survivor.log.head.identity):
             raise StorageRefused(
                 f"{other.directory} knows server {survivor.server_id} with another storage than "
                 f"{survivor.directory}: they are of two clusters, or one of them was made anew since"
@@ -256,7 +281,7 @@ def _refuse_stranger(survivor: Survivor, survivors: Sequence[Survivor]) -> None:
 
 
 def _have_met(one: Survivor, other: Survivor) -> bool:
-    return other.server_id in one.log.state.effect.peers or one.server_id in other.log.state.effect.peers
+    return one.identity_of(other.server_id) is not None or other.identity_of(one.server_id) is not None
 
 
 def _cluster_identity(survivor: Survivor) -> bytes | None:
@@ -291,13 +316,28 @@ def _begin(survivor: Survivor) -> tuple[SessionStateMachine, Replica]:
     return machine, replica
 
 
-def _highest(survivors: Sequence[Survivor]) -> dict[int, Batch]:
-    """Slot -> the ordered batch that one of the servers knows there, or else the batch of the highest view that one of
-    them has accepted."""
-    chosen: dict[int, Accepted] = {}
+def _epoch(machine: SessionStateMachine) -> int:
+    """The epoch of the membership behind the slots that were executed."""
+    later = machine.settings.later_members
+    return 0 if later is None else later.epoch
+
+
+def _accepted(survivors: Sequence[Survivor]) -> dict[int, list[tuple[int, Accepted]]]:
+    """Slot -> (epoch of the directory, content) for each directory that holds the slot above its Local_Aru."""
+    found: dict[int, list[tuple[int, Accepted]]] = {}
     for survivor in survivors:
         for accepted in survivor.accepted:
-            known = chosen.get(accepted.seq)
-            if known is None or (known.view != ORDERED and (accepted.view == ORDERED or accepted.view > known.view)):
-                chosen[accepted.seq] = accepted
-    return {seq: accepted.batch for seq, accepted in chosen.items()}
+            found.setdefault(accepted.seq, []).append((survivor.epoch, accepted))
+    return found
+
+
+def _highest(holders: Iterable[tuple[int, Accepted]], epoch: int) -> Batch | None:
+    """The ordered batch that one of the servers knows in a slot, or else the batch of the highest view that one of them
+    has accepted there; None: none of those that are in this epoch has one."""
+    chosen: Accepted | None = None
+    for found_in, accepted in holders:
+        if found_in != epoch:
+            continue
+        if chosen is None or (chosen.view != ORDERED and (accepted.view == ORDERED or accepted.view > chosen.view)):
+            chosen = accepted
+    return None if chosen is None else chosen.batch

@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -58,6 +59,7 @@ struct connection {
 static struct { char host[256], port[16]; } targets[TARGETS_MAX];
 static struct operation operations[OPERATIONS_MAX];
 static int target_count, operation_count, weight_sum, connections = 1, depth = 1, sequential;
+static char *token; /* shown by AUTH on each connection before anything else; none: nothing is shown */
 static long long count, keys = 1;
 static double seconds = 1, warmup, limit = 120, rate;
 
@@ -149,6 +151,7 @@ static void read_workload(void) {
         else if (!strcmp(name, "warmup")) warmup = atof(value);
         else if (!strcmp(name, "rate")) rate = atof(value);
         else if (!strcmp(name, "limit")) limit = atof(value);
+        else if (!strcmp(name, "token")) token = strdup(value);
         else if (!strcmp(name, "seed")) dice_state ^= strtoull(value, 0, 10) * 0x9E3779B97F4A7C15ULL;
         else die("unknown setting %s", name);
     }
@@ -305,6 +308,27 @@ static double begin_due(int poll, struct connection *all, int64_t started) {
 
 /* ------------------------------------------------------------------ the run */
 
+/* Shows the token on a new connection, and waits until the server has taken it. The reply ends the bytes that a server
+ * sends unasked, so they are read one by one. */
+static void show_token(int fd) {
+    struct timeval patience = {.tv_sec = (time_t)limit};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (dprintf(fd, "AUTH %s\n", token) < 0) die("a connection broke: %s", strerror(errno));
+    char line[160];
+    for (size_t size = 0;;) {
+        char c;
+        if (read(fd, &c, 1) != 1) die("a server has not answered AUTH");
+        if (c != '\n') {
+            if (size < sizeof line - 1) line[size++] = c;
+            continue;
+        }
+        line[size] = 0;
+        if (line[0] == 'E') die("a server said: %s", line);
+        if (line[0] == 'O') return;
+        size = 0;
+    }
+}
+
 static void open_connection(int poll, struct connection *c, int index) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
     const char *host = targets[index % target_count].host, *port = targets[index % target_count].port;
@@ -316,6 +340,7 @@ static void open_connection(int poll, struct connection *c, int index) {
     if (c->fd < 0 || connect(c->fd, found->ai_addr, found->ai_addrlen))
         die("%s port %s: %s", host, port, strerror(errno));
     freeaddrinfo(found);
+    if (token) show_token(c->fd);
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};

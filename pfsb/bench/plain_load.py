@@ -42,6 +42,8 @@ def read_workload(text: TextIO) -> Workload:
         elif name == "operation":
             weight, steps = map(int, value.split())
             operations.append(Operation(weight, tuple(next(text).rstrip("\n") for _ in range(steps))))
+        elif name == "token":
+            settings[name] = value
         else:
             settings[name] = float(value) if name in ("seconds", "warmup", "rate", "limit") else int(value)
     return Workload(targets, operations, **settings)
@@ -169,11 +171,26 @@ class Loop:
             opened = socket.create_connection((host, port))
         except OSError as error:
             fail(f"{host} port {port}: {error}")
+        if self._workload.token is not None:
+            self._show(opened, self._workload.token)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setblocking(False)
         connection = Connection(opened, index)
         self._selector.register(opened, selectors.EVENT_READ, connection)
         return connection
+
+    def _show(self, opened: socket.socket, token: str) -> None:
+        """Show the token on a new connection, and wait until the server has taken it."""
+        opened.settimeout(self._workload.limit)
+        try:
+            opened.sendall(f"AUTH {token}\n".encode())
+            # The file buffers nothing that comes behind the reply, since nothing was asked for yet.
+            lines = (line.rstrip() for line in opened.makefile("r", encoding="utf-8"))
+            reply = next((line for line in lines if line.startswith(("OK", "ERR"))), "ERR the connection was closed")
+        except OSError:
+            fail("a server has not answered AUTH")
+        if reply.startswith("ERR"):
+            fail(f"a server said: {reply}")
 
     def _poll(self, seconds: float) -> None:
         for key, events in self._selector.select(min(seconds, 0.1)):

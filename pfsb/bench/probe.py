@@ -6,13 +6,14 @@ import json
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, listening_process
 from pfsb.bench.workload import Target
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.commands.survey import is_token_wanted
 
 ASK_SECONDS: Final = 5.0
 """How long, in seconds, a server may take to answer a request such as STATUS."""
@@ -37,26 +38,37 @@ def target_of(address: ServerAddress) -> Target:
     return host.strip("[]"), int(port)
 
 
-def ask(target: Target, line: str, seconds: float = ASK_SECONDS) -> list[str]:
-    """Send a line to a server on a new connection; returns the lines of its reply. Raises OSError, also if the server
-    is silent for `seconds`."""
+def ask(target: Target, line: str, seconds: float = ASK_SECONDS, token: str | None = None) -> list[str]:
+    """Send a line to a server on a new connection, behind a token if there is one; returns the lines of its reply.
+    Raises OSError, also if the server is silent for `seconds`, and `NoCluster` if it refuses the token."""
     with socket.create_connection(target, seconds) as connection, connection.makefile("rw", newline="\n") as file:
-        file.write(f"{line}\n")
-        file.flush()
-        lines = []
-        for said in file:
-            if said.startswith("* "):
-                continue
-            lines.append(said.strip())
-            if said.startswith(("OK", "ERR")):
-                return lines
+        if token is not None:
+            refused = _reply(file, f"AUTH {token}", target)[-1]
+            if refused.startswith("ERR"):
+                raise NoCluster(f"{target[0]} port {target[1]}: {refused}")
+        return _reply(file, line, target)
+
+
+def _reply(file: TextIO, line: str, target: Target) -> list[str]:
+    file.write(f"{line}\n")
+    file.flush()
+    lines = []
+    for said in file:
+        if said.startswith("* "):
+            continue
+        lines.append(said.strip())
+        if said.startswith(("OK", "ERR")):
+            return lines
     raise ConnectionError(f"{target[0]} port {target[1]} hung up")
 
 
-def status(target: Target) -> Status | None:
-    """The STATUS of a server; None if the server does not answer."""
+def status(target: Target, token: str | None = None) -> Status | None:
+    """The STATUS of a server; None if the server does not answer. Raises `NoCluster` if it wants another token."""
     try:
-        return dict(json.loads(ask(target, "STATUS")[0][1:]))
+        first = ask(target, "STATUS", token=token)[0]
+        if is_token_wanted(first):
+            raise NoCluster(f"{target[0]} port {target[1]}: {first}")
+        return dict(json.loads(first[1:]))
     except (OSError, ValueError):
         return None
 
@@ -81,6 +93,8 @@ class Probe:
     targets: Mapping[int, Target]
     pids: Sequence[int]
     """Process ids of all servers; empty if not all of them were found on this machine."""
+    token: str | None = field(default=None, repr=False)
+    """The token that is shown to the servers; None: none is."""
 
     @classmethod
     def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
@@ -92,14 +106,15 @@ class Probe:
         targets = {address.id: target_of(address) for address in addresses}
         found = [listening_process(port) for _host, port in targets.values()]
         pids = [pid for pid in found if pid is not None]
-        return cls(targets, pids if len(pids) == len(found) else [])
+        token = next((address.token for address in addresses), None)
+        return cls(targets, pids if len(pids) == len(found) else [], token)
 
     def look(self) -> Moment:
         """Read the CPU times and every server's STATUS now."""
         # CPU times are read first, to belong to the moment of the call: a busy server is slow to answer STATUS.
         cpu_seconds = cpu_seconds_of_all(self.pids) if self.pids else None
         busy = busy_seconds() if self.pids else None
-        statuses = {server_id: status(target) for server_id, target in self.targets.items()}
+        statuses = {server_id: status(target, self.token) for server_id, target in self.targets.items()}
         return Moment({i: found for i, found in statuses.items() if found is not None}, cpu_seconds, busy)
 
     def leader(self, seconds: float = LEADER_SECONDS) -> int:

@@ -50,6 +50,11 @@ class Options(ConfigOptions):
     directory: str
     json: str | None
     plot: str | None
+    named_token_file: str | None
+
+    @property
+    def token_file(self) -> str | None:
+        return self.named_token_file
 
 
 @subcommand("bench")
@@ -96,6 +101,13 @@ class Options(ConfigOptions):
     type=click.Path(),
     metavar="FILE",
     help="Write throughput and latency, by operations under way, to this SVG file.",
+)
+@click.option(
+    "--token-file",
+    "named_token_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Show the token in this file; otherwise that in the environment, PFSB_TOKEN_FILE or PFSB_TOKEN.",
 )
 def command(
     config: Config,
@@ -217,19 +229,20 @@ def _in_thread(
 def measure_all(
     options: Options, probe: Probe, client: LoadClient, progress: TextIO
 ) -> tuple[list[Measurement], dict[str, str | int | float]]:
-    """Measure all workloads, one after the other. Blocks until the last has ended.
+    """Measure all workloads, one after the other. Blocks until the last has ended. All connections show the token of
+    the probe.
 
     Returns the measurements, and the values that are the same for all of them (number of servers, mix and so on).
     """
     targets = probe.towards(options.to)
     if any(step.startswith("GET ") for step in _steps(options.workloads[0])):
-        client.run(fill(targets, options.keys, options.value_size).render())
+        client.run(evolve(fill(targets, options.keys, options.value_size), token=probe.token).render())
     measurements = []
     for workload in options.workloads:
         offered = f", {workload.rate:,.0f} due each second" if workload.rate else ""
         progress.write(f"{workload.connections} x {workload.depth}{offered} ...\n")
         progress.flush()
-        measurements.append(measure(probe, client, evolve(workload, targets=targets)))
+        measurements.append(measure(probe, client, evolve(workload, targets=targets, token=probe.token)))
     about: dict[str, str | int | float] = {
         "servers": len(probe.targets),
         "asked": options.to,

@@ -65,6 +65,8 @@ class Workload:
     """If not 0, an open loop: this number of operations is due each second, whether earlier ones are answered or not.
     Latencies count from the moment when an operation was due. An operation that is due while every connection has
     `depth` operations under way is missed."""
+    token: str | None = field(default=None, repr=False)
+    """The token that is shown on each connection; None: none is."""
     limit: float = LIMIT_SECONDS
     """How long, in seconds, a run may take before it counts as failed. A run with a `count` may take this time; a run
     that is measured for a fixed time may take it in addition to `warmup` and `seconds`."""
@@ -88,6 +90,8 @@ class Workload:
             f"rate {self.rate:g}",
             f"limit {self.limit + (0 if self.count else self.seconds + self.warmup):g}",
         ]
+        if self.token is not None:
+            lines.append(f"token {self.token}")
         for operation in self.operations:
             lines += [f"operation {operation.weight} {len(operation.steps)}", *operation.steps]
         return "\n".join([*lines, "end", ""])

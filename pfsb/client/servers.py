@@ -11,15 +11,8 @@ from os import PathLike
 
 from attrs import evolve
 
-from pfsb.client.core.addresses import (
-    ServerAddress,
-    address_from_text,
-    endpoint_parts,
-    tcp_address,
-    unix_address,
-    with_tls,
-)
-from pfsb.config.addresses import EVERY_INTERFACE
+from pfsb.client.core.addresses import ServerAddress, address_from_text, unix_address
+from pfsb.config.client_places import client_place
 from pfsb.config.config import Config, ConfigError, ServerConfig, load
 
 Servers = str | PathLike[str] | Config | Sequence[str | ServerAddress]
@@ -68,18 +61,10 @@ def server_addresses(config: Config) -> list[ServerAddress]:
 
 
 def _address(config: Config, server: ServerConfig) -> ServerAddress:
-    words, options = endpoint_parts(server.client)
-    kind = words[0] if words else ""
-    if kind in ("tcp", "tcp4", "tcp6"):
-        host = options.get("interface", "")
-        port = options.get("port") or words[1]
-        return tcp_address(server.id, server.peer[0] if host in EVERY_INTERFACE else host, port)
-    if kind in ("tls", "tls6"):
-        host = options.get("interface", "")
-        port = options.get("port") or words[1]
-        found = tcp_address(server.id, server.peer[0] if host in EVERY_INTERFACE else host, port)
-        return with_tls(found, str(config.certificate_directory / "authority.pem"))
-    if kind == "unix":
-        return unix_address(server.id, options.get("address") or words[1])
-    where = f"{config.file}: servers.{server.id}.client"
-    raise ConfigError(f'{where}: "{server.client}" cannot be reached by this client, only tcp:, tls: and unix: can')
+    place = client_place(server)
+    if place is None:
+        where = f"{config.file}: servers.{server.id}.client"
+        raise ConfigError(f'{where}: "{server.client}" cannot be reached by this client, only tcp:, tls: and unix: can')
+    if server.client.startswith("unix:"):
+        return unix_address(server.id, place)
+    return address_from_text(server.id, place, str(config.certificate_directory / "authority.pem"))

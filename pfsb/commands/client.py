@@ -357,7 +357,8 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
         given["client_id"] = options.client_id
     addresses = given.pop("addresses", options.addresses)
     index = (options.first or 0) % len(addresses)
-    return LineClient(reactor, ClientCore(addresses, on_event=show_event, index=index, **given))
+    learns = options.server_id is None
+    return LineClient(reactor, ClientCore(addresses, on_event=show_event, index=index, learns=learns, **given))
 
 
 @define(eq=False)

@@ -130,7 +130,10 @@ class Batch:
 
     def _client(self, index: int) -> LineClient:
         first = index if self.first_server is None else self.first_server
-        client = LineClient(self._reactor, ClientCore(self._addresses, index=first % len(self._addresses), window=1))
+        core = ClientCore(
+            self._addresses, index=first % len(self._addresses), window=1, learns=self.first_server is None
+        )
+        client = LineClient(self._reactor, core)
         if index == 0:
             client.core.on_unreachable = self.on_unreachable  # one client reports for all
         client.start()

@@ -11,6 +11,8 @@ def refusal_of_line(line: str) -> str:
         return "this client says HELLO by itself; start it with --client-id to choose who it is"
     if line.split(None, 1)[0].upper() == "AUTH":
         return "this client says AUTH by itself; start it with --token-file, or with PFSB_TOKEN in its environment"
+    if line.split(None, 1)[0].upper() == "MEMBERS":
+        return "this client says MEMBERS by itself; SERVERS shows the servers of the cluster"
     try:
         line.encode()
     except UnicodeEncodeError:

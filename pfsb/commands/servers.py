@@ -1,4 +1,4 @@
-"""`pfsb servers`: shows the servers of a cluster, or adds, removes or moves one."""
+"""`pfsb servers`: shows the servers of a cluster, or adds, removes, moves or replaces one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pfsb.support.command_line import subcommand
 from pfsb.support.hosts import parsed
 from pfsb.support.limits import SERVER_ID_MAX, server_id_of
 
-_CHANGES: Final = {"add": 2, "move": 2, "remove": 1}
+_CHANGES: Final = {"add": 2, "move": 2, "remove": 1, "replace": 3}
 """Word of a change -> how many words follow it."""
-_COLUMNS: Final = ("id", "role", "alive", "state", "aru", "address")
+_COLUMNS: Final = ("id", "role", "alive", "state", "aru", "address", "client")
 
 
 @define
@@ -38,16 +38,19 @@ class Options:
 
 
 @subcommand("servers")
-@click.argument("words", nargs=-1, metavar="[CONFIG] [add ID ADDRESS | remove ID | move ID ADDRESS]")
+@click.argument(
+    "words", nargs=-1, metavar="[CONFIG] [add ID ADDRESS | remove ID | move ID ADDRESS | replace ID NEW ADDRESS]"
+)
 @cluster_options
 @click.option("--json", is_flag=True, help="Show the servers as JSON.")
 def command(
     words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
 ) -> Options:
-    """Show the servers of a cluster, or add, remove or move one; ADDRESS is where the other servers reach it.
+    """Show the servers of a cluster, or add, remove, move or replace one; ADDRESS is where the other servers reach it.
 
-    A server that is added learns what the others have executed, and then votes by itself. An id that was removed is not
-    used again. The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached.
+    A server that is added learns what the others have executed, and then votes by itself. One that replaces another
+    one, which may be dead, takes its place then: the other one is removed. An id that was removed is not used again.
+    The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached.
     """
     if words and words[0] not in _CHANGES and config is None:
         config, words = read_config(words[0]), words[1:]
@@ -62,13 +65,16 @@ def line_of(words: Sequence[str]) -> str:
     change, rest = words[0], words[1:]
     if _CHANGES.get(change) != len(rest):
         raise click.UsageError(
-            "a change is add ID ADDRESS, remove ID or move ID ADDRESS (example: add 4 127.0.0.1:7404)"
+            "a change is add ID ADDRESS, remove ID, move ID ADDRESS or replace ID NEW ADDRESS "
+            "(example: add 4 127.0.0.1:7404)"
         )
-    if server_id_of(rest[0]) is None:
-        raise click.UsageError(f"an id is a whole number from 0 to {SERVER_ID_MAX}, not {rest[0]!r}")
-    if len(rest) == 2 and parsed(rest[1]) is None:
-        raise click.UsageError(f'{rest[1]!r} is no address (example: 127.0.0.1:7404, or "[::1]:7404")')
-    return " ".join(["SERVERS", change.upper(), rest[0], *(f'"{word}"' for word in rest[1:])])
+    ids, address = (rest, []) if change == "remove" else (rest[:-1], rest[-1:])
+    for word in ids:
+        if server_id_of(word) is None:
+            raise click.UsageError(f"an id is a whole number from 0 to {SERVER_ID_MAX}, not {word!r}")
+    if address and parsed(address[0]) is None:
+        raise click.UsageError(f'{address[0]!r} is no address (example: 127.0.0.1:7404, or "[::1]:7404")')
+    return " ".join(["SERVERS", change.upper(), *ids, *(f'"{word}"' for word in address)])
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -112,7 +118,10 @@ def _shown(reply: Reply, options: Options) -> str:
     fields, rows = reply.fields, reply.row_fields
     if options.json:
         return json.dumps({**fields, "servers": rows} if rows else fields) + "\n"
+    if not rows and " REPLACE " in options.line:
+        return f"in epoch {fields['epoch']} the new server learns; when it votes, the former one is removed by itself\n"
     if not rows:
         return f"done, in epoch {fields['epoch']}\n"
     table = [_COLUMNS, *(tuple(str(row.get(column, "")) for column in _COLUMNS) for row in rows)]
-    return f"epoch {fields.get('epoch', 0)}\n{in_columns(table)}"
+    replacing = f"; server {fields['by']} takes the place of server {fields['replacing']}" if "by" in fields else ""
+    return f"epoch {fields.get('epoch', 0)}{replacing}\n{in_columns(table)}"

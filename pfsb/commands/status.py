@@ -52,9 +52,9 @@ async def show_status(reactor: Any, addresses: Sequence[ServerAddress], out: Tex
     if as_json:
         out.write(json.dumps(_plain(found)) + "\n")
     else:
-        rows = [_cells(address, status) for address, status in zip(addresses, found.answers, strict=True)]
+        rows = [_cells(address, status) for address, status in zip(found.addresses, found.answers, strict=True)]
         out.write(f"{table(rows)}{found.summary}\n{archives(found.up)}")
-    return len(found.up) >= found.quorum
+    return len(found.voting) >= found.quorum
 
 
 def archives(up: Mapping[int, Status]) -> str:
@@ -84,7 +84,8 @@ def _plain(found: Survey) -> dict[str, Any]:
         "up": sorted(found.up),
         "down": sorted(found.down),
         "quorum": found.quorum,
-        "tolerates_more": len(found.up) - found.quorum,
+        "tolerates_more": len(found.voting) - found.quorum,
+        "voters": found.voters,
         "servers": {str(server_id): answer for server_id, answer in servers.items()},
     }
 
@@ -93,6 +94,8 @@ def _cells(address: ServerAddress, status: Status | str) -> list[str]:
     head = [str(address.id), address.shown]
     if isinstance(status, str):
         return [*head, status]
+    if status.get("role", "voter") in ("joining", "removed"):
+        return [*head, f"{status['role']}: no member of the cluster"]
     shown = ["-" if status.get(column) is None else str(status[column]) for column in _COLUMNS]
     return [*head, *shown, _duration(status.get("uptime"))]
 

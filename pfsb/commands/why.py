@@ -9,13 +9,13 @@ from typing import Any, Final, TextIO
 
 import click
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.outage import servers_text
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import ConfigOptions, config_argument
-from pfsb.commands.survey import Status, Survey, ask_status
+from pfsb.commands.survey import Status, Survey, ask_all, ask_status
 from pfsb.support.command_line import subcommand
 from pfsb.support.views import number_of, packed, shown
 
@@ -84,7 +84,7 @@ async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO,
 
         return ask_status(reactor, address).addCallback(heard)
 
-    found = Survey(addresses, await gatherResults([asked(address) for address in addresses]))
+    found = await ask_all(addresses, asked)
     lines = findings(found, clocks)
     if as_json:
         plain = {"summary": found.summary, "can_take_commands": can_take_commands(found), "servers": [*servers(found)]}
@@ -137,7 +137,7 @@ _ROLES: Final = {
 
 
 def _majority(found: Survey) -> Iterator[str]:
-    missing = found.quorum - len(found.up)
+    missing = found.quorum - len(found.voting)
     if missing > 0:
         down = servers_text(found.addresses, found.down)
         yield f"no majority: {found.count}; start {missing} more at least ({down})"
@@ -168,11 +168,11 @@ def _snapshots(found: Survey) -> Iterator[str]:
 def _votes(found: Survey) -> Iterator[str]:
     """Yield a line for each view that servers vote for, with the votes that it has and the servers whose votes are
     missing; none if there is a leader, or too few servers are up."""
-    if found.leader is not None or len(found.up) < found.quorum:
+    if found.leader is not None or len(found.voting) < found.quorum:
         return
-    ids = sorted(address.id for address in found.addresses)
+    ids = found.voters
     views: dict[int, list[int]] = {}
-    for server_id, status in found.up.items():
+    for server_id, status in found.voting.items():
         views.setdefault(packed(status.get("attempted") or 0), []).append(server_id)
     for view, voters in sorted(views.items(), reverse=True):
         led_by = f" (server {ids[(number_of(view) - 1) % len(ids)]} would lead it)" if view else ""
@@ -220,6 +220,8 @@ def _divergence(found: Survey) -> Iterator[str]:
 def _progress(found: Survey) -> Iterator[str]:
     furthest = max((int(status.get("last_ordered") or 0) for status in found.up.values()), default=0)
     for server_id, status in found.up.items():
+        if status.get("role") in ("joining", "removed"):
+            continue
         aru = int(status.get("aru") or 0)
         if aru < int(status.get("last_ordered") or 0):
             yield f"server {server_id} waits for number {aru + 1}, and knows that {status['last_ordered']} is ordered"

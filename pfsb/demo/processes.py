@@ -411,7 +411,7 @@ class ProcessCluster:
             for status in statuses:
                 view, leader = packed(status["view"]), status["server"]
                 followers = sum(1 for other in statuses if packed(other["view"]) == view and other["leader"] == leader)
-                if status["state"] == "REG_LEADER" and view > above and followers >= self.config.quorum:
+                if status["state"] == "REG_LEADER" and view > above and followers >= status["quorum"]:
                     return view, leader
             return None
 

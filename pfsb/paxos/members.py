@@ -59,12 +59,18 @@ class Members:
     configuration file has the others."""
     retired: tuple[int, ...] = field(default=(), converter=_ascending)
     """Ids of servers that have been removed, ascending: no server gets them again."""
+    replacing: tuple[int, int] | None = None
+    """(id of a voter, id of the server that takes its place): the leader lets the second one vote when it keeps up, and
+    then removes the first one, by a change for each. None: no server is being replaced."""
 
     def __attrs_post_init__(self) -> None:
         ids = {*self.voters, *self.learners}
         assert self.voters, "an epoch has a voter"
         assert len(ids) == len(self.voters) + len(self.learners), "a server votes, or it learns, and is there once"
         assert not ids & {*self.retired}, "an id is not used again"
+        if self.replacing is not None:
+            former, new = self.replacing
+            assert former in self.voters and new in ids and former != new, "a voter is replaced, by another server"
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -105,7 +111,8 @@ def encode_members(members: Members) -> bytes:
         (server_id, server_id in members.voters, storages.get(server_id, b""), addresses.get(server_id, ""))
         for server_id in members.ids
     ]
-    form: bytes = msgpack.packb((members.epoch, members.since, members.first, rows, members.retired))
+    fields = (members.epoch, members.since, members.first, rows, members.retired)
+    form: bytes = msgpack.packb(fields if members.replacing is None else (*fields, members.replacing))
     assert len(form) <= MEMBERS_BYTES_MAX, "a change of the membership is refused before it has so many servers"
     return form
 
@@ -113,8 +120,9 @@ def encode_members(members: Members) -> bytes:
 def decode_members(form: bytes) -> Members:
     """The members whose form this is. Raises `WrongMembers` if it is the form of none."""
     try:
-        epoch, since, first, rows, retired = msgpack.unpackb(form, use_list=False, raw=False)
-        members = _checked(epoch, since, first, rows, retired)
+        epoch, since, first, rows, retired, *more = msgpack.unpackb(form, use_list=False, raw=False)
+        (replacing,) = more or [None]
+        members = _checked(epoch, since, first, rows, retired, replacing)
         if encode_members(members) != form:
             raise WrongMembers("another form has the same meaning")
     except (AssertionError, TypeError, ValueError, KeyError, OverflowError, msgpack.UnpackException) as error:
@@ -122,7 +130,7 @@ def decode_members(form: bytes) -> Members:
     return members
 
 
-def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any) -> Members:
+def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any, replacing: Any) -> Members:
     if not (_is_number(epoch, EPOCH_MAX) and _is_number(since, SLOT_MAX) and isinstance(rows, tuple)):
         raise WrongMembers("a number is too large, or of another type")
     roles: dict[bool, list[int]] = {True: [], False: []}
@@ -142,7 +150,9 @@ def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any) -> Mem
         raise WrongMembers("a server that does not vote leads first")
     if not all(_is_number(server_id, SERVER_ID_MAX) for server_id in retired):
         raise WrongMembers("an id is too large, or of another type")
-    return Members(roles[True], roles[False], epoch, since, first, storages, addresses, retired)
+    if replacing is not None and not (isinstance(replacing, tuple) and [type(i) for i in replacing] == [int, int]):
+        raise WrongMembers("what is replaced has another form")
+    return Members(roles[True], roles[False], epoch, since, first, storages, addresses, retired, replacing)
 
 
 def _is_number(value: Any, largest: int) -> bool:

@@ -17,10 +17,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
+from pfsb.config.client_places import client_place
 from pfsb.config.config import Config, ConfigError
 from pfsb.past_reads import IPastReader
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.server import Server
+from pfsb.sessions.cluster_settings import RULES_KNOWN
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.hosts import LookUp, look_up_in_threads
 from pfsb.transports.faults import LinkFaults
@@ -89,6 +91,8 @@ def make_server(
     has_disk: bool = True,
     past_reader: IPastReader | None = None,
     look_up: LookUp | None = None,
+    rules_at_birth: int = 1,
+    place: str = "",
 ) -> Server:
     """Make a server, not started yet.
 
@@ -96,6 +100,7 @@ def make_server(
     command FAULT. None: the transport applies no faults, and FAULT has no effect on the links. `has_disk` is False for
     a server with `storage: memory`. `past_reader` builds states of the past; None: the server can build none.
     `look_up` looks up the names of hosts in changes of the membership; None: they are taken as they are.
+    `rules_at_birth` and `place` are as in `Server`.
     """
     return Server(
         config=config,
@@ -113,6 +118,8 @@ def make_server(
         tracer=given.tracer,
         past_reader=past_reader,
         look_up=look_up,
+        rules_at_birth=rules_at_birth,
+        place=place,
     )
 
 
@@ -151,6 +158,8 @@ def real_server(
         has_disk=directory is not None,
         past_reader=past_reader,
         look_up=look_up_in_threads(clock),
+        rules_at_birth=RULES_KNOWN,
+        place=client_place(config.server(server_id)) or "",
     )
 
 

@@ -23,7 +23,8 @@ RULES_KNOWN: Final = 2
 versions, too. A change of how commands are executed raises this number if pfsb was released with the former rules: then
 the code for the former rules must stay, for clusters whose setting `rules` names them."""
 RULES_OF_EPOCHS: Final = 2
-"""The first version of the rules by which the operation EPOCH, a change of the membership, is executed."""
+"""The first version of the rules by which the operation EPOCH, a change of the membership, is executed, and by which an
+ANNOUNCE may tell where clients reach its server."""
 
 APPLICATIONS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000

@@ -35,6 +35,7 @@ from pfsb.sessions.cluster_settings import (
     BIRTH_BYTES_MAX,
     HORIZON_MIN,
     RULES_KNOWN,
+    RULES_OF_EPOCHS,
     VERSION_MAX,
     ClusterSettings,
     WrongSetting,
@@ -43,6 +44,8 @@ from pfsb.support.rights import Right
 
 SHOW, SET = "SETTINGS", "SETTINGS SET"
 
+PLACE_CHARACTERS_MAX = 300
+"""Maximum number of characters of the address that a server announces to clients."""
 VERSIONS_MAX = 64
 """Maximum number of versions of one application that a server can announce."""
 
@@ -55,11 +58,14 @@ class Abilities:
     """Name of each installed application -> the versions of it that the server can run."""
     rules: int = RULES_KNOWN
     """The latest version of the rules of execution that the server can follow."""
+    client: str = ""
+    """Where clients reach the server: host:port, tls://host:port, or the path of a unix socket; empty: not told."""
 
     def encode(self) -> bytes:
-        """The abilities as bytes, which are equal for equal abilities."""
+        """The abilities as bytes, which are equal for equal abilities. Without `client` they have the form that all
+        versions of pfsb know."""
         apps = [(name, tuple(versions)) for name, versions in sorted(self.apps.items())]
-        packed: bytes = msgpack.packb((self.rules, apps))
+        packed: bytes = msgpack.packb((self.rules, apps, self.client) if self.client else (self.rules, apps))
         return packed
 
     @classmethod
@@ -78,13 +84,16 @@ class Abilities:
         """The abilities in bytes that `encode` has made. Raises `WrongSetting`, and nothing else, for all other
         bytes."""
         try:
-            rules, apps = msgpack.unpackb(data, use_list=False)
+            rules, apps, *client = msgpack.unpackb(data, use_list=False)
             found = dict(apps)
+            (place,) = client or [""]
         except Exception as error:
             raise WrongSetting(f"{len(data)} bytes that are no abilities") from error
         if not _is_version(rules) or len(found) > APPLICATIONS_MAX or not all(map(_is_app, found.items())):
             raise WrongSetting("abilities of another shape than this version of pfsb has")
-        return cls(found, rules)
+        if client and not _is_place(place):
+            raise WrongSetting("abilities of another shape than this version of pfsb has")
+        return cls(found, rules, place)
 
     def lacks(self, settings: ClusterSettings) -> list[str]:
         """The things that `settings` ask for and this server cannot run, in words."""
@@ -96,6 +105,10 @@ class Abilities:
 
 def _is_version(value: object) -> bool:
     return type(value) is int and 1 <= value <= VERSION_MAX
+
+
+def _is_place(place: object) -> bool:
+    return type(place) is str and 0 < len(place) <= PLACE_CHARACTERS_MAX and place.isprintable()
 
 
 def _is_app(item: tuple[object, object]) -> bool:
@@ -129,6 +142,8 @@ class OrderedSettings(Application):
         self.announced: dict[int, Abilities] = {}
         """Server id -> the abilities that it has announced last."""
         self._members: Members | None = None
+        self.places_changed = 0
+        """How often this server has executed a change of the servers of the cluster, or of where clients reach one."""
         self.on_members: Callable[[Members], None] = lambda members: None
         """Called inside execution with the servers of the next epoch of the membership (Departure 60)."""
         self.on_change: Callable[[ClusterSettings], None] = lambda values: None
@@ -187,10 +202,19 @@ class OrderedSettings(Application):
         if type(data) is not bytes or server_id not in self.members.ids:
             return Refused("BADREQUEST", "only a member announces what it can run, as bytes")
         try:
-            self.announced[server_id] = Abilities.decode(data)
+            found = Abilities.decode(data)
+            if found.client and self.values.rules < RULES_OF_EPOCHS:
+                raise WrongSetting(f"{len(data)} bytes that are no abilities")  # as in versions without these rules
         except WrongSetting as error:
             return Refused("BADREQUEST", str(error))
+        self.places_changed += found.client != self.place_of(server_id)
+        self.announced[server_id] = found
         return Done()
+
+    def place_of(self, server_id: int) -> str:
+        """Where clients reach a server, as it has announced last; empty: it has not told."""
+        announced = self.announced.get(server_id)
+        return "" if announced is None else announced.client
 
     def change_members(self, seq: int, data: object) -> Result:
         """Execute EPOCH in slot `seq`: end the present epoch, if the encoded members `data` are made for the epoch
@@ -206,6 +230,7 @@ class OrderedSettings(Application):
             return Refused("CONFLICT", why_not)
         self._members = evolve(following, since=seq)
         self.announced = {i: each for i, each in self.announced.items() if i in following.ids}
+        self.places_changed += 1
         self.on_members(self._members)
         return Done((("epoch", following.epoch),))
 
@@ -259,6 +284,7 @@ class OrderedSettings(Application):
         """Put the settings of a snapshot in force. `on_change` is not called: the whole state comes from the
         snapshot."""
         self._values, self.announced, self._members = values, announced, members
+        self.places_changed += 1
 
     # ------------------------------------------------------------------ snapshots
 

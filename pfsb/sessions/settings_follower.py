@@ -16,15 +16,16 @@ from twisted.logger import Logger
 from pfsb.applications.catalogue import Catalogue, InstalledApplications, refuse_wrong_names, version_of
 from pfsb.config.config import Config
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.cluster_settings import IN_FILES, ClusterSettings, show_app
+from pfsb.sessions.cluster_settings import IN_FILES, RULES_OF_EPOCHS, ClusterSettings, show_app
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
 from pfsb.sessions.submission import Submission
 from pfsb.support.limits import IDENTITY_BYTES
 
 
-def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
-    """The settings that a server's configuration asks for, which count at the birth of the cluster only."""
+def values_of_file(config: Config, catalogue: Catalogue, rules: int = 1) -> ClusterSettings:
+    """The settings that a server's configuration asks for, which count at the birth of the cluster only. `rules` are
+    those by which a cluster begins to which this server gives birth."""
     quotas: Mapping[str, Any] = config.quotas()
     return ClusterSettings(
         members=config.founding_ids,
@@ -32,6 +33,7 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
         session_window=config.limits.session_window,
         window=config.window,
         horizon=config.settings().horizon_slots,
+        rules=rules,
         **quotas,
     )
 
@@ -77,6 +79,8 @@ class SettingsFollower:
     _randbytes: Callable[[int], bytes]
     on_values: Callable[[ClusterSettings], None]
     """Called inside execution with new settings, which are in force from then on."""
+    _place: str = ""
+    """Where clients reach this server (`Abilities.client`), which is announced once the rules allow it."""
     _differing: dict[str, str] = field(init=False, factory=dict)
     """Name of a setting whose value in this server's file does not count -> the sentence about it that was logged
     last."""
@@ -93,6 +97,7 @@ class SettingsFollower:
         """Called inside execution with settings that have changed, or are there for the first time: passes them on to
         `on_values`, and logs which values of this server's file do not count."""
         self.on_values(values)
+        self.is_announced = False  # other rules may ask for another announcement
         found = {name: self._sentence(name, values) for name in self.differing(values)}
         for name, sentence in found.items():
             if self._differing.get(name) != sentence:
@@ -110,13 +115,16 @@ class SettingsFollower:
         them already, or one is under way."""
         if self.is_announced or self._is_submitted or not self._machine.settings.is_born:
             return
-        if self._machine.settings.announced.get(self._server_id) == self._abilities:
+        settings = self._machine.settings
+        knows_places = settings.values.rules >= RULES_OF_EPOCHS
+        abilities = evolve(self._abilities, client=self._place) if knows_places else self._abilities
+        if settings.announced.get(self._server_id) == abilities:
             self.is_announced = True
             return
-        if self._server_id not in self._machine.settings.members.ids:
+        if self._server_id not in settings.members.ids:
             return  # not added yet, or removed (Departure 60)
         self._is_submitted = True
-        submission.submit_operation((ANNOUNCE, self._abilities.encode()), self._answered)
+        submission.submit_operation((ANNOUNCE, abilities.encode()), self._answered)
 
     def _answered(self, _: object) -> None:
         self._is_submitted = False

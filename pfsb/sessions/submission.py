@@ -83,8 +83,8 @@ class Submission:
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
         self.outside: Refused | None = None
-        """The refusal of all commands while this server is no member of the cluster: not yet, or no longer (Departure
-        59); None: it is one."""
+        """The refusal of all commands while this server does not vote: it is no member of the cluster, not yet or no
+        longer, or it learns (Departure 60); None: it votes."""
         self.is_short_of_memory = False
         """True while the server uses almost all of the memory that it may have (`memory_is_short`): no new command is
         accepted that may make the state larger."""

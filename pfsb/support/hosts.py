@@ -83,9 +83,14 @@ class SocketAddress:
         return (self.where[0], 0, *self.where[2:])
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: with brackets around an IPv6 address."""
+    return f"[{host}]" if ":" in host else host
+
+
 def shown(host: str, port: int) -> str:
     """A host and a port as a person writes them: with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{bracketed(host)}:{port}"
 
 
 def parsed(text: str) -> tuple[str, int] | None:

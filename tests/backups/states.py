@@ -17,7 +17,7 @@ from pfsb.paxos.messages import DIGEST_BYTES, ClientUpdate
 from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.cluster_settings import RULES_KNOWN, ClusterSettings
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import OPEN, SessionStateMachine, birth
 from tests.sessions.support import encoded
@@ -46,7 +46,7 @@ class MadeState:
         self.seq = 0
         self._timestamps = count(1)
         apps = (("chat", 1), ("lock", 1), ("kv", 1))
-        self._execute(birth(0, ClusterSettings(MEMBERS, apps, cluster_identity=FORMER)))
+        self._execute(birth(0, ClusterSettings(MEMBERS, apps, cluster_identity=FORMER, rules=RULES_KNOWN)))
 
     def _execute(self, update: ClientUpdate) -> list[Any]:
         self.seq += 1
@@ -68,6 +68,10 @@ class MadeState:
         """Run commands, each in an anonymous session of its own."""
         entries = tuple(enumerate(commands, start=1))
         self._bundle(Bundle(f"~0.{self.seq}", 0, True, entries))
+
+    def operation(self, command: Command) -> None:
+        """Execute an operation of server 0."""
+        self._bundle(Bundle(bundle.SERVER, 0, False, ((0, command),)))
 
     def _bundle(self, content: Bundle) -> list[Any]:
         update = ClientUpdate(f"0.x.{self.seq}", 0, next(self._timestamps), self.seq, encoded(content))

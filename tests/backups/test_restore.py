@@ -342,9 +342,8 @@ class RestoreTests(RestoreCase):
         self.assertNotIn("before any server starts", self.out.getvalue())
 
 
-class RecoverTests(RestoreCase):
-    """Tests of `pfsb recover`, for data directories of a restored cluster, in which more was written, that are left
-    over."""
+class RecoverCase(RestoreCase):
+    """Data directories of a restored cluster, in which more was written, that are left over."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -372,6 +371,25 @@ class RecoverTests(RestoreCase):
         self.out, self.err = io.StringIO(), io.StringIO()
         options = recover_command.Options([self.left(each) for each in servers], self.target, None, dry_run)
         return recover_command.recover(reactor, options, self.out, self.err)
+
+    def refusal(self, *directories: Path) -> str:
+        survivors = [read_survivor(directory) for directory in directories]
+        return str(self.assertRaises(StorageRefused, latest_state, survivors, lambda done, of: None))
+
+    def empty(self, server_id: int) -> Path:
+        """A data directory of a server that was started, and has executed nothing."""
+        directory = self.directory / "empty" / str(server_id)
+        storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)
+        storage.recover()
+        storage.close()
+        return directory
+
+    def identity(self, directory: Path) -> bytes:
+        return read_survivor(directory).log.head.identity
+
+
+class RecoverTests(RecoverCase):
+    """Tests of `pfsb recover`."""
 
     def test_the_directory_that_has_executed_most_counts(self) -> None:
         seq = self.made.seq
@@ -435,10 +453,6 @@ class RecoverTests(RestoreCase):
         survivors = [read_survivor(self.left(0)), read_survivor(directory)]
         self.assertRaises(StorageRefused, latest_state, survivors, lambda done, of: None)
 
-    def refusal(self, *directories: Path) -> str:
-        survivors = [read_survivor(directory) for directory in directories]
-        return str(self.assertRaises(StorageRefused, latest_state, survivors, lambda done, of: None))
-
     def born(self, identity: bytes, server_id: int) -> Path:
         """A directory without a snapshot, in which the first slot is ordered: a cluster with the name of the first."""
         directory = self.directory / identity.decode() / str(server_id)
@@ -468,17 +482,6 @@ class RecoverTests(RestoreCase):
             self.assertIn(word, said)
         found = latest_state([read_survivor(first), read_survivor(self.born(b"cluster1", 1))], lambda done, of: None)
         self.assertEqual(found.state.cluster_identity, b"cluster1")
-
-    def empty(self, server_id: int) -> Path:
-        """A data directory of a server that was started, and has executed nothing."""
-        directory = self.directory / "empty" / str(server_id)
-        storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)
-        storage.recover()
-        storage.close()
-        return directory
-
-    def identity(self, directory: Path) -> bytes:
-        return read_survivor(directory).log.head.identity
 
     def test_a_directory_in_which_nothing_was_executed_goes_with_those_that_know_its_storage(self) -> None:
         """A data directory in which nothing was executed is taken only beside one that knows its storage: otherwise a

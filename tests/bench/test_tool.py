@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.bench.probe import Probe
 from pfsb.bench.tool import Options, changes_for, command
 from pfsb.config.config import load
 from pfsb.support.command_line import parse
+from pfsb.support.rights import Right
+from pfsb.support.tokens import make_token
 
 CONFIG = """
 cluster: mine
@@ -40,6 +43,12 @@ class OptionsTests(SynchronousTestCase):
         workloads = self.options("--connections", "16", "--rate", "500,9000").workloads
         self.assertEqual([(w.connections, w.rate) for w in workloads], [(16, 500), (16, 9000)])
         self.assertEqual(self.options().workloads[0].rate, 0)
+
+    def test_token_of_a_file_goes_to_the_servers(self) -> None:
+        token, file = make_token("alice", Right.WRITE, log2_n=4)[0], Path(self.mktemp())
+        file.write_text(token)
+        file.chmod(0o600)
+        self.assertEqual(Probe.of(self.options("--token-file", str(file)).addresses).token, token)
 
     def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
         """A wrong command line is refused before servers are started, with a text that says what would be right."""

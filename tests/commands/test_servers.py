@@ -27,8 +27,8 @@ class ServersTests(ToolTestCase):
         self.assertIs(await self.settle(self.file), ExitStatus.OK)
         lines = self.out.getvalue().splitlines()
         self.assertEqual(lines[0], "epoch 0")
-        self.assertRegex(lines[1], "^id +role +alive +state +aru +address$")
-        self.assertRegex(lines[2], "^0 +voter +yes +REG_LEADER +1 +127.0.0.1$")
+        self.assertRegex(lines[1], "^id +role +alive +state +aru +address +client$")
+        self.assertRegex(lines[2], "^0 +voter +yes +REG_LEADER +1 +127.0.0.1 +127.0.0.1:9400$")
 
     async def test_servers_as_json(self) -> None:
         """One object."""
@@ -43,6 +43,12 @@ class ServersTests(ToolTestCase):
         self.assertEqual(self.out.getvalue(), "done, in epoch 1\n")
         asked = [each for member in self.cluster.members for each in member.server.changes.asked]
         self.assertEqual(asked, [("add", 4, "127.0.0.1:7404")])
+
+    async def test_replacement_says_what_comes(self) -> None:
+        self.assertIs(await self.settle(self.file, "replace", "1", "4", "127.0.0.1:7404"), ExitStatus.OK)
+        self.assertIn("when it votes, the former one is removed by itself", self.out.getvalue())
+        asked = [each for member in self.cluster.members for each in member.server.changes.asked]
+        self.assertEqual(asked, [("replace", 1, 4, "127.0.0.1:7404")])
 
     async def test_refusal_is_one_line(self) -> None:
         """No other server is asked, unless the first one cannot serve at present."""
@@ -79,5 +85,7 @@ class ServersTests(ToolTestCase):
             ("remove",),
             ("remove", "70000"),
             ("move", "1", "127.0.0.1:7404", "more"),
+            ("replace", "1", "127.0.0.1:7404"),
+            ("replace", "1", "x", "127.0.0.1:7404"),
         ):
             self.assertRaises(click.UsageError, self.options, self.file, *words)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.commands import why
-from pfsb.commands.survey import Survey
+from pfsb.commands.survey import Survey, ask_all
 from pfsb.commands.why import ClockReading, can_take_commands, findings, servers
 from tests.client.cluster import LoopbackTestCase, reactor
 
@@ -45,6 +46,42 @@ def seeking(view: int, **changes: Any) -> dict[str, Any]:
 
 def found(*answers: Any) -> Survey:
     return Survey([address(i) for i in range(len(answers))], answers)
+
+
+class EpochTests(SynchronousTestCase):
+    """Servers of different epochs of the membership answer."""
+
+    def test_servers_of_the_latest_epoch_tell_who_votes(self) -> None:
+        """Server 2 was removed, and server 3 votes now; server 0 has not executed that yet."""
+        now = {"epoch": 2, "voters": [0, 1, 3], "quorum": 2, "view": "2.1"}
+        survey = found(
+            status(epoch=0, voters=[0, 1, 2], quorum=2),
+            status(**now),
+            status(epoch=2, voters=[0, 1, 3], role="removed", quorum=2, aru=1),
+            "unreachable: x",
+        )
+        self.assertEqual((survey.voters, survey.quorum), ([0, 1, 3], 2))
+        self.assertEqual(survey.summary, "leads: none, 2 of 3 up, tolerates 0 more")
+        self.assertNotIn("server 2 is behind", "\n".join(findings(survey, {})))
+
+    def test_removed_servers_are_no_majority(self) -> None:
+        gone = status(epoch=3, voters=[3, 4, 5], quorum=2, role="removed", leader=None)
+        survey = found(gone, gone, gone)
+        self.assertEqual(survey.summary, "leads: none, 0 of 3 servers up (), 2 needed")
+        self.assertFalse(can_take_commands(survey))
+
+    def test_servers_that_were_added_are_asked_too(self) -> None:
+        """By the addresses that those of the latest epoch tell, each once."""
+        clients = {"0": "127.0.0.1:9400", "1": "127.0.0.1:9401", "3": "127.0.0.1:9403"}
+        asked: list[str] = []
+
+        def ask(address: ServerAddress) -> Deferred[Any]:
+            asked.append(address.shown)
+            return succeed(status(epoch=2, voters=[0, 1, 3], quorum=2, clients=clients))
+
+        survey = self.successResultOf(Deferred.fromCoroutine(ask_all([address(0), address(1)], ask)))
+        self.assertEqual(asked, ["127.0.0.1:9400", "127.0.0.1:9401", "127.0.0.1:9403"])
+        self.assertEqual(survey.summary, "leads: 1, 3 of 3 up, tolerates 1 more")
 
 
 class FindingTests(SynchronousTestCase):

@@ -372,6 +372,9 @@ class FakeChanges:
     def move(self, server_id: int, address: str, answer: Answer) -> None:
         self._note(answer, "move", server_id, address)
 
+    def replace(self, former: int, server_id: int, address: str, answer: Answer) -> None:
+        self._note(answer, "replace", former, server_id, address)
+
     def remove(self, server_id: int, answer: Answer) -> None:
         self._note(answer, "remove", server_id)
 
@@ -428,6 +431,18 @@ class FakeServer:
         self.leader_id = leader
         self.differs_from: list[int] = []
         self.disk_trouble: DiskTrouble | None = None
+        self.clients: dict[int, str] = {}
+        self.watchers: list[Callable[[], None]] = []
+
+    def replacing(self) -> Fields:
+        return ()
+
+    def places(self) -> dict[int, str]:
+        return self.clients
+
+    def watch_places(self, changed: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(changed)
+        return lambda: self.watchers.remove(changed)
 
     @property
     def session_window(self) -> int:
@@ -458,6 +473,7 @@ class FakeServer:
                 ("alive", Word("no" if each in self.dead else "yes")),
                 ("address", "127.0.0.1"),
                 ("role", Word("voter")),
+                ("client", f"127.0.0.1:{9400 + each}"),
             )
             for each in self.config.ids
         ]

@@ -30,6 +30,7 @@ LINES = {
     Right.READ: (
         "STATUS",
         "SERVERS",
+        "MEMBERS",
         "DIGEST",
         "SETTINGS",
         "LISTEN",

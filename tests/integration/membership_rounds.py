@@ -68,11 +68,6 @@ class MembershipRounds(KillRounds):
             self.cluster.start(server_id)
         await self.cluster.wait_up(FOUNDERS)
         await self.cluster.wait_admitted(FOUNDERS)
-
-        async def has_rules() -> bool:
-            return (await self.cluster.ask(0, "SETTINGS SET rules=2")).ok
-
-        await self.cluster.wait_for("rules that know changes of the membership", has_rules, WAIT_SECONDS)
         self.load.begin("", self.dice)
 
     async def change(self) -> str:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import yaml
+from twisted.internet.defer import Deferred
+
+from pfsb.client import TwistedClerk
+from pfsb.client.servers import server_addresses
+from pfsb.commands.survey import survey
+from pfsb.config.config import load
 from pfsb.demo.processes import ProcessCluster, Status
 from pfsb.demo.verdict import account
 from pfsb.support.hosts import shown
@@ -14,18 +21,13 @@ SECONDS = 60.0
 class MembershipTests(ClusterCase):
     """A cluster of servers 0, 1 and 2; server 3 stands in the configuration as well, and joins."""
 
-    async def begin(self) -> ProcessCluster:
-        cluster = self.make_cluster(4, founders=[0, 1, 2])
+    async def begin(self, servers: int = 4) -> ProcessCluster:
+        cluster = self.make_cluster(servers, founders=[0, 1, 2])
         for server_id in (0, 1, 2):
             cluster.start(server_id)
         await cluster.wait_up([0, 1, 2])
         await cluster.wait_admitted([0, 1, 2])
         await cluster.wait_leader(server_ids=[0, 1, 2])
-
-        async def has_rules() -> bool:
-            return (await cluster.ask(0, "SETTINGS SET rules=2")).ok
-
-        await cluster.wait_for("rules that know changes of the membership", has_rules, SECONDS)
         return cluster
 
     def peer(self, cluster: ProcessCluster, server_id: int) -> str:
@@ -97,6 +99,56 @@ class MembershipTests(ClusterCase):
         said = await cluster.ask(3, "SAY hello", SECONDS)
         self.assertTrue(said.ok, said.line)
         self.assertIn("epoch 3 of the membership", cluster.log_file(1).read_text())
+
+    async def test_clerks_go_on_when_all_servers_that_they_were_given_are_replaced(self) -> None:
+        """Each server is killed and replaced by one command; no sum is left out, and none comes twice. The commands
+        with the old configuration find the new servers, too."""
+        cluster = await self.begin(6)
+        given = [cluster.address(i).shown for i in (0, 1, 2)]
+        clerk = TwistedClerk(reactor, given, timeout_seconds=SECONDS)
+        self.addCleanup(clerk.close)
+        idle = TwistedClerk(reactor, given, timeout_seconds=SECONDS)
+        self.addCleanup(idle.close)
+        await idle.put("colour", "blue")
+        sums: list[int] = []
+        done = Deferred.fromCoroutine(self.count_up(clerk, sums))
+        for former, new in ((0, 3), (1, 4), (2, 5)):
+            at = next(i for i in cluster.running if i != former)
+            await cluster.kill(former)
+            cluster.start(new)
+            asked = f'SERVERS REPLACE {former} {new} "{self.peer(cluster, new)}"'
+
+            async def replaced(at: int = at, asked: str = asked) -> bool:
+                return (await cluster.ask(at, asked, SECONDS)).ok
+
+            await cluster.wait_for("a server to be replaced", replaced, SECONDS)
+            await self.until(cluster, new, "the new server to be there alone", role="voter", admitted=True, n=3)
+            before = len(sums)
+
+            async def counts(before: int = before) -> bool:
+                return len(sums) > before + 20
+
+            await cluster.wait_for("more sums", counts, SECONDS)
+        self.is_counting = False
+        await done
+        self.assertEqual(sums, [*range(1, len(sums) + 1)])
+        self.assertEqual(await idle.get("colour"), "blue")
+        self.assertEqual(await idle.get("n"), str(len(sums)))
+        self.reconfigure(cluster, servers={i: given for i, given in self.servers(cluster).items() if i in (2, 3)})
+        found = await survey(reactor, server_addresses(load(str(cluster.directory / "cluster.yaml"))))
+        self.assertEqual((sorted(found.voting), found.voters), ([3, 4, 5], [3, 4, 5]))
+        self.assertRegex(found.summary, "leads: [345], 3 of 3 up, tolerates 1 more")
+
+    is_counting = True
+
+    async def count_up(self, clerk: TwistedClerk, sums: list[int]) -> None:
+        while self.is_counting:
+            sums.append(await clerk.incr("n"))
+
+    def servers(self, cluster: ProcessCluster) -> dict[int, dict[str, str]]:
+        """The servers in the configuration file of a cluster."""
+        found: dict[int, dict[str, str]] = yaml.safe_load((cluster.directory / "cluster.yaml").read_text())["servers"]
+        return found
 
 
 class RoundsTests(ClusterCase):

@@ -161,6 +161,8 @@ class DoorTests(TokensCase):
         (file := directory / "mine.token").write_text(self.tokens["write"])
         file.chmod(0o600)
         client = ("client", "--token-file", "mine.token", "cluster.yaml")
+        bench = ("bench", "cluster.yaml", "-c", "1", "-d", "1", "--seconds", "0.2", "--warmup", "0.01")
+        bench = (*bench, "--client", "python")
         for words, environment, status, said in (
             (("status", "cluster.yaml"), admin, 0, "3 of 3 up"),
             (("status", "cluster.yaml"), {}, 1, "NOAUTH"),
@@ -174,6 +176,10 @@ class DoorTests(TokensCase):
             ((*client, "PUT", "d", "1"), {}, 0, "OK revision="),
             ((*client, "SNAPSHOT"), {}, 1, "ERR DENIED fate=none SNAPSHOT needs the right admin"),
             (("client", "cluster.yaml", "GET", "d"), {}, 1, "ERR NOAUTH fate=none"),
+            ((*bench, "--token-file", "mine.token"), {}, 0, "python"),
+            ((*bench, "--client", "auto"), admin, 0, "per second"),
+            (bench, {}, 1, "ERR NOAUTH"),
+            (bench, {"PFSB_TOKEN": self.tokens["read"]}, 0, "ERR DENIED"),
             (("client", "cluster.yaml", "AUTH", self.tokens["read"]), {}, 2, "--token-file"),
         ):
             done = pfsb(directory, *words, **environment)

@@ -33,6 +33,7 @@ def _members(ids: list[int], voters: int, gone: int, numbers: tuple[int, int], d
         storages,
         addresses,
         ids[end:],
+        (there[0], there[-1]) if data["replaces"] and len(there) > 1 else None,
     )
 
 
@@ -48,6 +49,7 @@ MEMBERS = st.builds(
             "address": st.text(min_size=1, max_size=20),
             "step": st.integers(1, 3),
             "first": st.booleans(),
+            "replaces": st.booleans(),
         }
     ),
 )
@@ -86,6 +88,8 @@ class FormTests(SynchronousTestCase):
             *((EPOCH_MAX + 1, 0, -1, (row,), ()), (-1, 0, -1, (row,), ()), (0, SLOT_MAX + 1, -1, (row,), ())),
             *((0, 0, -1, ((SERVER_ID_MAX + 1, True, b"", ""),), ()), (0, 0, -1, ((1, True, b"short", ""),), ())),
             *((0, 0, -1, ((1, True, b"", "a" * (ADDRESS_CHARS_MAX + 1)),), ()), (0, 0, -1, ((1, 7, b"", ""),), ())),
+            *((0, 0, -1, (row,), (), more) for more in (None, (1, 1), (1, 2), (2, 1), (True, 1), (1,), 5)),
+            *((0, 0, -1, (row, (2, False, b"", "")), (), more) for more in ((2, 1), (True, 2), (1, 2, 3))),
             *((0, 0, -1, (row,), ("1",)), (0, 0, -1, 5, ()), (0, 0, -1, (row,)), "members", None),
         ):
             self.assertRaises(WrongMembers, decode_members, msgpack.packb(wrong))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 from attrs import evolve, fields
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +12,7 @@ from pfsb.applications.interfaces import Done, Refused
 from pfsb.paxos.members import Members, encode_members
 from pfsb.paxos.snapshot import WrongSnapshot
 from pfsb.paxos.snapshot_rows import RowReader
+from pfsb.sessions.cluster_settings import WrongSetting
 from pfsb.sessions.frozen_state import STATE, StateHead
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.state_machine import ANNOUNCE, EPOCH
@@ -33,6 +35,29 @@ class EpochTestCase(SynchronousTestCase):
         """Execute changes in one slot. Returns their results."""
         updates = [self.driver.operation(EPOCH, encode_members(each)) for each in members]
         return [result for (result,) in self.driver.execute(*updates)]
+
+
+class PlacesTests(EpochTestCase):
+    def test_server_announces_where_clients_reach_it(self) -> None:
+        """The place is known until the server has left, or announces another place; each change is counted."""
+        settings = self.machine.settings
+        self.driver.execute()
+        before = settings.places_changed
+        self.assertEqual(settings.place_of(1), "")
+        settings.announce(1, evolve(ABLE, client="a.example:9401").encode())
+        self.assertEqual(settings.place_of(1), "a.example:9401")
+        settings.announce(1, evolve(ABLE, client="a.example:9401").encode())
+        self.assertEqual(settings.places_changed, before + 1)
+        self.change(Members((0, 2), epoch=1, retired=(1,)))
+        self.assertEqual((settings.place_of(1), settings.places_changed), ("", before + 2))
+
+    def test_abilities_with_a_place_are_read_back(self) -> None:
+        for able in (ABLE, evolve(ABLE, client="tls://[::1]:9400")):
+            self.assertEqual(Abilities.decode(able.encode()), able)
+        for wrong in ("", "a\nb", "x" * 301, 5):
+            data = msgpack.packb((2, [("kv", (1,))], wrong))
+            self.assertRaises(WrongSetting, Abilities.decode, data)
+        self.assertRaises(WrongSetting, Abilities.decode, msgpack.packb((2, [("kv", (1,))], "a:1", "b:1")))
 
 
 class ExecutionTests(EpochTestCase):
@@ -90,6 +115,13 @@ class FormerRulesTests(EpochTestCase):
         [[result]] = self.driver.execute(self.driver.operation(EPOCH, encode_members(NEXT)))
         self.assertEqual(result, Refused("UNKNOWN", "no operation EPOCH"))
         self.assertEqual((self.begun, self.machine.revision), ([], 1))
+
+    def test_place_is_refused_as_in_earlier_versions(self) -> None:
+        """The text is that of versions which know no places, since it is part of the digest."""
+        self.driver.execute()
+        data = evolve(ABLE, client="a.example:9401").encode()
+        [[result]] = self.driver.execute(self.driver.operation(ANNOUNCE, data))
+        self.assertEqual(result, Refused("BADREQUEST", f"{len(data)} bytes that are no abilities"))
 
 
 class SnapshotTests(EpochTestCase):

@@ -43,6 +43,9 @@ class ClerkOptions(TypedDict, total=False):
     that the configuration names, or the certificates that the machine believes."""
     token: str | None
     """The token that the clerk shows to servers, as `pfsb token` has written it; None, or left out: it shows none."""
+    learn_servers: bool
+    """Whether the clerk asks the servers for the addresses of all servers, and so goes on at servers that were added to
+    the cluster later; True unless given. False: only the given addresses are used."""
     dice: Random | None
     """Chooses the server that the clerk tries first, so that the clerks of a cluster do not all begin at the same
     server; a `random.Random` of its own unless given."""
@@ -67,6 +70,7 @@ def make_clerk_core(servers: Servers, **options: Unpack[ClerkOptions]) -> ClerkC
         response_timeout=ResponseTimeout(options.get("patience_seconds", RESPONSE_SECONDS)),
         dice=dice,
         index=dice.randrange(len(addresses)),
+        learns=options.get("learn_servers", True),
     )
     return ClerkCore(core, options.get("on_session_end", _ignore))
 
@@ -139,6 +143,11 @@ def _check_token(name: str, value: Any) -> None:
         raise ValueError(f"{name} is no token: a name, a dot and a secret, as pfsb token has written it")
 
 
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _wrong_type(name, value, "a bool")
+
+
 def _check_dice(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Random):
         raise _wrong_type(name, value, "a random.Random")
@@ -155,5 +164,6 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "on_session_end": _check_callback,
     "authority": _check_authority,
     "token": _check_token,
+    "learn_servers": _check_flag,
     "dice": _check_dice,
 }

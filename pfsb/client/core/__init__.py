@@ -20,7 +20,8 @@ server does not answer, the client repeats the command with the same number at t
 * `retry_policy`: the refusals after which a command is tried again elsewhere or with another number.
 * `held_locks`: `HeldLocks`, the locks of the session as far as the client knows.
 * `chat_cursor`: `ChatCursor`, the position in the chat that the client follows.
-* `addresses`, `server_rotation`: addresses of servers, and the order in which they are tried.
+* `addresses`, `server_rotation`: addresses of servers, and the order in which they are tried. `known_servers`: those
+  of which servers tell (MEMBERS).
 * `outage`: texts for people about the servers that do not serve.
 * `timeouts`: `ResponseTimeout`, how long a server may leave a request unanswered.
 """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from attrs import evolve, field, frozen
 
 from pfsb.config.yaml_file import ConfigError
+from pfsb.support.endpoint_strings import endpoint_parts, escaped
 
 CONNECT_SECONDS: Final = 1
 """How long, in seconds, a server may take to accept a connection before the client tries another server."""
@@ -66,34 +66,10 @@ def with_tls(address: ServerAddress, authority: str | None) -> ServerAddress:
 def tcp_address(server_id: int, host: str, port: str) -> ServerAddress:
     """The address of a server that listens at a TCP port."""
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    endpoint = f"tcp:host={_escaped(host)}:port={port}:timeout={CONNECT_SECONDS}"
+    endpoint = f"tcp:host={escaped(host)}:port={port}:timeout={CONNECT_SECONDS}"
     return ServerAddress(server_id, endpoint, shown)
 
 
 def unix_address(server_id: int, path: str) -> ServerAddress:
     """The address of a server that listens at a unix socket."""
-    return ServerAddress(server_id, f"unix:{_escaped(path)}:timeout={CONNECT_SECONDS}", path)
-
-
-def endpoint_parts(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split an endpoint string of Twisted at its colons into positional parts and name=value parts.
-
-    A colon behind a backslash belongs to its part.
-    """
-    words: list[str] = []
-    options: dict[str, str] = {}
-    for part in re.split(r"(?<!\\):", text):
-        name, equals, value = part.partition("=")
-        if equals:
-            options[name] = _unescaped(value)
-        else:
-            words.append(_unescaped(part))
-    return words, options
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([:=\\])", r"\\\1", text)
+    return ServerAddress(server_id, f"unix:{escaped(path)}:timeout={CONNECT_SECONDS}", path)

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pfsb.client.core.actions import Action, Connect, HangUp, Send, SessionEnd
 from pfsb.client.core.addresses import ServerAddress
@@ -24,6 +24,7 @@ from pfsb.client.core.command_queue import CommandQueue
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.held_locks import HeldLocks
 from pfsb.client.core.hello import Hello
+from pfsb.client.core.known_servers import KnownServers
 from pfsb.client.core.odd_replies import OddReply, check_event, check_reply
 from pfsb.client.core.outage import outage_text
 from pfsb.client.core.replies import EventLine, Reply, refusal
@@ -78,6 +79,9 @@ class ClientCore:
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
+    learns: bool = False
+    """Whether the client asks each server for the servers of the cluster, and takes the addresses that they tell into
+    `addresses`: so it goes on when all servers that it was given have been replaced."""
 
     retries: int = field(init=False, default=0)
     """How many times the client has had to send a command again since the client was made: the sum over all
@@ -108,6 +112,7 @@ class ClientCore:
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _readonly: ReadonlyServers = field(init=False)
+    _known: KnownServers = field(init=False)
     _final_refusal: Reply | None = field(init=False, default=None)
     """The refusal that answers every further command, after the session was closed or was taken over by another
     program. None: commands are accepted."""
@@ -119,6 +124,10 @@ class ClientCore:
     @_hello.default
     def _make_hello(self) -> Hello:
         return Hello(self.client_id, self.ttl_seconds)
+
+    @_known.default
+    def _make_known(self) -> KnownServers:
+        return KnownServers(self.addresses)
 
     @_showing.default
     def _make_showing(self) -> Showing:
@@ -208,6 +217,8 @@ class ClientCore:
         if self._hello.has_session and self._final_refusal is None:
             self._say_hello()
         self._pump()
+        if self.learns:
+            self._request(None, "MEMBERS", _ignore)
 
     def received(self, data: bytes, now: float) -> None:
         """Called by the driver when the connected server has sent these bytes."""
@@ -425,10 +436,22 @@ class ClientCore:
 
     def _heard_event(self, event: EventLine) -> None:
         check_event(event)
+        if event.name == "MEMBERS" and self.learns:
+            self._learn(self._known.with_told(event.fields))
+            return
         self._chat_cursor.heard(event)
         self.on_event(event)
         if event.name == "SESSION":
             self._session_ended(str(event.fields.get("state")))
+
+    def _learn(self, addresses: Sequence[ServerAddress]) -> None:
+        """Use these servers from now on; the present one stays the present one, whether it is among them or not."""
+        here = self.server
+        if all(each.shown != here.shown for each in addresses):
+            addresses = [*addresses, evolve(here, id=1 + max(each.id for each in addresses))] if addresses else [here]
+        self.addresses = addresses
+        self._rotation.replace(addresses)
+        self._showing.servers = self._readonly.servers = len(addresses)
 
     # ------------------------------------------------------------------ the session
 

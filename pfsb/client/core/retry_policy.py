@@ -27,7 +27,7 @@ may have many of them under way."""
 class ReadonlyServers:
     """Counts the refusals of servers that take no changes (READONLY), to end the search for one that does."""
 
-    _servers: int
+    servers: int
     """Number of servers of the cluster."""
     _refusals: int = field(init=False, default=0)
     _last_at: float = field(init=False, default=0.0)
@@ -42,7 +42,7 @@ class ReadonlyServers:
             self._refusals = 0
         self._last_at = now
         self._refusals += 1
-        if self._refusals < READONLY_ROUNDS * self._servers:
+        if self._refusals < READONLY_ROUNDS * self.servers:
             return False
         self._refusals, self._final_until = 0, now + READONLY_SECONDS
         return True

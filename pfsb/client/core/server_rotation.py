@@ -30,6 +30,15 @@ class ServerRotation:
     _failures: int = field(init=False, default=0)
     """How many times the client has left a server since a server last answered."""
 
+    def replace(self, addresses: Sequence[ServerAddress]) -> None:
+        """Choose among these servers from now on, in this order. The present one, which must be among them, stays the
+        present one."""
+        here = self.server.shown
+        self._addresses = addresses
+        self._index = next(i for i, each in enumerate(addresses) if each.shown == here)
+        known = {each.id for each in addresses}
+        self.troubles = {i: trouble for i, trouble in self.troubles.items() if i in known}
+
     @property
     def server(self) -> ServerAddress:
         """The server that the client uses, or tries to reach."""

@@ -22,7 +22,7 @@ def is_refused_token(reply: Reply) -> bool:
 class Showing:
     """The state of AUTH at one client."""
 
-    _servers: int
+    servers: int
     """Number of servers of the cluster."""
     under_way: bool = field(init=False, default=False)
     """True: AUTH was sent on the present connection and is unanswered; nothing else is sent before the answer."""
@@ -43,4 +43,4 @@ class Showing:
         again yet, while another one has."""
         self.under_way = False
         self._refusals += reply.code in _WRONG
-        return self._refusals >= self._servers
+        return self._refusals >= self.servers

@@ -282,6 +282,10 @@ class Body:
         found: int = self._take(name, int, "an integer")
         return found
 
+    def integer_or_none(self, name: str) -> int | None:
+        """The value of a member that is an integer; None if it is not there."""
+        return None if self._is_absent(name) else self.integer(name)
+
     def number(self, name: str) -> float | None:
         """The value of a member that is a number; None if the body has no such member."""
         if self._is_absent(name):

@@ -24,6 +24,7 @@ from pfsb.frontends.http.web_pages import OwnNames
 from pfsb.frontends.line.help import ALWAYS
 from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.addresses import LOCAL, address_of
+from pfsb.frontends.stream.farewells import Farewell
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
 from pfsb.frontends.stream.protocol import too_many_connections, too_many_of_one_address
 from pfsb.frontends.stream.reply_queue import refusal
@@ -63,8 +64,12 @@ class Channel(http.HTTPChannel):
     """Where the client is (`address_of`)."""
     rights: ClientRights
     """The rights of the client: after a request that has shown a token, those of the token."""
+    _end_of_refusal: IDelayedCall | None = None
+    """The delayed call that ends the connection of a client that does not read its refusal (`cut_off`)."""
     is_cut_off = False
     """True once a refusal was written that ends the connection (`cut_off`): nothing is answered any more."""
+    _farewell: Farewell | None = None
+    """The end of the connection, if the client may still send; None before the end, and if it is closed at once."""
     _output_is_full = False
     _waiting: Callable[[], None] | None = None
     """The function that handles the next request when the client reads again (`when_client_reads`); None if no request
@@ -105,6 +110,9 @@ class Channel(http.HTTPChannel):
         client hangs up. A request that waits for a lock would keep the session of a client that is gone, as long as it
         waits. So from then on the connection is looked at every `PAUSED_LOOK_SECONDS`.
         """
+        if self._farewell is not None:
+            self._farewell.discard(data)
+            return
         if self.requests and self._next_look is None:
             self._next_look = self.callLater(PAUSED_LOOK_SECONDS, self._look)
         super().dataReceived(data)
@@ -123,14 +131,35 @@ class Channel(http.HTTPChannel):
     def readConnectionLost(self) -> None:
         """Called by Twisted when the client has closed its side, and again when Twisted tries to read on."""
         self._client_is_done = True
-        if self._handlingRequest:
+        if self._farewell is not None:
+            self._farewell.client_has_closed()
+        elif self._handlingRequest:
             self._await_last_answers()
         else:
             self._end_when_read()
 
     def writeConnectionLost(self) -> None:
-        """Called by Twisted when this side of the connection is closed. Does nothing: this side is never closed
-        alone."""
+        """Called by Twisted when this side of the connection is closed behind the last answer."""
+        if self._farewell is not None:
+            self._farewell.written()
+
+    def loseConnection(self) -> None:
+        """Called by Twisted and by this class to end the connection behind what was written. Bytes that the client
+        still sends are read for a while (`Farewells`), so that it does not lose its last answer."""
+        if self._farewell is not None:
+            return
+        transport: Any = self.transport
+        producer: Any = self._networkProducer
+        producer.unregisterProducer()
+        if not self._client_is_done:
+            self._farewell = self.factory.shared.farewells.begin(transport, partial(_abort, transport))
+        if self._farewell is None:
+            transport.loseConnection()
+        else:
+            # Twisted goes on parsing what has arrived until it is told to pause, or the transport is being closed.
+            self.paused = True
+            self.clearLineBuffer()
+            self.setTimeout(None)
 
     def _await_last_answers(self) -> None:
         """Called when the client has closed its sending side. Ends the connection when the time for the answers to its
@@ -185,11 +214,14 @@ class Channel(http.HTTPChannel):
             self._end_when_read()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        for call in (self._next_look, self._end_of_answers):
+        for call in (self._next_look, self._end_of_answers, self._end_of_refusal):
             if call is not None and call.active():
                 call.cancel()
         self._next_look = None
         self._waiting = None
+        if self._farewell is not None:
+            self._farewell.over()
+            self._farewell = None
         self.factory.shared.unread.forget(self)
         forget_unsent_bytes(self.transport)
         if self._counted:
@@ -310,10 +342,11 @@ class Channel(http.HTTPChannel):
         transport: Any = self.transport
         transport.write("".join(f"{line}\r\n" for line in (*headers, "")).encode() + content)
         self.factory.count("-", status)
-        self.dataReceived = lambda data: None  # type: ignore[method-assign]
         self.setTimeout(None)
         self.loseConnection()
-        self.callLater(LEAVE_SECONDS, partial(_abort, transport))
+        if self._farewell is None:
+            self.dataReceived = lambda data: None  # type: ignore[method-assign]
+        self._end_of_refusal = self.callLater(LEAVE_SECONDS, partial(_abort, transport))
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Called by Twisted: refuse bytes that are no HTTP request."""
@@ -387,8 +420,9 @@ class HTTPSite(http.HTTPFactory):
         for end in tuple(self.streams):
             end()
         for channel in tuple(self.channels):
-            channel.loseConnection()
-            channel.callLater(LEAVE_SECONDS, partial(_abort, channel.transport))
+            transport: Any = channel.transport
+            transport.loseConnection()
+            channel.callLater(LEAVE_SECONDS, partial(_abort, transport))
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""

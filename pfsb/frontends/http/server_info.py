@@ -38,16 +38,22 @@ def get_servers(request: PfsbRequest) -> None:
     request.query.refuse_more()
     rows = [object_of(row) for row in request.site.server.servers()]
     shown = [{**row, "alive": row["alive"] == "yes"} for row in rows]
-    request.reply({"count": len(rows), "epoch": request.site.server.epoch, "rows": shown})
+    server = request.site.server
+    request.reply({"count": len(rows), "epoch": server.epoch, **object_of(server.replacing()), "rows": shown})
 
 
 def add_server(request: PfsbRequest) -> None:
-    """Add a server to the cluster; the answer comes when the change is in force."""
+    """Add a server to the cluster, in the place of another one if `replaces` names one; the answer comes when the
+    change is in force."""
     request.query.refuse_more()
     body = request.body()
-    server_id, address = body.integer("id", -1), body.text("address")
+    server_id, address, former = body.integer("id", -1), body.text("address"), body.integer_or_none("replaces")
     body.refuse_more()
-    request.site.server.changes.add(_in_range(server_id), address, request.answer_with())
+    changes = request.site.server.changes
+    if former is None:
+        changes.add(_in_range(server_id), address, request.answer_with())
+    else:
+        changes.replace(_in_range(former), _in_range(server_id), address, request.answer_with())
 
 
 def move_server(request: PfsbRequest, server_id: str) -> None:

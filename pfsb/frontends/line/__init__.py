@@ -17,5 +17,6 @@ has its number, its verb and the rest of the line, and `Conversation.handle_requ
 
 Files: `protocol` (the connection), `splitter` (bytes to lines), `grammar` (lines to requests, results to lines, as pure
 functions), `conversation` (what each verb does), `arguments` (options behind a verb), `subscriptions` (LISTEN),
-`server_queries` (STATUS, SERVERS, DIGEST, HELP, FAULT), `fault_command` (FAULT's arguments), `help` (texts of HELP).
+`members` (MEMBERS), `server_queries` (STATUS, SERVERS, DIGEST, HELP, FAULT), `fault_command` (FAULT's arguments),
+`help` (texts of HELP).
 """

@@ -29,6 +29,7 @@ from pfsb.frontends.line.arguments import (
     without_arguments,
 )
 from pfsb.frontends.line.grammar import Request
+from pfsb.frontends.line.members import MembersWatch
 from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
@@ -145,6 +146,7 @@ class Conversation:
         """Whether the last large request has its answer; then it is over at the latest when its reply is written."""
         self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
+        self._members = MembersWatch(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
         self.must_be_alone = False
         """True while AUTH, HELLO, BYE or a large request is not answered: no further request may be handled."""
@@ -168,6 +170,7 @@ class Conversation:
             "BYE": self._bye,
             "QUIT": self._quit,
             "DIGEST": self._digest,
+            "MEMBERS": self._watch_members,
         }
         for verb, query in self._server_queries.handlers.items():
             handlers[verb] = partial(self._handle_when_first, query)
@@ -247,18 +250,21 @@ class Conversation:
         """Called when the client does not read: delivers no events until `resume` is called."""
         self._is_paused = True
         self._subscriptions.pause()
+        self._members.pause()
         if self._large is not None and self._large_is_answered:
             self._large.stops_being_read()  # Other clients need not wait for long until this client reads again.
 
     def resume(self) -> None:
         self._is_paused = False
         self._subscriptions.resume()
+        self._members.resume()
         if self._large is not None:
             self._large.is_read()
 
     def end_subscriptions(self) -> None:
-        """Delivers no more events, of any event log."""
+        """Delivers no more events, of any event log or about the servers."""
         self._subscriptions.end_all()
+        self._members.end()
 
     def disconnected(self) -> None:
         """Called when the connection is gone: lets go of the session, which lives on for its ttl, for a later
@@ -269,6 +275,16 @@ class Conversation:
         session, self._session = self._session, None
         if session is not None:
             session.disconnected()
+
+    def _watch_members(self, request: Request) -> None:
+        without_arguments(request)
+        self.replies.handle_when_first(request.tag, self._begin_watch)
+
+    def _begin_watch(self, answer: Answer) -> None:
+        if self._local_clients.draining:
+            answer(SHUTDOWN)
+        else:
+            self._members.begin(answer)
 
     def _digest(self, request: Request) -> None:
         self._handle_when_first(partial(self._server_queries.digest, self._server.deadline()), request)

@@ -24,10 +24,16 @@ ALWAYS: Final = (
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
     CommandDescription(
         "SERVERS",
-        "SERVERS [ADD id address | REMOVE id | MOVE id address]",
+        "SERVERS [ADD|MOVE id address | REMOVE id | REPLACE id new address]",
         "Show all servers as this one sees them, or change which ones there are.",
         changes=False,
         right_with_arguments=Right.ADMIN,
+    ),
+    CommandDescription(
+        "MEMBERS",
+        "MEMBERS",
+        "Be told where clients reach the servers, now and at each change.",
+        changes=False,
     ),
     CommandDescription(
         "SNAPSHOT",

@@ -90,19 +90,22 @@ class ServerQueries:
         self._server.hand_overs.answer(server_id(words[0], wrong), answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
-        usage = "SERVERS [ADD id address | REMOVE id | MOVE id address], as in: SERVERS ADD 4 127.0.0.1:7404"
+        usage = "SERVERS [ADD id address | REMOVE id | MOVE id address | REPLACE id new address]"
         match [word.upper() if at == 0 else word for at, word in enumerate(request.args)]:
             case []:
                 rows = tuple(self._server.servers())
-                answer(Done((("count", len(rows)), ("epoch", self._server.epoch)), rows))
+                fields = (("count", len(rows)), ("epoch", self._server.epoch), *self._server.replacing())
+                answer(Done(fields, rows))
             case ["ADD", text, address]:
                 self._server.changes.add(_member_id(text), address, answer)
             case ["MOVE", text, address]:
                 self._server.changes.move(_member_id(text), address, answer)
+            case ["REPLACE", former, text, address]:
+                self._server.changes.replace(_member_id(former), _member_id(text), address, answer)
             case ["REMOVE", text]:
                 self._server.changes.remove(_member_id(text), answer)
             case _:
-                raise BadRequest(f"it is {usage}")
+                raise BadRequest(f"it is {usage}, as in: SERVERS ADD 4 127.0.0.1:7404")
 
     def _help(self, request: Request, answer: Answer) -> None:
         if not request.args:

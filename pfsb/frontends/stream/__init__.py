@@ -12,6 +12,7 @@ conversation, and a `Render` function turns a result into bytes.
   the reactor into one write, unless nothing waits behind a reply. Large replies are written in slices. EndOfIteration
   calls functions at the end of an iteration, with one timer for all connections.
 - `hang_ups`: how a server notices that a client is gone, for HTTP as well.
+- `farewells`: connections that end while their clients may still send, for HTTP as well.
 - `admission`: AdmissionControl limits the requests under way of all connections, and the time that is spent on those
   that send much, and lets connections take turns.
 - `large_requests`: requests that are much work, such as questions for many rows, take turns, too.

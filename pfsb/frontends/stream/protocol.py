@@ -30,6 +30,7 @@ from pfsb.applications.interfaces import Refused
 from pfsb.frontends.rights import ClientRights
 from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.admission import AdmissionControl
+from pfsb.frontends.stream.farewells import Farewell
 from pfsb.frontends.stream.hang_ups import (
     PAUSED_LOOK_SECONDS,
     HangUp,
@@ -143,6 +144,8 @@ class StreamProtocol(Protocol):
         self._output_is_full = False
         self._end_of_input = False
         self._leaving = False
+        self._farewell: Farewell | None = None
+        """The end of the connection, if the client may still send; None before the end, and if it is closed at once."""
         self._reading = True
         self._deadline: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
@@ -194,6 +197,10 @@ class StreamProtocol(Protocol):
         self.replies.flush()
 
     def dataReceived(self, data: bytes) -> None:
+        if self._leaving:
+            if self._farewell is not None:
+                self._farewell.discard(data)
+            return
         if len(data) <= SMALL_BYTES and not self._unsplit:
             try:
                 self._requests.extend(self.split_requests(data))
@@ -222,12 +229,17 @@ class StreamProtocol(Protocol):
         """Called by Twisted when the client has closed its sending side. As after QUIT, the client still gets the
         replies to the requests that it sent before."""
         self._end_of_input = True
+        if self._farewell is not None:
+            self._farewell.client_has_closed()
+            return
         self._set_deadline(LINGER_SECONDS, self.leave)
         self._work()
 
     def writeConnectionLost(self) -> None:
-        """Called by Twisted when the client cannot read replies any more. Does nothing, since the transport ends the
-        connection."""
+        """Called by Twisted when this side is closed behind the last reply. Does nothing if the client has closed the
+        connection instead, which the transport ends then."""
+        if self._farewell is not None:
+            self._farewell.written()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
@@ -242,6 +254,9 @@ class StreamProtocol(Protocol):
             self.rights.forget()
         self._cancel_deadline()
         self._look_no_more()
+        if self._farewell is not None:
+            self._farewell.over()
+            self._farewell = None
         self._stream_factory.forget(self)
         forget_unsent_bytes(self.transport)
 
@@ -316,6 +331,11 @@ class StreamProtocol(Protocol):
         if not self._leaving:
             self._end(self.replies.finish)
 
+    def leave_at_once(self) -> None:
+        """Does the same when the server stops: bytes that still arrive are not waited for."""
+        if not self._leaving:
+            self._end(self.replies.finish, may_linger=False)
+
     def on_failure(self) -> None:
         """Ends the connection after a mistake of the server with it, which is logged. Behind the replies that are ready
         the client is told so, unless a large reply is cut, which must not look complete."""
@@ -329,15 +349,19 @@ class StreamProtocol(Protocol):
         self.replies.flush()
         self.replies.close()
 
-    def _end(self, write_last: Callable[[], None]) -> None:
+    def _end(self, write_last: Callable[[], None], *, may_linger: bool = True) -> None:
         """Ends the connection when the transport has written what it was given before and in `write_last`, a function
-        without arguments that is called now; `LEAVE_SECONDS` from now at the latest."""
+        without arguments that is called now; `LEAVE_SECONDS` from now at the latest. If `may_linger`, bytes that the
+        client still sends are read for a while (`Farewells`), so that it does not lose its last replies."""
         try:
             self._take_no_more()
             write_last()
             transport = self._transport()
             IConsumer(transport).unregisterProducer()
-            transport.loseConnection()
+            if may_linger and not self._end_of_input:
+                self._farewell = self._shared.farewells.begin(transport, self._abort)
+            if self._farewell is None:
+                transport.loseConnection()
             self._set_deadline(LEAVE_SECONDS, self._abort)
         except Exception as error:
             _log.failure("a connection is aborted, since it could not be ended", Failure(error))
@@ -580,7 +604,7 @@ class StreamFactory(Factory):
         """Called when the server stops: closes every connection, each once the output that is ready for it was
         written."""
         for connection in list(self.connections):
-            connection.leave()
+            connection.leave_at_once()
 
     def admit(self, connection: StreamProtocol) -> Refused | None:
         """Counts a new connection, and returns None. If there are too many already, returns the refusal that tells so,

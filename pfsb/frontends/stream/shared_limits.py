@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from pfsb.frontends.rights import ServerRights
 from pfsb.frontends.stream.addresses import Addresses
+from pfsb.frontends.stream.farewells import Farewells
 from pfsb.frontends.stream.large_requests import LargeRequests
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 from pfsb.frontends.stream.unread import UnreadOutput
@@ -27,6 +28,7 @@ class SharedLimits:
     addresses: Addresses
     large_requests: LargeRequests
     rights: ServerRights
+    farewells: Farewells
 
     @classmethod
     def of(cls, server: Server, clock: IReactorTime) -> SharedLimits:
@@ -42,4 +44,5 @@ class SharedLimits:
             Addresses(clock, limits.connections_of_one_address, limits.address_sessions, server.has_session),
             LargeRequests(iteration_end, clock, limits.request_seconds),
             ServerRights(clock, server.config.tokens),
+            Farewells(clock),
         )

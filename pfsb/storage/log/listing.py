@@ -97,7 +97,8 @@ def plain_state(content: Content) -> dict[str, Any]:
 
 
 def plain_members(members: Members) -> dict[str, Any]:
-    """The servers of an epoch as a value of JSON."""
+    """The servers of an epoch as a value of JSON; `replacing` is there while a server is replaced."""
+    replacing = {} if members.replacing is None else {"replacing": [*members.replacing]}
     return {
         "number": members.epoch,
         "since": members.since,
@@ -107,6 +108,7 @@ def plain_members(members: Members) -> dict[str, Any]:
         "storages": {str(server_id): identity.hex() for server_id, identity in members.storages.items()},
         "addresses": {str(server_id): address for server_id, address in members.addresses.items()},
         "retired": [*members.retired],
+        **replacing,
     }
 
 

@@ -1,9 +1,10 @@
 """Reads the past of a cluster: the ordered batches and the snapshots in archives and in data directories.
 
-A segment holds proposals as well as ordered batches. A slot counts as ordered only if the log shows it: the batch was
-stored as ordered, or Local_Aru has passed the slot later. When a server installs a snapshot of another one, its
-Local_Aru jumps, and slots that it jumps over may hold proposals that were never ordered: these are left out. The
-archive of another server may hold them (docs/internals/archive.rst).
+A segment holds proposals as well as ordered batches. A slot counts as ordered only if the log shows that Local_Aru has
+passed it later. A batch that was stored as ordered above Local_Aru does not count: if a slot below it changes the
+membership, it is void (Departure 60). When a server installs a snapshot of another one, its Local_Aru jumps, and slots
+that it jumps over may hold proposals that were never ordered: these are left out. The archive of another server may
+hold them (docs/internals/archive.rst).
 
 Nothing here changes a file or takes a lock. Servers may run, and move segments, meanwhile.
 """
@@ -23,7 +24,6 @@ from attrs import define, field, frozen
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.snapshot import HEAD_BYTES, SnapshotDecoder, SnapshotName, WrongSnapshot
-from pfsb.storage.effect import ORDERED_VIEW
 from pfsb.storage.log.archive import IDENTITY_NAME
 from pfsb.storage.log.groups import group_at, size_at
 from pfsb.storage.log.items import Content, NotCanonical, StoredSnapshot, aru_and_slots, decode_slots, decode_state
@@ -191,8 +191,8 @@ class StorageHistory:
             for after, up_to in chain.from_iterable(jumps):
                 wanted.difference_update(range(max(after + 1, first), min(up_to, last) + 1))
             for seq in wanted & parsed.slots.keys():
-                view, offset, length = parsed.slots[seq]
-                if seq <= passed or view == ORDERED_VIEW:
+                if seq <= passed:
+                    _, offset, length = parsed.slots[seq]
                     found[seq] = SlotPlace(parsed.path, offset, length)
             wanted -= parsed.slots.keys()
             if parsed.begin.state.local_aru < first and not any(seq <= passed for seq in wanted):
@@ -294,7 +294,7 @@ class StorageHistory:
         are slot `first` or later. The first group of each segment names the present snapshot, be it new or not."""
         begin = self._begins[number][1]
         named = begin.state.snapshot
-        if named is None or not _may_jump(named) or named.name.seq < first or not self._others:
+        if named is None or not _may_jump(named) or named.name.seq < first or not (self._others or begin.state.epoch):
             return
         before = self._parse(number - 1) if number - 1 in self._begins else None
         if before is None or before.chain != begin.chain:
@@ -304,8 +304,8 @@ class StorageHistory:
 
     @property
     def _others(self) -> bool:
-        """Whether the cluster has other servers, from which a snapshot may come."""
-        return len(self.owner.members) > 1
+        """Whether the cluster has begun with other servers than this one, from which a snapshot may come."""
+        return {*self.owner.members} != {self.owner.server_id}
 
     def _break_before(self, later: _Parsed | None, parsed: _Parsed) -> Iterator[tuple[int, int]]:
         """The slots, as (after, up to), that Local_Aru has passed between the end of a segment and the beginning of the
@@ -505,7 +505,8 @@ def _read_begin(path: Path, number: int, identity: bytes) -> _Begin | None:
 
 
 def _parse(path: Path, begin: _Begin, is_written: bool, others: bool) -> _Parsed:
-    """Read a whole segment. `is_written`: its server may be writing to it. `others`: the cluster has other servers."""
+    """Read a whole segment. `is_written`: its server may be writing to it. `others`: the cluster has begun with other
+    servers; from the first change of its membership on, it may have some in any case."""
     data = path.read_bytes()
     salt, at, end_chain, state = begin.head.salt, begin.head.size, begin.chain, Content()
     parsed = _Parsed(path, begin, end_chain, 0, None, {}, {}, set(), [], None)
@@ -523,7 +524,8 @@ def _parse(path: Path, begin: _Begin, is_written: bool, others: bool) -> _Parsed
                 named = content.snapshot
                 if named is not None and named != state.snapshot:
                     parsed.names.add(named.name)
-                    if _may_jump(named) and named.name.seq > state.local_aru and others and not is_first:
+                    may_come = others or state.epoch or content.epoch
+                    if _may_jump(named) and named.name.seq > state.local_aru and may_come and not is_first:
                         parsed.jumps.append((state.local_aru, named.name.seq))
                 state.apply(content)
             else:

@@ -103,6 +103,7 @@ class AtOnceTests(SynchronousTestCase):
             "on_session_end": print,
             "authority": "authority.pem",
             "token": "alice.secret",
+            "learn_servers": False,
             "dice": Random(1),
         }
         check_options(options)

@@ -227,13 +227,41 @@ class CommandTests(LineTestCase):
         self.assertEqual(said[-1], "OK count=4 epoch=0")
         self.assertTrue(said[0].startswith("+id=0 state=REG_LEADER"), said)
 
+    def test_members_are_told_now_and_at_each_change(self) -> None:
+        """Once for each change, however often the client asks; and no more when it is gone."""
+        self.server.clients = {0: "127.0.0.1:9400", 3: "[::1]:9403"}
+        now = '* MEMBERS epoch=0 server0="127.0.0.1:9400" server3="[::1]:9403"'
+        self.assertEqual(self.ask("MEMBERS"), ["OK epoch=0", now])
+        self.assertEqual(self.ask("MEMBERS"), ["OK epoch=0", now])
+        self.server.clients, self.server.epoch = {3: "[::1]:9403"}, 1
+        (watcher,) = self.server.watchers
+        watcher()
+        self.assertEqual(self.said(), ['* MEMBERS epoch=1 server3="[::1]:9403"'])
+        self.assertTrue(self.ask("MEMBERS now")[-1].startswith("ERR BADREQUEST"))
+        self.protocol.connectionLost()
+        self.assertEqual(self.server.watchers, [])
+
+    def test_client_that_does_not_read_is_told_of_the_last_change_when_it_does(self) -> None:
+        """However many changes there were meanwhile."""
+        self.ask("MEMBERS")
+        (watcher,) = self.server.watchers
+        self.protocol.pauseProducing()
+        watcher()
+        self.server.epoch = 5
+        watcher()
+        self.assertEqual(self.said(), [])
+        self.protocol.resumeProducing()
+        self.assertEqual(self.said(), ["* MEMBERS epoch=5"])
+
     def test_servers_are_added_removed_and_moved(self) -> None:
         """The change is handed over when the earlier requests are answered, and its answer is one line."""
         changes = self.server.changes
         self.assertEqual(self.ask("SERVERS ADD 4 127.0.0.1:7404"), ["OK epoch=1"])
         self.assertEqual(self.ask('servers move 1 "[::1]:7401"'), ["OK epoch=2"])
         self.assertEqual(self.ask("SERVERS REMOVE 2"), ["OK epoch=3"])
-        self.assertEqual(changes.asked, [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401"), ("remove", 2)])
+        self.assertEqual(self.ask("SERVERS REPLACE 3 5 127.0.0.1:7405"), ["OK epoch=4"])
+        self.assertEqual(changes.asked[:2], [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401")])
+        self.assertEqual(changes.asked[2:], [("remove", 2), ("replace", 3, 5, "127.0.0.1:7405")])
         changes.refusal = Refused("CONFLICT", "no")
         self.assertEqual(self.ask("SERVERS REMOVE 2"), ["ERR CONFLICT fate=none no"])
 

@@ -1,0 +1,60 @@
+"""The addresses that a client knows: those that the program has given, and those that servers tell (MEMBERS)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from attrs import define, evolve
+
+from pfsb.client.core.addresses import ServerAddress, address_from_text
+from pfsb.config.yaml_file import ConfigError
+
+_NAME: Final = "server"
+"""Beginning of the names of the fields of the event MEMBERS that tell an address; the id of the server follows."""
+
+
+@define(eq=False)
+class KnownServers:
+    """Combines the given addresses with those that servers tell.
+
+    The servers tell who belongs to the cluster. The given addresses stay behind them: a given one may be a name that
+    leads to several servers, or the only one that reaches a server from here.
+    """
+
+    _given: Sequence[ServerAddress]
+
+    def with_told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
+        """The addresses to use from now on, by the fields of an event MEMBERS: those told, and then the given ones that
+        are none of them."""
+        told = self.told(fields)
+        places, ids = {each.shown for each in told}, {each.id for each in told}
+        free = max(ids, default=-1) + 1
+        others = [each for each in self._given if each.shown not in places]
+        return told + [evolve(each, id=free + i) if each.id in ids else each for i, each in enumerate(others)]
+
+    def told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
+        """The addresses of servers in the fields of an event MEMBERS. One that this client cannot use is left out. A
+        client that was given addresses with TLS takes no others: a server without TLS could be any program, and would
+        be shown the token."""
+        told = []
+        for name, text in fields.items():
+            server_id = name.removeprefix(_NAME)
+            if name != server_id and server_id.isdecimal() and isinstance(text, str):
+                address = self._address(int(server_id), text)
+                if address is not None:
+                    told.append(address)
+        return told
+
+    def _address(self, server_id: int, text: str) -> ServerAddress | None:
+        given = next((each for each in self._given if each.shown == text), None)
+        if given is not None:
+            return evolve(given, id=server_id)
+        authority = next((each.authority for each in self._given if each.tls), None)
+        try:
+            found = address_from_text(server_id, text, authority)
+        except ConfigError:
+            return None
+        if any(each.tls for each in self._given) and not (found.tls or text.startswith("/")):
+            return None
+        return evolve(found, token=self._given[0].token)

@@ -1,0 +1,107 @@
+"""A client learns the addresses of the servers of its cluster, and goes on at those."""
+
+from __future__ import annotations
+
+from random import Random
+
+from attrs import evolve
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.client.core.addresses import address_from_text
+from pfsb.client.core.client_core import ClientCore
+from pfsb.client.core.known_servers import KnownServers
+from tests.client.core.script import ADDRESSES, Script
+
+TOLD = '* MEMBERS epoch=2 server1="127.0.0.1:9401" server3="127.0.0.1:9403" server4="127.0.0.1:9404"'
+
+
+class KnownServersTests(SynchronousTestCase):
+    def test_told_servers_come_first_and_given_ones_stay(self) -> None:
+        """A given address keeps its form, and has the id that the server tells, unless another server has it."""
+        token = [evolve(each, token="alice.x") for each in ADDRESSES]
+        found = KnownServers(token).with_told({"epoch": 2, "server1": "127.0.0.1:9402", "server5": "[::1]:9405"})
+        self.assertEqual([(each.id, each.shown) for each in found][:2], [(1, "127.0.0.1:9402"), (5, "[::1]:9405")])
+        self.assertEqual([each.shown for each in found][2:], ["127.0.0.1:9400", "127.0.0.1:9401"])
+        self.assertEqual(len({each.id for each in found}), 4)
+        self.assertEqual({each.token for each in found}, {"alice.x"})
+        self.assertEqual(found[0].endpoint, ADDRESSES[2].endpoint)
+
+    def test_what_is_no_address_is_left_out(self) -> None:
+        found = KnownServers(ADDRESSES[:1]).told(
+            {"server1": "nowhere", "server2": 5, "serverx": "a:1", "server": "a:1"}
+        )
+        self.assertEqual(found, [])
+
+    def test_client_over_tls_takes_no_others(self) -> None:
+        """The token of the client would be shown to any program."""
+        given = address_from_text(0, "tls://a.example:1", "authority.pem")
+        found = KnownServers([given]).told({"server1": "b.example:1", "server2": "tls://c.example:1"})
+        self.assertEqual(
+            [(each.shown, each.tls, each.authority) for each in found], [("tls://c.example:1", True, "authority.pem")]
+        )
+
+
+class LearningTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.core = ClientCore(ADDRESSES, client_id="alice", dice=Random(1), learns=True)
+        self.script = Script(self.core)
+
+    def test_client_asks_on_each_connection(self) -> None:
+        """Behind everything else that it has to send."""
+        self.script.take()
+        self.script.connect()
+        self.assertEqual(self.script.take(), ["MEMBERS"])
+        self.script.hear("OK epoch=0")
+        self.script.hang_up()
+        self.script.connect()
+        self.assertIn("MEMBERS", self.script.take())
+
+    def test_client_goes_on_at_servers_that_it_was_not_given(self) -> None:
+        """All given servers are gone; a command that was not answered is repeated with its number."""
+        self.script.connect()
+        self.script.hear("OK epoch=0", TOLD)
+        self.assertEqual([each.id for each in self.core.addresses][:3], [1, 3, 4])
+        self.assertEqual(self.core.server.shown, "127.0.0.1:9400", "the present server stays the present one")
+        self.core.submit("PUT a b", self.script.answers.append, self.script.now)
+        self.script.note()
+        self.script.hear("OK epoch=1 last=0 resumed=no opened=1")
+        self.assertIn("#1 PUT a b", self.script.take())
+        reached = []
+        for _ in range(4):
+            self.script.hang_up("refused")
+            self.script.pass_time(2.0)
+            reached.append(self.core.server.shown)
+        self.assertIn("127.0.0.1:9403", reached)
+        self.assertIn("127.0.0.1:9404", reached)
+        while self.core.server.shown != "127.0.0.1:9403":
+            self.script.hang_up("refused")
+            self.script.pass_time(2.0)
+        self.script.take()
+        self.script.connect()
+        self.script.answer_hello(epoch=2)
+        self.assertIn("#1 PUT a b", self.script.take())
+
+    def test_removed_server_stays_until_the_client_leaves_it(self) -> None:
+        """The present server is none of those told."""
+        self.script.connect()
+        self.script.hear("OK epoch=3", '* MEMBERS epoch=3 server7="127.0.0.1:9407"')
+        self.assertEqual(self.core.server.shown, "127.0.0.1:9400")
+        self.script.hear("* MEMBERS epoch=4")
+        self.assertEqual(self.core.server.shown, "127.0.0.1:9400")
+        self.assertEqual(len(self.core.addresses), 3)
+
+    def test_server_of_an_earlier_version_tells_nothing(self) -> None:
+        self.script.connect()
+        self.script.hear("ERR UNKNOWN fate=none unknown verb MEMBERS")
+        self.assertEqual([*self.core.addresses], ADDRESSES)
+        self.assertTrue(self.core.is_connected)
+
+    def test_client_that_does_not_learn_passes_the_event_on(self) -> None:
+        told: list[str] = []
+        core = ClientCore(ADDRESSES, on_event=lambda event: told.append(event.name))
+        script = Script(core)
+        script.take()
+        script.connect()
+        self.assertEqual(script.take(), [])
+        script.hear(TOLD)
+        self.assertEqual((told, core.addresses), (["MEMBERS"], ADDRESSES))
