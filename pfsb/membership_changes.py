@@ -86,9 +86,10 @@ class MembershipChanges:
 
     # ------------------------------------------------------------------ asked by clients
 
-    def add(self, server_id: int, address: str, answer: Answer) -> None:
-        """Add a server, which learns until it votes. The answer comes when the change is in force."""
-        self._when_found(address, answer, partial(self._added, server_id))
+    def add(self, server_id: int, address: str, answer: Answer, *, permanent: bool = False) -> None:
+        """Add a server, which learns until it votes, or for good if `permanent`. The answer comes when the change is in
+        force."""
+        self._when_found(address, answer, partial(self._added, server_id, permanent=permanent))
 
     def move(self, server_id: int, address: str, answer: Answer) -> None:
         """Tell all servers that they reach a server at another address."""
@@ -136,25 +137,33 @@ class MembershipChanges:
 
     # ------------------------------------------------------------------ what a change makes of the servers
 
-    def _added(self, server_id: int, address: str, now: Members) -> Members | Refused:
+    def _added(self, server_id: int, address: str, now: Members, *, permanent: bool = False) -> Members | Refused:
         if server_id in now.ids:
             return Refused("CONFLICT", f"server {server_id} is a member already")
         if server_id in now.retired:
             return Refused("CONFLICT", f"server {server_id} was removed, and an id is not used again: take another one")
         if not 0 <= server_id <= SERVER_ID_MAX:
             return Refused("BADREQUEST", f"an id is from 0 to {SERVER_ID_MAX}, not {server_id}")
-        if now.learners or now.replacing is not None:
+        if now.candidates or now.replacing is not None:
             return _is_under_way(now)
         if len(now.ids) >= SERVERS_MAX:
             return Refused("CONFLICT", f"the cluster has {SERVERS_MAX} servers, and more cannot be")
         taken = self._holder_of(address, now.ids)
         if taken is not None:
             return Refused("CONFLICT", f"{address} is the address of server {taken}")
-        return self._next(now, learners=(*now.learners, server_id), addresses={**now.addresses, server_id: address})
+        return self._next(
+            now,
+            learners=(*now.learners, server_id),
+            addresses={**now.addresses, server_id: address},
+            permanent=(*now.permanent, *[server_id] * permanent),
+        )
 
     def _replacing(self, former: int, server_id: int, address: str, now: Members) -> Members | Refused:
         if former not in now.ids:
             return _no_member(former, now)
+        if former in now.permanent:
+            text = f"server {former} does not vote, so no other takes its place: remove it, and add another"
+            return Refused("CONFLICT", text)
         if len(now.retired) >= RETIRED_MAX:
             return _too_many_removed()
         following = self._added(server_id, address, now)
@@ -168,7 +177,7 @@ class MembershipChanges:
         taken = self._holder_of(address, (i for i in now.ids if i != server_id))
         if taken is not None:
             return Refused("CONFLICT", f"{address} is the address of server {taken}")
-        if (now.learners or now.replacing is not None) and server_id not in now.learners:
+        if (now.candidates or now.replacing is not None) and server_id not in now.learners:
             return _is_under_way(now)
         following = self._next(now, addresses={**now.addresses, server_id: address})
         if server_id in now.voters and len(now.voters) > 2:
@@ -181,9 +190,9 @@ class MembershipChanges:
             return _no_member(server_id, now)
         if now.voters == (server_id,):
             return Refused("CONFLICT", f"server {server_id} is the only one that votes")
-        if (now.learners or now.replacing is not None) and server_id not in (*now.learners, *(now.replacing or ())):
+        if now.replacing is not None and server_id not in (*now.learners, *now.replacing):
             return _is_under_way(now)
-        if now.learners and server_id not in now.learners:
+        if now.candidates and server_id not in now.learners:
             return _is_under_way(now)
         if len(now.retired) >= RETIRED_MAX:
             return _too_many_removed()
@@ -191,6 +200,7 @@ class MembershipChanges:
             now,
             voters=[i for i in now.voters if i != server_id],
             learners=[i for i in now.learners if i != server_id],
+            permanent=[i for i in now.permanent if i != server_id],
             addresses={i: address for i, address in now.addresses.items() if i != server_id},
             retired=(*now.retired, server_id),
             replacing=None if server_id in (now.replacing or ()) else now.replacing,
@@ -331,14 +341,14 @@ class MembershipChanges:
     def look(self) -> None:
         """Called every half second: note how far this server is, and at the leader let servers vote that keep up."""
         members = self._replica.membership.members
-        if members.learners or members.replacing is not None:
+        if members.candidates or members.replacing is not None:
             self._replica.perform(self._look)
         self._aru_before = self._replica.data.ordering.local_aru
 
     def _look(self) -> None:
         leads = self._replica.data.server.state is State.REG_LEADER
         may_change = leads and self._refusal() is None
-        learners = self._replica.membership.members.learners if may_change else ()
+        learners = self._replica.membership.members.candidates if may_change else ()
         identities, announced = self._replica.membership.identities, self._machine.settings.announced
         before, self._looks = self._looks, {}
         for server_id in learners:
@@ -353,7 +363,7 @@ class MembershipChanges:
     def _remove_replaced(self) -> None:
         """Remove the server that is replaced, once the new one votes and a majority without the former one is there."""
         now = self._machine.settings.members
-        if now.replacing is None or now.learners:
+        if now.replacing is None or now.candidates:
             return
         former, new = now.replacing
         following = _if_known(self._removed(former, now))
@@ -394,11 +404,11 @@ def _too_many_removed() -> Refused:
 
 
 def _is_under_way(now: Members) -> Refused:
-    if not now.learners and now.replacing is not None:
+    if not now.candidates and now.replacing is not None:
         former, new = now.replacing
         text = f"another change is under way: server {new} votes in the place of server {former}, which is removed by"
         return Refused("CONFLICT", f"{text} itself when a majority of the others is there; ask again then")
-    learners = ", ".join(map(str, now.learners))
+    learners = ", ".join(map(str, now.candidates))
     return Refused(
         "CONFLICT",
         f"another change is under way: server {learners} still learns, and votes by itself when it keeps up; "

@@ -28,7 +28,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.server_facts import JOINING, LEARNER, REMOVED, ServerFacts, server_rows, status
+from pfsb.server_facts import JOINING, LEARNER, PERMANENT_LEARNER, REMOVED, ServerFacts, server_rows, status
 from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
@@ -222,9 +222,10 @@ class Server:
         elif role == JOINING:
             text = f"this server is no member of the cluster yet: say SERVERS ADD {self.server_id} to a member"
             outside = Refused("UNAVAILABLE", text)
-        elif role == LEARNER:
+        elif role in (LEARNER, PERMANENT_LEARNER):
             voters = ", ".join(map(str, members.voters))
-            text = f"server {self.server_id} still learns what the others have executed: ask server {voters}"
+            how = "still learns" if role == LEARNER else "learns for good"
+            text = f"server {self.server_id} {how} what the others have executed: ask server {voters}"
             outside = Refused("UNAVAILABLE", text)
         self.local_clients.submission.outside = outside
 

@@ -39,6 +39,8 @@ from pfsb.transports.links import TransportCounters
 
 VOTER, LEARNER, JOINING, REMOVED = "voter", "learner", "joining", "removed"
 """The roles of a server: it votes; it executes what the others order; it waits to be added; it was removed."""
+PERMANENT_LEARNER = "permanent-learner"
+"""The role of a server that executes what the others order, and never votes."""
 
 
 @frozen
@@ -110,7 +112,8 @@ class ServerFacts:
 
     @property
     def role(self) -> str:
-        """The part of this server in the cluster: `VOTER`, `LEARNER`, `JOINING` or `REMOVED`."""
+        """The part of this server in the cluster: `VOTER`, `LEARNER`, `PERMANENT_LEARNER`, `JOINING` or
+        `REMOVED`."""
         return self.role_of(self.server_id)
 
     def role_of(self, server_id: int) -> str:
@@ -120,6 +123,8 @@ class ServerFacts:
             return VOTER
         if server_id in members.retired:
             return REMOVED
+        if server_id in members.permanent:
+            return PERMANENT_LEARNER
         return LEARNER if server_id in members.learners and members.epoch else JOINING
 
     def address_of(self, server_id: int) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 
@@ -65,7 +67,9 @@ class ChangesTestCase(ClusterTestCase):
     def change(self, verb: str, *args: object, at: int = 0, seconds: float = 30.0) -> Result:
         """Ask a server for a change, and let time pass until the answer has come."""
         told = Waiting()
-        getattr(self.server(at).changes, verb)(*args, told)
+        changes = self.server(at).changes
+        ask = partial(changes.add, permanent=True) if verb == "add_for_good" else getattr(changes, verb)
+        ask(*args, told)
         self.cluster.run_until(lambda: bool(told.results), seconds)
         (result,) = told.results
         return result
@@ -278,6 +282,29 @@ class LearnerTests(ChangesTestCase):
         self.cluster.run_until(lambda: self.server(3).facts.role == "voter", 60.0)
         self.cluster.run_until(lambda: self.server(3).facts.is_admitted, 60.0)
         self.assertIsInstance(self.do(self.connect(3), "GET", "a"), Done)
+
+    def test_server_learns_for_good(self) -> None:
+        """A read replica keeps up without a vote, answers what it knows, and holds up no other change."""
+        self.assertDone(self.change("add_for_good", 3, OTHER), 1)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "permanent-learner", 30.0)
+        self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
+        self.cluster.run(5.0)
+        self.assertEqual((self.members().voters, self.members().permanent), ((0, 1, 2), (3,)))
+        reader = self.connect(3)
+        refused = self.do(reader, "GET", "a")
+        assert isinstance(refused, Refused)
+        self.assertIn("server 3 learns for good what the others have executed: ask server 0, 1, 2", refused.text)
+        found = self.answer(reader.look("GET", "a"), 0.1)
+        assert isinstance(found, Done)
+        self.assertIn(("value", b"b"), found.fields)
+        at = self.leader
+        gone = next(i for i in (0, 1, 2) if i != at)
+        self.assertRefusedChange(self.change("replace", 3, 9, "127.0.0.1:7999", at=at), "CONFLICT", "does not vote")
+        self.assertDone(self.change("move", 3, "127.0.0.1:7501", at=at), 2)
+        self.assertDone(self.change("remove", gone, at=at), 3)
+        self.assertEqual(self.members(at).permanent, (3,))
+        self.assertDone(self.change("remove", 3, at=at), 4)
+        self.assertEqual((self.members(at).permanent, self.members(at).retired), ((), (*sorted((gone, 3)),)))
 
     def test_server_that_was_added_learns_and_then_votes(self) -> None:
         """The new server has the whole state, and the cluster can do without one of the others."""

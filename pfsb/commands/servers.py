@@ -42,9 +42,15 @@ class Options:
     "words", nargs=-1, metavar="[CONFIG] [add ID ADDRESS | remove ID | move ID ADDRESS | replace ID NEW ADDRESS]"
 )
 @cluster_options
+@click.option("--learner", is_flag=True, help="With add: the server learns for good, and never votes.")
 @click.option("--json", is_flag=True, help="Show the servers as JSON.")
 def command(
-    words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
+    words: tuple[str, ...],
+    config: Config | None,
+    servers: tuple[str, ...],
+    timeout: float,
+    learner: bool,
+    json: bool,
 ) -> Options:
     """Show the servers of a cluster, or add, remove, move or replace one; ADDRESS is where the other servers reach it.
 
@@ -55,6 +61,10 @@ def command(
     if words and words[0] not in _CHANGES and config is None:
         config, words = read_config(words[0]), words[1:]
     line = line_of(words)
+    if learner:
+        if words[:1] != ("add",):
+            raise click.UsageError("--learner belongs to add (example: add 4 127.0.0.1:7404 --learner)")
+        line += " LEARNER"
     return Options(cluster_addresses(config, servers), line, timeout, json)
 
 

@@ -132,6 +132,7 @@ _ROLES: Final = {
     "removed": "was removed from the cluster and takes no part: it can be stopped, and its data deleted",
     "joining": "is no member of the cluster yet: pfsb servers FILE add ID ADDRESS brings it in",
     "learner": "learns what the others have executed, and votes by itself when it keeps up",
+    "permanent-learner": "learns what the others have executed for good, and never votes",
 }
 """Role of a server that does not vote -> what that means, behind "server ID"."""
 

@@ -62,12 +62,15 @@ class Members:
     replacing: tuple[int, int] | None = None
     """(id of a voter, id of the server that takes its place): the leader lets the second one vote when it keeps up, and
     then removes the first one, by a change for each. None: no server is being replaced."""
+    permanent: tuple[int, ...] = field(default=(), converter=_ascending)
+    """Ids of the learners that never vote, however far they are, ascending."""
 
     def __attrs_post_init__(self) -> None:
         ids = {*self.voters, *self.learners}
         assert self.voters, "an epoch has a voter"
         assert len(ids) == len(self.voters) + len(self.learners), "a server votes, or it learns, and is there once"
         assert not ids & {*self.retired}, "an id is not used again"
+        assert {*self.permanent} <= {*self.learners}, "a server that never votes is one that learns"
         if self.replacing is not None:
             former, new = self.replacing
             assert former in self.voters and new in ids and former != new, "a voter is replaced, by another server"
@@ -76,6 +79,11 @@ class Members:
     def ids(self) -> tuple[int, ...]:
         """Ids of all servers, ascending."""
         return _ascending((*self.voters, *self.learners))
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Ids of the learners that vote once they keep up, ascending."""
+        return tuple(i for i in self.learners if i not in self.permanent)
 
     @property
     def quorum(self) -> int:
@@ -111,8 +119,12 @@ def encode_members(members: Members) -> bytes:
         (server_id, server_id in members.voters, storages.get(server_id, b""), addresses.get(server_id, ""))
         for server_id in members.ids
     ]
-    fields = (members.epoch, members.since, members.first, rows, members.retired)
-    form: bytes = msgpack.packb(fields if members.replacing is None else (*fields, members.replacing))
+    fields: tuple[Any, ...] = (members.epoch, members.since, members.first, rows, members.retired)
+    if members.permanent:
+        fields = (*fields, members.replacing, members.permanent)
+    elif members.replacing is not None:
+        fields = (*fields, members.replacing)
+    form: bytes = msgpack.packb(fields)
     assert len(form) <= MEMBERS_BYTES_MAX, "a change of the membership is refused before it has so many servers"
     return form
 
@@ -121,8 +133,8 @@ def decode_members(form: bytes) -> Members:
     """The members whose form this is. Raises `WrongMembers` if it is the form of none."""
     try:
         epoch, since, first, rows, retired, *more = msgpack.unpackb(form, use_list=False, raw=False)
-        (replacing,) = more or [None]
-        members = _checked(epoch, since, first, rows, retired, replacing)
+        replacing, permanent = more + [None, ()][len(more) :]
+        members = _checked(epoch, since, first, rows, retired, replacing, permanent)
         if encode_members(members) != form:
             raise WrongMembers("another form has the same meaning")
     except (AssertionError, TypeError, ValueError, KeyError, OverflowError, msgpack.UnpackException) as error:
@@ -130,7 +142,7 @@ def decode_members(form: bytes) -> Members:
     return members
 
 
-def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any, replacing: Any) -> Members:
+def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any, replacing: Any, permanent: Any) -> Members:
     if not (_is_number(epoch, EPOCH_MAX) and _is_number(since, SLOT_MAX) and isinstance(rows, tuple)):
         raise WrongMembers("a number is too large, or of another type")
     roles: dict[bool, list[int]] = {True: [], False: []}
@@ -148,11 +160,11 @@ def _checked(epoch: Any, since: Any, first: Any, rows: Any, retired: Any, replac
         raise WrongMembers("an identity or an address has another length")
     if first != -1 and first not in roles[True]:
         raise WrongMembers("a server that does not vote leads first")
-    if not all(_is_number(server_id, SERVER_ID_MAX) for server_id in retired):
+    if not all(_is_number(server_id, SERVER_ID_MAX) for ids in (retired, permanent) for server_id in ids):
         raise WrongMembers("an id is too large, or of another type")
     if replacing is not None and not (isinstance(replacing, tuple) and [type(i) for i in replacing] == [int, int]):
         raise WrongMembers("what is replaced has another form")
-    return Members(roles[True], roles[False], epoch, since, first, storages, addresses, retired, replacing)
+    return Members(roles[True], roles[False], epoch, since, first, storages, addresses, retired, replacing, permanent)
 
 
 def _is_number(value: Any, largest: int) -> bool:

@@ -44,6 +44,13 @@ class ServersTests(ToolTestCase):
         asked = [each for member in self.cluster.members for each in member.server.changes.asked]
         self.assertEqual(asked, [("add", 4, "127.0.0.1:7404")])
 
+    async def test_server_that_learns_for_good(self) -> None:
+        """The option belongs to `add` alone."""
+        self.assertIs(await self.settle(self.file, "add", "4", "127.0.0.1:7404", "--learner"), ExitStatus.OK)
+        asked = [each for member in self.cluster.members for each in member.server.changes.asked]
+        self.assertEqual(asked, [("add", 4, "127.0.0.1:7404", "permanent")])
+        self.assertRaises(click.UsageError, self.options, self.file, "remove", "1", "--learner")
+
     async def test_replacement_says_what_comes(self) -> None:
         self.assertIs(await self.settle(self.file, "replace", "1", "4", "127.0.0.1:7404"), ExitStatus.OK)
         self.assertIn("when it votes, the former one is removed by itself", self.out.getvalue())

@@ -366,8 +366,8 @@ class FakeChanges:
         self.asked: list[tuple[object, ...]] = []
         self.refusal: Refused | None = None
 
-    def add(self, server_id: int, address: str, answer: Answer) -> None:
-        self._note(answer, "add", server_id, address)
+    def add(self, server_id: int, address: str, answer: Answer, *, permanent: bool = False) -> None:
+        self._note(answer, "add", server_id, address, *["permanent"] * permanent)
 
     def move(self, server_id: int, address: str, answer: Answer) -> None:
         self._note(answer, "move", server_id, address)

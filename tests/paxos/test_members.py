@@ -34,6 +34,7 @@ def _members(ids: list[int], voters: int, gone: int, numbers: tuple[int, int], d
         addresses,
         ids[end:],
         (there[0], there[-1]) if data["replaces"] and len(there) > 1 else None,
+        there[voters : voters + data["permanent"]],
     )
 
 
@@ -50,6 +51,7 @@ MEMBERS = st.builds(
             "step": st.integers(1, 3),
             "first": st.booleans(),
             "replaces": st.booleans(),
+            "permanent": st.integers(0, 3),
         }
     ),
 )

@@ -286,6 +286,16 @@ class Body:
         """The value of a member that is an integer; None if it is not there."""
         return None if self._is_absent(name) else self.integer(name)
 
+    def flag(self, name: str) -> bool:
+        """The value of a member that is true or false; False if it is not there."""
+        if self._is_absent(name):
+            return False
+        value = self._members.pop(name)
+        self._known.append(name)
+        if not isinstance(value, bool):
+            raise BadRequest(f"{quoted(name)} is a JSON {_kind(value)}; it should be true or false")
+        return value
+
     def number(self, name: str) -> float | None:
         """The value of a member that is a number; None if the body has no such member."""
         if self._is_absent(name):

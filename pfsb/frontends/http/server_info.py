@@ -43,15 +43,18 @@ def get_servers(request: PfsbRequest) -> None:
 
 
 def add_server(request: PfsbRequest) -> None:
-    """Add a server to the cluster, in the place of another one if `replaces` names one; the answer comes when the
-    change is in force."""
+    """Add a server to the cluster, in the place of another one if `replaces` names one, or as one that learns for good
+    with `learner`; the answer comes when the change is in force."""
     request.query.refuse_more()
     body = request.body()
     server_id, address, former = body.integer("id", -1), body.text("address"), body.integer_or_none("replaces")
+    permanent = body.flag("learner")
     body.refuse_more()
     changes = request.site.server.changes
     if former is None:
-        changes.add(_in_range(server_id), address, request.answer_with())
+        changes.add(_in_range(server_id), address, request.answer_with(), permanent=permanent)
+    elif permanent:
+        raise BadRequest("a server that learns for good takes the place of no other: replaces or learner, not both")
     else:
         changes.replace(_in_range(former), _in_range(server_id), address, request.answer_with())
 

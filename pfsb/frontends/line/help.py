@@ -24,7 +24,7 @@ ALWAYS: Final = (
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
     CommandDescription(
         "SERVERS",
-        "SERVERS [ADD|MOVE id address | REMOVE id | REPLACE id new address]",
+        "SERVERS [ADD|MOVE id address [LEARNER] | REMOVE id | REPLACE id new address]",
         "Show all servers as this one sees them, or change which ones there are.",
         changes=False,
         right_with_arguments=Right.ADMIN,

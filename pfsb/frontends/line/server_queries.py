@@ -90,7 +90,7 @@ class ServerQueries:
         self._server.hand_overs.answer(server_id(words[0], wrong), answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
-        usage = "SERVERS [ADD id address | REMOVE id | MOVE id address | REPLACE id new address]"
+        usage = "SERVERS [ADD id address [LEARNER] | REMOVE id | MOVE id address | REPLACE id new address]"
         match [word.upper() if at == 0 else word for at, word in enumerate(request.args)]:
             case []:
                 rows = tuple(self._server.servers())
@@ -98,6 +98,8 @@ class ServerQueries:
                 answer(Done(fields, rows))
             case ["ADD", text, address]:
                 self._server.changes.add(_member_id(text), address, answer)
+            case ["ADD", text, address, word] if word.upper() == "LEARNER":
+                self._server.changes.add(_member_id(text), address, answer, permanent=True)
             case ["MOVE", text, address]:
                 self._server.changes.move(_member_id(text), address, answer)
             case ["REPLACE", former, text, address]:

@@ -97,8 +97,10 @@ def plain_state(content: Content) -> dict[str, Any]:
 
 
 def plain_members(members: Members) -> dict[str, Any]:
-    """The servers of an epoch as a value of JSON; `replacing` is there while a server is replaced."""
+    """The servers of an epoch as a value of JSON; `replacing` is there while a server is replaced, `permanent` if some
+    learn for good."""
     replacing = {} if members.replacing is None else {"replacing": [*members.replacing]}
+    permanent = {"permanent": [*members.permanent]} if members.permanent else {}
     return {
         "number": members.epoch,
         "since": members.since,
@@ -109,6 +111,7 @@ def plain_members(members: Members) -> dict[str, Any]:
         "addresses": {str(server_id): address for server_id, address in members.addresses.items()},
         "retired": [*members.retired],
         **replacing,
+        **permanent,
     }
 
 

@@ -180,12 +180,17 @@ class ServerInfoTests(HTTPCase):
         changes = self.server.changes
         self.assertEqual(changes.asked, [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401"), ("remove", 2)])
         self.assertRefused(self.ask("POST", "/v1/servers", {"address": "127.0.0.1:7404"}), 400, "BADREQUEST")
+        learner = {"id": 5, "address": "127.0.0.1:7405", "learner": True}
+        self.assertEqual(self.content("POST", "/v1/servers", learner), {"epoch": 4})
+        self.assertEqual(changes.asked[-1], ("add", 5, "127.0.0.1:7405", "permanent"))
+        for wrong in ({"learner": "yes"}, {"replaces": 1}):
+            self.assertRefused(self.ask("POST", "/v1/servers", {**learner, **wrong}), 400, "BADREQUEST")
         self.assertRefused(self.ask("POST", "/v1/servers", {"id": 4}), 400, "BADREQUEST")
         self.assertRefused(self.ask("DELETE", "/v1/servers/two"), 400, "BADREQUEST")
         self.assertRefused(self.ask("DELETE", "/v1/servers/65536"), 400, "BADREQUEST")
         changes.refusal = Refused("CONFLICT", "another change is under way")
         self.assertRefused(self.ask("DELETE", "/v1/servers/2"), 409, "CONFLICT")
-        self.assertEqual(len(changes.asked), 4)
+        self.assertEqual(len(changes.asked), 5)
 
     def test_ready_with_a_leader_and_a_majority_only(self) -> None:
         """A server is ready only with a leader and a majority, and healthy in any case: a load balancer asks for

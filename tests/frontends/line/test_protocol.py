@@ -274,6 +274,7 @@ class CommandTests(LineTestCase):
             "SERVERS ADD 65536 127.0.0.1:7404",
             "SERVERS REMOVE -1",
             "SERVERS REMOVE 1 2",
+            "SERVERS ADD 4 127.0.0.1:7404 VOTER",
             "SERVERS REPLACE 1 2",
         ):
             self.assertTrue(self.ask(line)[-1].startswith("ERR BADREQUEST"), line)
