@@ -76,6 +76,34 @@ class MembershipTests(ClusterCase):
         refused = await cluster.ask(gone, "SAY hello")
         self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
 
+    async def test_read_replica_answers_what_it_knows_and_is_never_needed(self) -> None:
+        """A server that learns for good answers sequential reads soon after a write, has no vote after a restart
+        either, and its end changes nothing for the others."""
+        cluster = await self.begin()
+        cluster.start(3)
+        added = await cluster.ask(0, f'SERVERS ADD 3 "{self.peer(cluster, 3)}" LEARNER', SECONDS)
+        self.assertEqual(added.line, "OK epoch=1")
+        await self.until(cluster, 3, "server 3 to learn", role="permanent-learner", epoch=1)
+
+        async def reads(value: str) -> None:
+            async def look() -> bool:
+                return (await cluster.ask(3, "GET a read=sequential")).fields.get("value") == value
+
+            await cluster.wait_for(f"server 3 to know {value}", look, SECONDS)
+
+        for value in ("one", "two"):
+            self.assertTrue((await cluster.ask(0, f"PUT a {value}", SECONDS)).ok)
+            await reads(value)
+            refused = await cluster.ask(3, "GET a")
+            self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
+            self.assertIn("server 3 learns for good", refused.text)
+            await cluster.kill(3)
+            self.assertTrue((await cluster.ask(1, f"PUT a {value}", SECONDS)).ok)
+            cluster.start(3)
+            await cluster.wait_up([3])
+            await self.until(cluster, 3, "server 3 to learn again", role="permanent-learner", epoch=1)
+        self.assertEqual((await cluster.status(0))["n"], 3)
+
     async def test_servers_start_again_with_their_old_configuration(self) -> None:
         """All servers are killed after a change: the stored membership rules, and a server that its file does not have
         is found at the address that the change has brought."""
