@@ -395,8 +395,8 @@ def _if_known(following: Members | Refused) -> Members | Refused:
     unknown = [i for i in following.voters if i not in following.storages]
     if not unknown:
         return following
-    text = f"this server does not know the storage of server {unknown[0]}, which the change must name"
-    return Refused("CONFLICT", f"{text}: ask another server, or remove that one first")
+    text = f"this server does not know the storage of server {unknown[0]} yet, which the change must name"
+    return Refused("CONFLICT", f"{text}: ask again soon, or another server; if that one is lost, remove it first")
 
 
 def _too_many_removed() -> Refused:
