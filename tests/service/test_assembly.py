@@ -53,6 +53,20 @@ class AssemblyTests(SynchronousTestCase):
         self.assertEqual(server.places(), {0: "db0:9400"})
         server.stop()
 
+    def test_place_that_cannot_be_announced_is_not(self) -> None:
+        """An endpoint may be the path of a unix socket with hundreds of characters: the server would announce it again
+        and again."""
+        clock, rng = Clock(), Random(1)
+        links = Links(frame_identity(ONE, 0), clock, LinkFaults(clock, rng), lambda peer, frame: None)
+        given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)
+        server = make_server(ONE, catalogue_of_plugins(ONE.apps), given, rules_at_birth=RULES_KNOWN, place="/" * 301)
+        server.start()
+        for _ in range(100):
+            clock.advance(0.1)
+        self.assertTrue(server.settings.is_announced)
+        self.assertEqual(server.machine.settings.place_of(0), "")
+        server.stop()
+
     def test_storage_in_memory_counts_without_being_shown_as_a_disk(self) -> None:
         """With `storage: memory` STATUS shows no groups, and the metrics show them all the same."""
         server = real_server(ONE, 0, catalogue_of_plugins(ONE.apps), directory=None, clock=Clock(), on_failure=fail)
