@@ -147,7 +147,7 @@ class Server:
             look_up,
         )
         """Changes of the membership that clients ask for, and the promotion of servers that learn."""
-        self._on_places: list[Callable[[], None]] = []
+        self._on_places: dict[object, Callable[[], None]] = {}
         self._places_told = 0
         self._is_removed_now = False
         """Whether a change that this turn has executed has removed this server: its clients are to be told."""
@@ -396,8 +396,13 @@ class Server:
     def watch_places(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called whenever other servers belong to the cluster, or clients reach one elsewhere. Returns a
         function that ends this."""
-        self._on_places.append(changed)
-        return lambda: self._on_places.remove(changed)
+        watch = object()
+        self._on_places[watch] = changed
+
+        def end() -> None:
+            del self._on_places[watch]
+
+        return end
 
     def places(self) -> dict[int, str]:
         """Id -> where clients reach the server, for the servers of the cluster of which this is known."""
@@ -448,8 +453,8 @@ class Server:
             self.local_clients.refuse_all(REMOVED_UNDER_WAY, REMOVED_NOT_SENT)
         if self.machine.settings.places_changed != self._places_told:
             self._places_told = self.machine.settings.places_changed
-            for told in [*self._on_places]:
-                told()
+            for changed in [*self._on_places.values()]:
+                changed()
         if not self.settings.is_announced:
             self.settings.announce(self.local_clients.submission)
         if self._digests_asked:

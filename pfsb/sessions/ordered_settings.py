@@ -91,7 +91,7 @@ class Abilities:
             raise WrongSetting(f"{len(data)} bytes that are no abilities") from error
         if not _is_version(rules) or len(found) > APPLICATIONS_MAX or not all(map(_is_app, found.items())):
             raise WrongSetting("abilities of another shape than this version of pfsb has")
-        if client and not _is_place(place):
+        if client and not is_place(place):
             raise WrongSetting("abilities of another shape than this version of pfsb has")
         return cls(found, rules, place)
 
@@ -107,7 +107,8 @@ def _is_version(value: object) -> bool:
     return type(value) is int and 1 <= value <= VERSION_MAX
 
 
-def _is_place(place: object) -> bool:
+def is_place(place: object) -> bool:
+    """Whether a server can announce this as the place where clients reach it."""
     return type(place) is str and 0 < len(place) <= PLACE_CHARACTERS_MAX and place.isprintable()
 
 

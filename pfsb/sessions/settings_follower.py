@@ -17,7 +17,7 @@ from pfsb.applications.catalogue import Catalogue, InstalledApplications, refuse
 from pfsb.config.config import Config
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.cluster_settings import IN_FILES, RULES_OF_EPOCHS, ClusterSettings, show_app
-from pfsb.sessions.ordered_settings import Abilities
+from pfsb.sessions.ordered_settings import Abilities, is_place
 from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
 from pfsb.sessions.submission import Submission
 from pfsb.support.limits import IDENTITY_BYTES
@@ -116,7 +116,7 @@ class SettingsFollower:
         if self.is_announced or self._is_submitted or not self._machine.settings.is_born:
             return
         settings = self._machine.settings
-        knows_places = settings.values.rules >= RULES_OF_EPOCHS
+        knows_places = settings.values.rules >= RULES_OF_EPOCHS and is_place(self._place)
         abilities = evolve(self._abilities, client=self._place) if knows_places else self._abilities
         if settings.announced.get(self._server_id) == abilities:
             self.is_announced = True

@@ -178,8 +178,6 @@ class DoorTests(TokensCase):
             (("client", "cluster.yaml", "GET", "d"), {}, 1, "ERR NOAUTH fate=none"),
             ((*bench, "--token-file", "mine.token"), {}, 0, "python"),
             ((*bench, "--client", "auto"), admin, 0, "per second"),
-            (bench, {}, 1, "ERR NOAUTH"),
-            (bench, {"PFSB_TOKEN": self.tokens["read"]}, 0, "ERR DENIED"),
             (("client", "cluster.yaml", "AUTH", self.tokens["read"]), {}, 2, "--token-file"),
         ):
             done = pfsb(directory, *words, **environment)

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.config.config import Config, ServerConfig
 from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server, memory_storage, real_server
+from pfsb.sessions.cluster_settings import RULES_KNOWN
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import Links
 
@@ -35,6 +36,35 @@ class AssemblyTests(SynchronousTestCase):
         for _ in range(100):
             clock.advance(0.1)
         self.assertEqual(server.leader(), 0)
+        self.assertEqual(server.machine.settings.values.rules, 1)
+        server.stop()
+
+    def test_cluster_is_born_with_the_rules_of_its_first_leader_and_knows_where_clients_reach_it(self) -> None:
+        """Servers of real clusters give the latest rules, and their own address for clients, which is announced."""
+        clock, rng = Clock(), Random(1)
+        links = Links(frame_identity(ONE, 0), clock, LinkFaults(clock, rng), lambda peer, frame: None)
+        given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)
+        server = make_server(ONE, catalogue_of_plugins(ONE.apps), given, rules_at_birth=RULES_KNOWN, place="db0:9400")
+        server.start()
+        self.assertEqual(server.places(), {0: "127.0.0.1:9400"}, "as the file says, until the server has announced it")
+        for _ in range(100):
+            clock.advance(0.1)
+        self.assertEqual(server.machine.settings.values.rules, RULES_KNOWN)
+        self.assertEqual(server.places(), {0: "db0:9400"})
+        server.stop()
+
+    def test_place_that_cannot_be_announced_is_not(self) -> None:
+        """An endpoint may be the path of a unix socket with hundreds of characters: the server would announce it again
+        and again."""
+        clock, rng = Clock(), Random(1)
+        links = Links(frame_identity(ONE, 0), clock, LinkFaults(clock, rng), lambda peer, frame: None)
+        given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)
+        server = make_server(ONE, catalogue_of_plugins(ONE.apps), given, rules_at_birth=RULES_KNOWN, place="/" * 301)
+        server.start()
+        for _ in range(100):
+            clock.advance(0.1)
+        self.assertTrue(server.settings.is_announced)
+        self.assertEqual(server.machine.settings.place_of(0), "")
         server.stop()
 
     def test_storage_in_memory_counts_without_being_shown_as_a_disk(self) -> None:

@@ -356,6 +356,14 @@ class ExecutionTests(SynchronousTestCase):
         error = self.assertRaises(CannotRun, self.execute, birth(1, wanted))
         self.assertIn("counter version 1, which this server does not have", str(error))
 
+    def test_server_of_an_earlier_version_stops_at_the_birth_of_a_later_one(self) -> None:
+        """A cluster is born with the latest rules; a server that does not know them has executed nothing then."""
+        self.machine = SessionStateMachine(0, Catalogue((), SimulatedApplications((), tallies=(1,), rules=1)))
+        wanted = evolve(VALUES, apps=(("kv", 1),), rules=2)
+        error = self.assertRaises(CannotRun, self.execute, birth(1, wanted))
+        self.assertIn("rules version 2, which this server does not have", str(error))
+        self.assertFalse(self.machine.settings.is_born)
+
     def test_ended_session_stays_forgotten_when_the_horizon_grows(self) -> None:
         """An ended session stays forgotten when the horizon grows, since the oldest valid slot never goes back
         (Departure 34)."""

@@ -29,14 +29,13 @@ class KnownServers:
         are none of them."""
         told = self.told(fields)
         places, ids = {each.shown for each in told}, {each.id for each in told}
-        free = max(ids, default=-1) + 1
+        free = 1 + max(ids.union(each.id for each in self._given))
         others = [each for each in self._given if each.shown not in places]
         return told + [evolve(each, id=free + i) if each.id in ids else each for i, each in enumerate(others)]
 
     def told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
-        """The addresses of servers in the fields of an event MEMBERS. One that this client cannot use is left out. A
-        client that was given addresses with TLS takes no others: a server without TLS could be any program, and would
-        be shown the token."""
+        """The addresses of servers in the fields of an event MEMBERS, of the kinds that the client was given. So one
+        with addresses with TLS, or paths of unix sockets, never shows its token without TLS on a network."""
         told = []
         for name, text in fields.items():
             server_id = name.removeprefix(_NAME)
@@ -55,6 +54,11 @@ class KnownServers:
             found = address_from_text(server_id, text, authority)
         except ConfigError:
             return None
-        if any(each.tls for each in self._given) and not (found.tls or text.startswith("/")):
+        if _kind(found) not in map(_kind, self._given):
             return None
         return evolve(found, token=self._given[0].token)
+
+
+def _kind(address: ServerAddress) -> str:
+    """The kind of an address: tls, unix or tcp."""
+    return "tls" if address.tls else "unix" if address.shown.startswith("/") else "tcp"

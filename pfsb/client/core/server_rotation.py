@@ -33,11 +33,11 @@ class ServerRotation:
     def replace(self, addresses: Sequence[ServerAddress]) -> None:
         """Choose among these servers from now on, in this order. The present one, which must be among them, stays the
         present one."""
-        here = self.server.shown
+        here, former = self.server.shown, {each.shown: each.id for each in self._addresses}
         self._addresses = addresses
         self._index = next(i for i, each in enumerate(addresses) if each.shown == here)
-        known = {each.id for each in addresses}
-        self.troubles = {i: trouble for i, trouble in self.troubles.items() if i in known}
+        kept = [(each.id, self.troubles.get(former.get(each.shown, -1))) for each in addresses]
+        self.troubles = {i: trouble for i, trouble in kept if trouble is not None}
 
     @property
     def server(self) -> ServerAddress:

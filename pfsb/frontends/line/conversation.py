@@ -146,7 +146,7 @@ class Conversation:
         """Whether the last large request has its answer; then it is over at the latest when its reply is written."""
         self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
-        self._members = MembersWatch(server, replies)
+        self._members = MembersWatch(server, replies, shared.iteration_end)
         self._server_queries = ServerQueries(server, verbs.descriptions)
         self.must_be_alone = False
         """True while AUTH, HELLO, BYE or a large request is not answered: no further request may be handled."""

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.client.core.addresses import address_from_text
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.known_servers import KnownServers
+from pfsb.client.core.server_rotation import ServerRotation
 from tests.client.core.script import ADDRESSES, Script
 
 TOLD = '* MEMBERS epoch=2 server1="127.0.0.1:9401" server3="127.0.0.1:9403" server4="127.0.0.1:9404"'
@@ -39,6 +40,28 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual(
             [(each.shown, each.tls, each.authority) for each in found], [("tls://c.example:1", True, "authority.pem")]
         )
+
+    def test_client_on_the_machine_of_a_server_learns_nothing_on_the_network(self) -> None:
+        """Addresses of the kinds that it was given are taken, and no others."""
+        given = address_from_text(0, "/run/pfsb.sock")
+        found = KnownServers([given]).told(
+            {"server0": "/run/pfsb.sock", "server1": "b:1", "server2": "/run/other.sock"}
+        )
+        self.assertEqual([each.shown for each in found], ["/run/pfsb.sock", "/run/other.sock"])
+        self.assertEqual(KnownServers(ADDRESSES).told({"server1": "/run/pfsb.sock"}), [])
+
+    def test_ids_differ(self) -> None:
+        """The given addresses that are not told get ids that no other one has."""
+        given = [evolve(each, id=i) for each, i in zip(ADDRESSES, (0, 1, 3), strict=True)]
+        found = KnownServers(given).with_told({"server1": "a:1", "server0": "b:1"})
+        self.assertEqual(len({each.id for each in found}), 5)
+
+    def test_troubles_stay_with_their_servers(self) -> None:
+        """The client knows a server by another id than before."""
+        rotation = ServerRotation(ADDRESSES, Random(1))
+        rotation.note_trouble("refused", is_unreachable=True)
+        rotation.replace(KnownServers(ADDRESSES).with_told({"server0": "a:1", "server7": "127.0.0.1:9400"}))
+        self.assertEqual((rotation.server.id, [*rotation.troubles]), (7, [7]))
 
 
 class LearningTests(SynchronousTestCase):
@@ -77,7 +100,6 @@ class LearningTests(SynchronousTestCase):
             self.script.hang_up("refused")
             self.script.pass_time(2.0)
         self.script.take()
-        self.script.connect()
         self.script.answer_hello(epoch=2)
         self.assertIn("#1 PUT a b", self.script.take())
 

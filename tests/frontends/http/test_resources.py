@@ -177,6 +177,10 @@ class ServerInfoTests(HTTPCase):
         self.assertEqual(added, {"epoch": 1})
         self.assertEqual(self.content("PATCH", "/v1/servers/1", {"address": "[::1]:7401"}), {"epoch": 2})
         self.assertEqual(self.content("DELETE", "/v1/servers/2"), {"epoch": 3})
+        replacing = {"id": 5, "address": "127.0.0.1:7405", "replaces": 3}
+        self.assertEqual(self.content("POST", "/v1/servers", replacing), {"epoch": 4})
+        self.assertEqual(self.server.changes.asked.pop(), ("replace", 3, 5, "127.0.0.1:7405"))
+        self.assertRefused(self.ask("POST", "/v1/servers", {**replacing, "replaces": -1}), 400, "BADREQUEST")
         changes = self.server.changes
         self.assertEqual(changes.asked, [("add", 4, "127.0.0.1:7404"), ("move", 1, "[::1]:7401"), ("remove", 2)])
         self.assertRefused(self.ask("POST", "/v1/servers", {"address": "127.0.0.1:7404"}), 400, "BADREQUEST")

@@ -236,6 +236,7 @@ class CommandTests(LineTestCase):
         self.server.clients, self.server.epoch = {3: "[::1]:9403"}, 1
         (watcher,) = self.server.watchers
         watcher()
+        self.clock.advance(0)
         self.assertEqual(self.said(), ['* MEMBERS epoch=1 server3="[::1]:9403"'])
         self.assertTrue(self.ask("MEMBERS now")[-1].startswith("ERR BADREQUEST"))
         self.protocol.connectionLost()
@@ -249,6 +250,7 @@ class CommandTests(LineTestCase):
         watcher()
         self.server.epoch = 5
         watcher()
+        self.clock.advance(0)
         self.assertEqual(self.said(), [])
         self.protocol.resumeProducing()
         self.assertEqual(self.said(), ["* MEMBERS epoch=5"])
