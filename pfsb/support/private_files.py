@@ -42,7 +42,7 @@ def wide_mode(path: str | Path) -> int | None:
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading. Raises OSError, also for a pipe or a device, and never waits for a program at
-    the other end of one: a server that reads a file while it runs would serve nobody meanwhile."""
+    the other end of one: a server that reads a file while it runs would answer no client meanwhile."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
