@@ -22,6 +22,8 @@ from pfsb.sessions.state_machine import SessionStateMachine
 
 ASKED_MAX: Final = 16
 """Maximum number of questions about the past that may be under way at a server."""
+AHEAD_MAX: Final = 1_000
+"""Maximum number of questions that may wait at a server for a revision that it has not executed."""
 
 
 class IPastReader(Protocol):
@@ -56,7 +58,10 @@ class PastReads:
     reader: IPastReader | None = None
     """Builds states of the past; None: this server keeps nothing on disk."""
     under_way: int = field(default=0, init=False)
-    """Number of questions that have no answer yet, or whose state is still being built."""
+    """Number of questions that have no answer yet, or whose state is still being built; those that wait for a revision
+    are left out."""
+    _ahead: int = field(default=0, init=False)
+    """Number of questions that wait for a revision."""
 
     def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:
         """Answer with the value of a key as it was behind a revision. `answer` is called once.
@@ -64,10 +69,10 @@ class PastReads:
         A revision that this server has not executed is waited for. Without an answer at the time `until`, by the
         server's clock in seconds, the question is refused.
         """
-        if self.under_way >= ASKED_MAX:
-            answer(Refused("BUSY", f"{ASKED_MAX} questions about the past are under way already: try later"))
+        if self._ahead >= AHEAD_MAX and revision > self._revisions().told:
+            answer(Refused("BUSY", f"{AHEAD_MAX} questions wait for a revision already: try later"))
             return
-        self.under_way += 1
+        self._ahead += 1
         asked = _Asked(key, revision, answer, until)
         seconds = max(0.0, until - self._clock.seconds())
         self._revisions().wait(revision, seconds, partial(self._reached, asked, seconds))
@@ -78,12 +83,17 @@ class PastReads:
             self.reader.stop()
 
     def _reached(self, asked: _Asked, seconds: float, is_reached: bool) -> None:
-        if is_reached:
+        self._ahead -= 1
+        if is_reached and self.under_way >= ASKED_MAX:
+            text = f"{ASKED_MAX} questions about the past are under way already: try later"
+            self._answer(asked, Refused("BUSY", text))
+        elif is_reached:
+            self.under_way += 1
             asked.timeout = self._clock.callLater(max(0.0, asked.until - self._clock.seconds()), self._too_late, asked)
             self._replica.perform(self._look, asked)
         else:
-            self.under_way -= 1
-            text = f"this server has not come to revision {asked.revision} within {seconds:g} s; another one may have"
+            waited = round(seconds, 1)
+            text = f"this server has not come to revision {asked.revision} within {waited:g} s; another one may have"
             self._answer(asked, Refused("UNAVAILABLE", text))
 
     def _look(self, asked: _Asked) -> None:

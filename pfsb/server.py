@@ -217,7 +217,7 @@ class Server:
             others = ", ".join(map(str, members.ids))
             text = f"server {self.server_id} was removed from the cluster, and takes no part: ask server {others}"
             outside = Refused("UNAVAILABLE", text)
-            self._log.warn("{text}; it can be stopped, and its data deleted", text=text)
+            self._log.warn("{text}; it can be stopped, and its data deleted together with its configuration", text=text)
             self._is_removed_now = self.local_clients.submission.outside is None
         elif role == JOINING:
             text = f"this server is no member of the cluster yet: say SERVERS ADD {self.server_id} to a member"

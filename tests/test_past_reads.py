@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pfsb import past_reads
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.past_reads import ASKED_MAX
 from tests.sessions.support import ClusterTestCase, code
@@ -105,6 +106,19 @@ class PastReadsTests(ClusterTestCase):
             answered(VALUE)
         self.assertEqual(all_answers, [[VALUE]] * ASKED_MAX)
         self.assertEqual(self.get(b"colour", self.first), [])
+
+    def test_revisions_that_do_not_come_keep_no_other_question_away(self) -> None:
+        """Questions that wait for a revision do not count as under way; there are bounds for them, too."""
+        self.patch(past_reads, "AHEAD_MAX", 2 * ASKED_MAX)
+        waiting = [self.get(b"colour", 1_000_000) for _ in range(2 * ASKED_MAX)]
+        self.assertEqual(code(self.get(b"colour", 1_000_000)[0]), ("BUSY", "none"))
+        self.assertEqual(self.get(b"colour", self.first), [])
+        self.cluster.run(0.1)
+        self.assertEqual(len(self.reader.asked), 1)
+        self.cluster.run(2.1)
+        self.assertEqual([code(answers[0])[0] for answers in waiting], ["UNAVAILABLE"] * 2 * ASKED_MAX)
+        self.assertIn("within 2 s", str(waiting[0][0]))
+        self.assertEqual(self.get(b"colour", 1_000_000), [])
 
     def test_server_without_a_disk_knows_the_present_only(self) -> None:
         self.past.reader = None

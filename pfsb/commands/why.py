@@ -129,7 +129,10 @@ def findings(found: Survey, clocks: dict[int, ClockReading]) -> list[str]:
 
 
 _ROLES: Final = {
-    "removed": "was removed from the cluster and takes no part: it can be stopped, and its data deleted",
+    "removed": (
+        "was removed from the cluster and takes no part: it can be stopped, and its data deleted together with its "
+        "configuration"
+    ),
     "joining": "is no member of the cluster yet: pfsb servers FILE add ID ADDRESS brings it in",
     "learner": "learns what the others have executed, and votes by itself when it keeps up",
     "permanent-learner": "learns what the others have executed for good, and never votes",

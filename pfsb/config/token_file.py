@@ -17,11 +17,13 @@ def read_tokens(path: str, named: str) -> Mapping[str, KnownToken]:
     """Read a token file: name -> token, in the order of the file. Blank lines, and those that begin with #, are left
     out.
 
-    `named` is the beginning of an error's text. Raises `ConfigError` if the file is not there, cannot be read, may be
-    used by others than its owner, holds no token, or has a wrong line. The text never repeats a line.
+    `named` is the beginning of an error's text. Raises `ConfigError` if the file is not there, cannot be read, is no
+    regular file, may be used by others than its owner, holds no token, or has a wrong line. The text never repeats a
+    line.
     """
     found: dict[str, KnownToken] = {}
-    for number, line in enumerate(_lines(path, TOKEN_FILE_BYTES_MAX, named), 1):
+    data = read_private(path, TOKEN_FILE_BYTES_MAX, named)
+    for number, line in enumerate(_lines(data, named), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -38,15 +40,18 @@ def read_tokens(path: str, named: str) -> Mapping[str, KnownToken]:
 
 def read_token(path: str) -> str:
     """Read the file in which a client keeps its token, alone on a line. Raises `ConfigError` if the file is not there,
-    cannot be read, may be used by others than its owner, or holds anything else. The text never repeats the token."""
-    lines = [line.strip() for line in _lines(path, ONE_TOKEN_BYTES_MAX, path) if line.strip()]
+    cannot be read, may be used by others than its owner, or holds anything else. The text never repeats the token.
+
+    The file may be a pipe, as `<(...)` of a shell is."""
+    data = read_private(path, ONE_TOKEN_BYTES_MAX, path, may_be_pipe=True)
+    lines = [line.strip() for line in _lines(data, path) if line.strip()]
     if len(lines) != 1 or not is_token(lines[0]):
         raise ConfigError(f"{path}: is no file with one token, as `pfsb token FILE NAME --out {path}` writes it")
     return lines[0]
 
 
-def _lines(path: str, bytes_max: int, named: str) -> list[str]:
+def _lines(data: bytes, named: str) -> list[str]:
     try:
-        return read_private(path, bytes_max, named).decode().splitlines()
+        return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{named}: is not UTF-8") from None

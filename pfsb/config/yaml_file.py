@@ -8,14 +8,17 @@ no Python objects from it. Whatever is in a file, this module raises nothing but
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from typing import Final
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import BinaryIO, Final
 
 import yaml
 from attrs import frozen
 
-from pfsb.support.private_files import wide_mode
+from pfsb.support.private_files import OTHERS, open_regular
 from pfsb.support.spelling import nearest
 
 FILE_BYTES_MAX: Final = 1_000_000
@@ -33,8 +36,24 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
     `named` is the beginning of the error's text: the name of the file or, for a file whose path stands in the
     configuration, the place there with the path.
     """
+    return _read(partial(open, path, "rb"), bytes_max, named)
+
+
+def read_private(path: str, bytes_max: int, named: str, *, may_be_pipe: bool = False) -> bytes:
+    """As `read`, for a file with a secret. Raises `ConfigError` also if others than its owner may use the file, and
+    unless it is a regular file or `may_be_pipe`."""
+
+    opened = partial(open, path, "rb") if may_be_pipe else partial(open_regular, path)
+    return _read(opened, bytes_max, named, is_private=True)
+
+
+def _read(opened: Callable[[], BinaryIO], bytes_max: int, named: str, *, is_private: bool = False) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with opened() as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if is_private and mode & OTHERS:
+                wrong = f"others than its owner may use it (mode {mode:03o}); chmod 600 would be right"
+                raise ConfigError(f"{named}: {wrong}")
             data = file.read(bytes_max + 1)
     except FileNotFoundError:
         raise ConfigError(f"{named}: there is no such file") from None
@@ -45,14 +64,6 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
     if len(data) > bytes_max:
         raise ConfigError(f"{named}: is too large, {bytes_max} bytes are allowed")
     return data
-
-
-def read_private(path: str, bytes_max: int, named: str) -> bytes:
-    """As `read`, for a file with a secret. Raises `ConfigError` also if others than its owner may use the file."""
-    mode = wide_mode(path)
-    if mode is not None:
-        raise ConfigError(f"{named}: others than its owner may use it (mode {mode:03o}); chmod 600 would be right")
-    return read(path, bytes_max, named)
 
 
 def open_file(path: str) -> Place:

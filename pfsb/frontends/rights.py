@@ -32,7 +32,7 @@ from pfsb.support.tokens import KnownToken, is_token, name_of
 CHECKED_AT_ONCE: Final = 2
 """Number of tokens that are checked at the same time, each in a thread with 16 MiB."""
 WAITING_MAX: Final = 1_000
-"""Maximum number of tokens that wait for their check."""
+"""Maximum number of tokens that wait for their check, or are checked; beyond it, each address may have one."""
 WAITING_OF_ADDRESS_MAX: Final = 32
 """Maximum number of tokens of one address that wait for their check, or are checked."""
 FIRST_DELAY_SECONDS: Final = 0.1
@@ -107,6 +107,7 @@ class ClientRights:
     """How a client shows a token at this door, as a part of a sentence."""
     token: KnownToken | None = field(init=False, default=None)
     """The token that the client has shown last; None: none that was right."""
+    _has_ended: bool = field(init=False, default=False)
 
     @property
     def are_by_token(self) -> bool:
@@ -147,7 +148,7 @@ class ClientRights:
                 return
             if not (self._is_near or self._is_encrypted):
                 self._server.warn_of_plain_text(self.address)
-            if result is not self.token:
+            if result is not self.token and not self._has_ended:
                 self.forget()
                 self.take(result)
                 self._server.hold(self)
@@ -160,11 +161,15 @@ class ClientRights:
         self.token, self.level = token, token.right
 
     def forget(self) -> None:
-        """Takes the rights of its token from the client: called when the connection has ended, or its next request
-        shows no token."""
+        """Takes the rights of its token from the client: called when its next request shows no token."""
         if self.token is not None:
             self._server.release(self)
             self.token, self.level = None, Right.NONE
+
+    def end(self) -> None:
+        """Called when the connection has ended, perhaps while a token of it is checked."""
+        self.forget()
+        self._has_ended = True
 
     def lose(self, why: str) -> None:
         """Called when the token file gives the client less than it had: ends the connection, for the reason `why`."""
@@ -209,8 +214,10 @@ class ServerRights:
     _holders: dict[str, set[ClientRights]] = field(init=False, factory=dict)
     """Name of a token -> the connections that have shown it."""
     _checks: dict[bytes, _Check] = field(init=False, repr=False, factory=dict)
-    """Keyed hash of each token that is checked or waits for it; first come, first served."""
-    _waiting: dict[bytes, None] = field(init=False, repr=False, factory=dict)
+    """Keyed hash of each token that is checked or waits for it -> its check."""
+    _waiting: dict[str, dict[bytes, None]] = field(init=False, repr=False, factory=dict)
+    """Address -> keyed hashes of its tokens that wait, the first one first. Addresses take turns: the first one here is
+    the next, and stands behind the others then."""
     _under_way: int = field(init=False, default=0)
     _of_address: Counter[str] = field(init=False, factory=Counter)
     _failures: dict[str, _Failures] = field(init=False, factory=dict)
@@ -306,18 +313,22 @@ class ServerRights:
             self._refuse(address, token, found)
         elif digest in self._checks:
             self._checks[digest].found.append(found)
-        elif len(self._waiting) >= WAITING_MAX or self._of_address[address] >= WAITING_OF_ADDRESS_MAX:
+        elif self._of_address[address] >= (WAITING_OF_ADDRESS_MAX if len(self._checks) < WAITING_MAX else 1):
             found(Refused("BUSY", "too many tokens are being checked; show yours again in a moment"))
         else:
             self._checks[digest] = _Check(token, known, address, [found])
             self._of_address[address] += 1
-            self._waiting[digest] = None
+            self._waiting.setdefault(address, {})[digest] = None
             self._check_next()
 
     def _check_next(self) -> None:
         while self._waiting and self._under_way < CHECKED_AT_ONCE:
-            digest = next(iter(self._waiting))
-            del self._waiting[digest]
+            address = next(iter(self._waiting))
+            digests = self._waiting.pop(address)
+            digest = next(iter(digests))
+            del digests[digest]
+            if digests:
+                self._waiting[address] = digests  # behind all others
             self._under_way += 1
             check = self._checks[digest]
             made = self._run(lambda check=check: check.known.is_of(check.token))  # type: ignore[misc]

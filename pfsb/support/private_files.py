@@ -1,11 +1,13 @@
-"""Files that only their owner may read: secrets and keys."""
+"""Files that only their owner may read: secrets and keys; and files that a server reads again while it runs."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 OTHERS = 0o077
 """The bits of a file's mode that give rights to others than its owner."""
@@ -36,3 +38,13 @@ def wide_mode(path: str | Path) -> int | None:
     except (OSError, ValueError):
         return None
     return mode if mode & OTHERS else None
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError, also for a pipe or a device, and never waits for a program at
+    the other end of one: a server that reads a file while it runs would answer no client meanwhile."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))

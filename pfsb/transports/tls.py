@@ -27,7 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from pfsb.support.eager_write import write_now
-from pfsb.support.private_files import wide_mode
+from pfsb.support.private_files import open_regular, wide_mode
 from pfsb.transports.stream_security import WrongCertificate
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -148,7 +148,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError as error:
         raise CertificatesMissing(
             f"{path}: {error.strerror}; `pfsb certificates CONFIG` makes the certificates of a cluster"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import load
+from pfsb.config.secret_file import read_secrets
 from pfsb.config.token_file import read_token, read_tokens
 from pfsb.config.yaml_file import ConfigError
 from pfsb.support.rights import Right
@@ -44,6 +46,21 @@ class TokenFileTests(SynchronousTestCase):
         missing = self.assertRaises(ConfigError, read_tokens, "gone", "four.yaml: token_file")
         self.assertEqual(str(missing), "four.yaml: token_file: there is no such file")
 
+    def test_file_of_a_server_is_a_regular_one(self) -> None:
+        """A server that waits for a program at the other end of a pipe serves nobody meanwhile."""
+        os.mkfifo(self.path, 0o600)
+        for read in (read_tokens, read_secrets):
+            error = self.assertRaises(ConfigError, read, str(self.path), "four.yaml: file")
+            self.assertEqual(str(error), "four.yaml: file: cannot be read: it is no regular file")
+        other = Path(self.mktemp())
+        other.symlink_to("/dev/null")
+        self.assertIn("is no regular file", str(self.assertRaises(ConfigError, read_tokens, str(other), "x")))
+
+    def test_mark_of_utf_8_at_the_beginning_is_left_out(self) -> None:
+        """Some editors write it."""
+        self.assertEqual(read_tokens(self.write(f"\ufeff{ALICE.line}\n"), "x"), {"alice": ALICE})
+        self.assertEqual(read_token(self.write(f"\ufeff{TOKEN}\n")), TOKEN)
+
     def test_configuration_names_the_file(self) -> None:
         """Without the key there are no tokens, and all clients may read and write."""
         config = Path(self.mktemp())
@@ -61,3 +78,11 @@ class TokenFileTests(SynchronousTestCase):
         for text, mode in ((TOKEN, 0o644), (f"{TOKEN}\n{TOKEN}", 0o600), (f"token: {TOKEN}", 0o600), ("", 0o600)):
             error = self.assertRaises(ConfigError, read_token, self.write(text, mode))
             self.assertNotIn(TOKEN.partition(".")[2], str(error))
+
+    def test_client_reads_its_token_from_a_pipe(self) -> None:
+        """A shell makes a pipe of `<(...)`."""
+        reads, writes = os.pipe()
+        self.addCleanup(os.close, reads)
+        with open(writes, "w") as file:
+            file.write(f"{TOKEN}\n")
+        self.assertEqual(read_token(f"/dev/fd/{reads}"), TOKEN)

@@ -13,6 +13,7 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Refused
+from pfsb.frontends import rights
 from pfsb.frontends.rights import (
     CHECKED_AT_ONCE,
     DELAY_SECONDS_MAX,
@@ -72,9 +73,9 @@ class RightsTestCase(SynchronousTestCase):
             check, made = self.checks.pop(0)
             made.callback(check())
 
-    def client(self, address: str = "10.0.0.1", rights: ServerRights | None = None) -> ClientRights:
+    def client(self, address: str = "10.0.0.1", own: ServerRights | None = None) -> ClientRights:
         transport = peer(IPv4Address("TCP", address, 1))
-        return (rights or self.rights).of_client(transport, address, "say it", self.lost.append)
+        return (own or self.rights).of_client(transport, address, "say it", self.lost.append)
 
     def show(self, token: str, client: ClientRights | None = None) -> list[Refused | None]:
         """The answers that come, sooner or later."""
@@ -127,6 +128,34 @@ class CheckTests(RightsTestCase):
         self.assertEqual([answer[0].code for answer in answers if answer and answer[0]], ["BUSY"])
         elsewhere = self.show(made[-1][0], self.client("10.0.0.2"))
         self.assertEqual(elsewhere, [])
+        self.make_checks()
+        self.assertEqual(elsewhere, [None])
+
+    def test_addresses_take_turns(self) -> None:
+        """A client whose address has one token waits for a few checks of another address, not for all of them."""
+        made = [make_token(f"n{number}", Right.READ, 2) for number in range(WAITING_OF_ADDRESS_MAX + 1)]
+        self.file.tokens = {known.name: known for _, known in made}
+        self.rights.read_again()
+        for token, _ in made[:-1]:
+            self.show(token)
+        elsewhere = self.show(made[-1][0], self.client("10.0.0.2"))
+        for _ in range(CHECKED_AT_ONCE + 1):
+            check, result = self.checks.pop(0)
+            result.callback(check())
+        self.assertEqual(elsewhere, [])
+        check, result = self.checks.pop(0)
+        result.callback(check())
+        self.assertEqual(elsewhere, [None])
+
+    def test_many_addresses_do_not_fill_the_queue(self) -> None:
+        """When it is full, an address without a token in it may have one checked all the same."""
+        self.patch(rights, "WAITING_MAX", 4)
+        made = [make_token(f"n{number}", Right.READ, 2) for number in range(7)]
+        self.file.tokens = {known.name: known for _, known in made}
+        self.rights.read_again()
+        answers = [self.show(token, self.client(f"10.0.0.{n % 4}")) for n, (token, _) in enumerate(made[:5])]
+        self.assertEqual([answer[0].code for answer in answers if answer and answer[0]], ["BUSY"])
+        elsewhere = self.show(made[5][0], self.client("10.0.0.9"))
         self.make_checks()
         self.assertEqual(elsewhere, [None])
 
@@ -278,7 +307,17 @@ class TokenFileTests(RightsTestCase):
 
     def test_connection_that_has_ended_is_forgotten(self) -> None:
         client = self.connected("read")
-        client.forget()
+        client.end()
+        del self.file.tokens["the-read"]
+        self.rights.read_again()
+        self.assertEqual(self.lost, [])
+
+    def test_connection_that_ends_while_its_token_is_checked(self) -> None:
+        client = self.client()
+        self.show(TOKENS["read"], client)
+        client.end()
+        self.make_checks()
+        self.assertIs(client.level, Right.NONE)
         del self.file.tokens["the-read"]
         self.rights.read_again()
         self.assertEqual(self.lost, [])

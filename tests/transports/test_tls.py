@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -245,12 +246,18 @@ class CertificateTests(StreamCase):
             ),
             (lambda: directory.server_file(0).chmod(0o600), "of server 2"),
             (lambda: directory.server_file(0).write_bytes(b""), "server-0.pem: holds no certificate"),
+            (lambda: _pipe_at(directory.server_file(0)), "server-0.pem: it is no regular file"),
         ):
             make()
             tls = MutualTLS("three", Credentials(directory.authority_file, directory.server_file(0)))
             error = self.assertRaises(CertificatesMissing, tls.check, 0, NOW.timestamp())
             self.assertIn(says, str(error))
             self.assertNotIn("\n", str(error))
+
+
+def _pipe_at(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

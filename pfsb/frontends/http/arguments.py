@@ -49,6 +49,8 @@ def authority_of(uri: bytes) -> list[bytes]:
 
 _WHOLE_URI: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
 """Beginning of a whole URI, which a request may have in place of a path (RFC 9112, section 3.2.2)."""
+_OF_PROXIES: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
+"""Headers by which a proxy says for whom it asks, besides those that begin with X-Forwarded-; in lower case."""
 _WRONG_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -210,7 +212,8 @@ def bearer_token(headers: Headers) -> str | None:
 def is_forwarded(headers: Headers) -> bool:
     """Whether a proxy says that it sends this request for another client. No proxy is believed when it says for whom;
     but the client is then not the one at the other end of the connection."""
-    return any(headers.hasHeader(name) for name in ("X-Forwarded-For", "Forwarded", "Via"))
+    names = [name.lower() for name, _ in headers.getAllRawHeaders()]
+    return any(name in _OF_PROXIES or name.startswith(b"x-forwarded-") for name in names)
 
 
 def _header(headers: Headers, name: str) -> str | None:

@@ -227,7 +227,7 @@ class Channel(http.HTTPChannel):
         if self._counted:
             del self.factory.channels[self]
             self.factory.shared.addresses.disconnects(self.address)
-            self.rights.forget()
+            self.rights.end()
         super().connectionLost(reason)
 
     # ------------------------------------------------------------------ clients that do not read

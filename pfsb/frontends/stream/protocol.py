@@ -251,7 +251,7 @@ class StreamProtocol(Protocol):
         self._admission.forget(self)
         if self._conversation is not None:
             self._conversation.disconnected()
-            self.rights.forget()
+            self.rights.end()
         self._cancel_deadline()
         self._look_no_more()
         if self._farewell is not None:

@@ -137,7 +137,7 @@ class WithoutTokenFileTests(HTTPCase):
 
     def test_proxy_on_this_machine_does_not_administer_for_others(self) -> None:
         """No header gives a right, and one that says that another client asks takes it away."""
-        for header in ("X_Forwarded_For", "Forwarded", "Via"):
+        for header in ("X_Forwarded_For", "Forwarded", "Via", "X_Real_IP", "X_Forwarded_Proto"):
             reply = self.ask("POST", "/v1/faults", {"fault": ["HEAL"]}, **{header: "127.0.0.1"})
             self.assertRefused(reply, 403, "DENIED")
         elsewhere = Connection(self.site, self.clock, "10.0.0.1")
