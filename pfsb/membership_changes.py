@@ -9,6 +9,7 @@ epoch at the same time: the second one to be executed changes nothing, since it 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -32,6 +33,8 @@ from pfsb.support.limits import SERVER_ID_MAX
 
 LOOKS_UNTIL_PROMOTED: Final = 3
 """Number of looks in a row, one each half second, at which a server that learns must have kept up until it votes."""
+ALIVES_SINCE: Final = 2
+"""Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: one may be lost."""
 EXAMPLE: Final = 'as in 127.0.0.1:7404, server4.example.com:7400 or "[::1]:7404"'
 MAY_HAPPEN: Final = Refused(
     "UNAVAILABLE",
@@ -51,7 +54,7 @@ class _Asked:
     answer: Answer
     members: Members
     until: float
-    """Clock time at which the answer is given in any case: the change is done."""
+    """Clock time at which the client is told, if the change is not in force by then, that its fate is unknown."""
 
 
 @define(eq=False)
@@ -74,8 +77,8 @@ class MembershipChanges:
     _waiting: list[_Asked] = field(init=False, factory=list)
     _is_ordering: bool = field(init=False, default=False)
     """Whether a change of this server is under way in the log."""
-    _aru_before: int = field(init=False, default=0)
-    """The slot up to which this server had executed at the last look."""
+    _arus: deque[tuple[float, int]] = field(init=False, factory=deque)
+    """(clock time, slot up to which this server had executed) of the last looks, the oldest first."""
     _looks: dict[int, int] = field(init=False, factory=dict)
     """Id of a server that learns -> number of looks in a row at which it has kept up."""
     _is_stopped: bool = field(init=False, default=False)
@@ -264,7 +267,8 @@ class MembershipChanges:
         peer = peers.by_id.get(server_id)
         if peer is None or not peers.heard_lately(server_id):
             return False
-        return peer.local_aru + self._replica.window.slots >= self._aru_before
+        before = self._arus[0][1] if self._arus else 0
+        return peer.local_aru + self._replica.window.slots >= before
 
     # ------------------------------------------------------------------ on the way through the log
 
@@ -315,26 +319,34 @@ class MembershipChanges:
             self._waiting.append(_Asked(answer, following, self._clock.seconds() + self._seconds))
 
     def answer_in_force(self) -> None:
-        """Called at the end of each turn: answer the changes that are in force, since the slot after them is executed.
+        """Called at the end of each turn: answer the changes that are in force, since the slot after them is executed
+        by a server that votes in the new epoch: then a majority of its voters has begun it.
 
-        A server that a change has removed executes no more, so it answers when it has executed the change.
+        A server that a change has removed executes no more, and waits until one of the others tells by ALIVE that it
+        has executed that slot. Until then its disk may be needed, and a client that was told would stop it for good.
         """
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        membership = self._replica.membership
-        now, reached = self._clock.seconds(), self._replica.data.ordering.local_aru
+        now, present = self._clock.seconds(), self._replica.membership.members
+        reached = self._reached_in(present)
         for asked in waiting:
-            present = membership.members
-            in_force = present.epoch > asked.members.epoch or (
-                present.epoch == asked.members.epoch
-                and (reached > present.since or self._server_id not in present.voters)
-            )
-            if in_force or now >= asked.until:
+            if present.epoch > asked.members.epoch or (
+                present.epoch == asked.members.epoch and reached > present.since
+            ):
                 done = Done((("epoch", asked.members.epoch),))
                 self._replica.turn.answer(partial(_answer_one, asked.answer), [done], HANGING.question)
+            elif now >= asked.until:
+                self._replica.turn.refuse(asked.answer, MAY_HAPPEN)
             else:
                 self._waiting.append(asked)
+
+    def _reached_in(self, present: Members) -> int:
+        """The slot up to which a voter of the present epoch has executed, as far as this server knows."""
+        if self._server_id in present.voters:
+            return self._replica.data.ordering.local_aru
+        peers = self._replica.peers.by_id
+        return max((peers[i].local_aru for i in present.voters if i in peers), default=0)
 
     # ------------------------------------------------------------------ servers that learn
 
@@ -343,7 +355,16 @@ class MembershipChanges:
         members = self._replica.membership.members
         if members.candidates or members.replacing is not None:
             self._replica.perform(self._look)
-        self._aru_before = self._replica.data.ordering.local_aru
+        self._note_aru()
+
+    def _note_aru(self) -> None:
+        """Note how far this server has executed. The first note that is kept is so old that the others have sent an
+        ALIVE since: by a younger one, no server would keep up under load."""
+        now, arus = self._clock.seconds(), self._arus
+        arus.append((now, self._replica.data.ordering.local_aru))
+        old_enough = now - ALIVES_SINCE * self._replica.settings.alive_seconds
+        while len(arus) > 1 and arus[1][0] <= old_enough:
+            arus.popleft()
 
     def _look(self) -> None:
         leads = self._replica.data.server.state is State.REG_LEADER

@@ -176,6 +176,41 @@ class OldRulesTests(ChangesTestCase):
 class RemovalTests(ChangesTestCase):
     """Servers that are removed for good."""
 
+    def test_server_keeps_up_that_lags_by_what_was_executed_since_its_last_alive(self) -> None:
+        """Under load the others have executed many slots since then, which a server cannot have told of yet."""
+        at, moved = self.leader, next(i for i in (0, 1, 2) if i != self.leader)
+        server = self.server(at)
+        connection = self.connect(at)
+        for number in range(1, 40):
+            self.do(connection, "PUT", "key", str(number))
+        for peer in server.replica.peers.by_id.values():
+            peer.local_aru = server.replica.data.ordering.local_aru - 2 * server.replica.window.slots
+        server.changes.look()
+        self.assertDone(self.change("move", moved, OTHER, at=at), 1)
+
+    def test_removed_server_answers_when_the_others_go_on(self) -> None:
+        """Until then its disk may be needed, and a client that is told would stop it for good."""
+        gone, told = self.leader, Waiting()
+        self.server(gone).changes.remove(gone, told)
+        self.cluster.run_until(lambda: self.members(gone).epoch == 1)
+        self.cluster.isolate(gone)
+        self.cluster.run(1.0)
+        self.assertEqual(told.results, [])
+        self.cluster.heal()
+        self.cluster.run_until(lambda: bool(told.results))
+        self.assertDone(told.results[0], 1)
+
+    def test_removed_server_that_hears_nothing_tells_no_fate(self) -> None:
+        """The change is made, and not in force as far as the server knows, when the time of its client is over."""
+        gone, told = self.leader, Waiting()
+        self.server(gone).changes.remove(gone, told)
+        self.cluster.run_until(lambda: self.members(gone).epoch == 1)
+        self.cluster.isolate(gone)
+        self.cluster.run_until(lambda: bool(told.results), 60.0)
+        (result,) = told.results
+        assert isinstance(result, Refused)
+        self.assertEqual((result.code, result.fate), ("UNAVAILABLE", "unknown"))
+
     def test_server_that_was_removed_knows_it_and_takes_no_part(self) -> None:
         """STATUS says so, and its clients are sent to the others."""
         gone = next(i for i in (0, 1, 2) if i != self.leader)

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.members import Members
@@ -88,6 +89,7 @@ class EpochHandler(Handler):
         proposals: ProposalHandler,
         telling: TellingHandler,
         reads: ReadIndexHandler,
+        hand_over: HandOverHandler,
         reconciliation: ReconciliationHandler,
         snapshots: SnapshotFetcher,
         storage_identity: StorageIdentityHandler,
@@ -104,6 +106,7 @@ class EpochHandler(Handler):
         self._proposals = proposals
         self._telling = telling
         self._reads = reads
+        self._hand_over = hand_over
         self._reconciliation = reconciliation
         self._snapshots = snapshots
         self._storage_identity = storage_identity
@@ -121,10 +124,14 @@ class EpochHandler(Handler):
     def begin(self, members: Members, *, by_snapshot: bool = False) -> None:
         """Begin the next epoch, in the turn that has executed its change, or has installed a snapshot of that epoch.
 
+        The slot of the change goes to all servers, of both epochs, that have not told that they have executed it. The
+        votes for it, and what the leader tells as ordered, may not have left this server, and are dropped here; without
+        them the others would learn of the change by an ALIVE or by an election.
         After a snapshot no server leads its first view: a server that has led it has executed the change.
         """
         data = self._data
         reached = data.ordering.local_aru
+        lagging = [i for i, peer in self._peers.by_id.items() if peer.local_aru < reached]
         data.ordering.global_history.cut_above(reached)
         data.views.vc.clear()
         data.preparing.prepare = None
@@ -132,6 +139,7 @@ class EpochHandler(Handler):
         self._telling.untold.clear()
         self._turn.begin_epoch()
         self._outbound.stop()
+        former = self._membership.others
         self._membership.enter(members)
         self.begun[members.epoch] = reached
         self._transport.enter_epoch(members, self._membership.others)
@@ -141,6 +149,10 @@ class EpochHandler(Handler):
         self._turn.append(AruRecord(reached))
         self._turn.append(EpochRecord(members))
         self._turn.append(ViewRecord(first_view, first_view))
+        self._hand_over.begin_epoch()
+        if not by_snapshot:
+            added = set(self._membership.others) - set(former)
+            self._reconciliation.bring(reached, sorted({*lagging, *added}))
         self._take_place(first_view, by_snapshot=by_snapshot)
         self._reads.begin_epoch(reached)
         self._reconciliation.begin_epoch()

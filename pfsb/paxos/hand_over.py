@@ -285,8 +285,15 @@ class HandOverHandler(Handler):
         self._turn.send(HandOver(own_id, under_way.view, under_way.next_view, under_way.reason))
         self._election.leave_view(under_way.next_view)
 
-    def _end(self, why_not: str | None) -> None:
-        """The hand-over is over: the target leads, or `why_not` says why it does not."""
+    def begin_epoch(self) -> None:
+        """Departure 60: a change of the membership has ended the view that this server hands over. The hand-over is
+        given up, so that the first leader of the epoch proposes at once; the target has done nothing wrong."""
+        if self.under_way is not None and self.under_way.step is not Step.LEFT:
+            self._end("the membership has changed meanwhile", blames=False)
+
+    def _end(self, why_not: str | None, *, blames: bool = True) -> None:
+        """The hand-over is over: the target leads, or `why_not` says why it does not. If the target is to blame for
+        that, it is not asked again soon."""
         under_way = self.under_way
         assert under_way is not None
         self._window.open()
@@ -303,8 +310,9 @@ class HandOverHandler(Handler):
             )
         else:
             self.failed += 1
-            self._silent.add(under_way.target)
-            self.note_end(under_way.target)
+            if blames:
+                self._silent.add(under_way.target)
+                self.note_end(under_way.target)
             self._log.warn(
                 "view {view} is not handed over to server {target}: {why}",
                 view=shown(under_way.view),

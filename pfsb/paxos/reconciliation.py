@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -505,6 +505,17 @@ class ReconciliationHandler(Handler):
         is_here = self._data.ordering.global_history.floor < seq <= self._data.ordering.local_aru
         if is_here and self._allowances[to].is_left(self._clock.seconds()):
             self._serve(to, seq, self.rows_from_memory(seq, seq))
+
+    def bring(self, seq: int, server_ids: Iterable[int]) -> None:
+        """Departure 60: send the slot of a change of the membership, which this turn has executed, to these servers, in
+        front of all messages of the epoch that it begins: without it they would discard those."""
+        batch = self._data.ordering.global_history.ensure(seq).ordered
+        assert batch is not None, "the slot was executed in this turn"
+        own_id = self._data.server.server_id
+        reply = ReconciliationReply(own_id, seq, seq, (GloballyOrderedUpdate(own_id, seq, batch),))
+        for server_id in server_ids:
+            self.bytes_sent += len(batch.data)
+            self._turn.send_early(reply, server_id)
 
     def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []

@@ -238,6 +238,7 @@ class Replica:
             proposals=self.proposals,
             telling=self.telling,
             reads=self.reads,
+            hand_over=self.hand_over,
             reconciliation=self.reconciliation,
             snapshots=self.snapshot_fetcher,
             storage_identity=self.storage_identity,

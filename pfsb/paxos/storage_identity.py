@@ -259,12 +259,13 @@ class StorageIdentityHandler(Handler):
 
         The ACQUAINTED waits at the durability gate, so the record of the sender's identity is on disk when it leaves.
         A newcomer answers an ALIVE from a server that has not sent it ACQUAINTED with an ALIVE of its own, since that
-        server may have missed the newcomer's last ALIVE.
+        server may have missed the newcomer's last ALIVE. One that does not vote waits for no ACQUAINTED (Departure 60):
+        it and a newcomer would answer each other without end.
         """
         sender = message.server_id
         if message.view == 0:
             self._acquaint(sender)
-        if self.is_newcomer and sender not in self._acquainted:
+        if self.is_newcomer and self._votes and sender not in self._acquainted:
             self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:

@@ -203,7 +203,8 @@ class Turn:
 
     def send_early(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, at the end of this turn, without waiting for the disk:
-        only ALIVE, a PROPOSAL of a view on disk, or an ORDERED of slots on the disks of a majority."""
+        only ALIVE, a PROPOSAL of a view on disk, an ORDERED of slots on the disks of a majority, or in a turn that
+        begins an epoch, where all of these wait for the disk, the slot of the change."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 

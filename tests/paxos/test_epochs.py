@@ -15,6 +15,8 @@ from pfsb.paxos.messages import (
     ClientUpdate,
     Confirm,
     Confirmed,
+    GloballyOrderedUpdate,
+    HandOverReason,
     Prepare,
     PrepareOK,
     Proposal,
@@ -80,6 +82,14 @@ class EpochTestCase(ReplicaTestCase):
 
     def after_start(self) -> None:
         self.replica.membership.identities[4] = identity_of(4)
+
+    def tearDown(self) -> None:
+        """The replies that bring the change to the other servers are looked at by `BringTests` alone."""
+        for sent in self.transport.sent:
+            reply = sent.message
+            if isinstance(reply, ReconciliationReply) and [u.batch for u in reply.updates] == [batch(CHANGE)]:
+                sent.looked_at = True
+        super().tearDown()
 
     def change(self, seq: int = 1) -> None:
         """The change is ordered in slot `seq` of epoch 0, as this server follows server 1 there."""
@@ -153,6 +163,52 @@ class BeginTests(EpochTestCase):
         self.change()
         self.replica.ordered_queue.change_members(self.next)
         self.assertIs(self.replica.ordered_queue.next_members, None)
+
+
+class BringTests(EpochTestCase):
+    """The slot of the change is sent to the servers that may lack it."""
+
+    def brought_to(self) -> list[int | None]:
+        """The servers to which this server has sent the change, in slot 1."""
+        expected = (GloballyOrderedUpdate(2, 1, batch(CHANGE)),)
+        replies = [each for each in self.transport.sent if isinstance(each.message, ReconciliationReply)]
+        for each in replies:
+            assert isinstance(each.message, ReconciliationReply)
+            self.assertEqual((each.message.updates, each.message.local_aru), (expected, 1))
+        return [each.to for each in replies]
+
+    def test_change_is_sent_to_the_servers_of_both_epochs(self) -> None:
+        """The votes of this server for it are dropped, so the others may lack a majority of them."""
+        self.follow()
+        self.change()
+        self.assertEqual(self.brought_to(), [1, 3, 4])
+
+    def test_change_waits_for_the_record_of_the_epoch(self) -> None:
+        """Another server counts upon what is executed."""
+        self.follow()
+        self.hold_syncs = True
+        self.receive(proposal(1, 1, 1, CHANGE))
+        self.receive(accept(1, 1, 1))
+        self.assertEqual(self.data.views.last_installed, self.view)
+        self.assertEqual(self.brought_to(), [])
+        self.storage.finish_all()
+        self.assertEqual(self.brought_to(), [1, 3, 4])
+
+    def test_server_that_has_executed_the_change_is_left_out(self) -> None:
+        """An ALIVE of that server has said so. A server that executes the change late sends it to few others."""
+        self.follow()
+        self.receive(alive(3, self.view, local_aru=1), epoch=1)
+        self.transport.sent.clear()
+        self.receive(reply(3, ordered(3, 1, CHANGE), local_aru=1), epoch=1)
+        self.assertExecuted([CHANGE])
+        self.assertEqual(self.brought_to(), [1, 4])
+
+    def test_snapshot_of_the_next_epoch_is_no_slot(self) -> None:
+        """A server that was brought into the epoch by a snapshot has no slot to send."""
+        self.follow()
+        self.replica.perform(lambda: self.replica.epochs.begin(self.next, by_snapshot=True))
+        self.assertEqual(self.brought_to(), [])
+        self.transport.sent.clear()
 
 
 class VoidTests(EpochTestCase):
@@ -265,6 +321,44 @@ class FirstLeaderTests(EpochTestCase):
         self.assertEqual([(each.view, each.batch.updates()) for each in self.take(Proposal)], [(self.view, [ALICE])])
         self.take(Accept)
 
+    def test_first_slot_is_filled_at_once_though_the_view_was_being_handed_over(self) -> None:
+        """The change ends the hand-over with its view: the window is open in the turn that begins the epoch."""
+        self.lead(2)
+        self.receive(CHANGE, sender=1)
+        self.take(Proposal)
+        self.take(Accept)
+        for other in (1, 3):
+            self.receive(alive(other, 2))
+        ends: list[str | None] = []
+        hand_over = self.replica.hand_over
+        self.replica.perform(hand_over.begin, 3, HandOverReason.ASKED, ends.append)
+        (asked,) = self.take(Confirm)
+        self.receive(Confirmed(3, 2, asked.number))
+        self.replica.perform(hand_over.step)
+        self.assertTrue(self.replica.window.is_closed)
+        self.receive(accept(3, 2, 1))
+        self.assertEqual(ends, ["the membership has changed meanwhile"])
+        self.assertEqual([(each.view, each.seq) for each in self.take(Proposal)], [(self.view, 2)])
+        self.take(Accept)
+
+    def test_target_of_a_hand_over_that_a_change_has_ended_is_asked_again(self) -> None:
+        """A leader that stops hands over to it in the next epoch: it has done nothing wrong."""
+        self.lead(2)
+        self.receive(CHANGE, sender=1)
+        self.take(Proposal)
+        self.take(Accept)
+        self.receive(alive(3, 2))
+        self.replica.perform(self.replica.hand_over.hand_over_to_stop)
+        self.assertEqual([sent.to for sent in self.transport.sent if isinstance(sent.message, Confirm)], [3])
+        self.take(Confirm)
+        self.receive(accept(3, 2, 1))
+        self.take(Proposal)
+        self.take(Accept)
+        self.receive(alive(3, self.view, local_aru=1))
+        self.replica.perform(self.replica.hand_over.step)
+        self.assertEqual([each.view for each in self.take(Confirm)], [self.view])
+        self.assertTrue(self.replica.hand_over.is_stopping)
+
     def test_updates_of_servers_that_are_gone_are_dropped(self) -> None:
         """Other servers would accept no batch with one, and the leader would repeat it for ever."""
         self.lead(2)
@@ -299,6 +393,8 @@ class CountTests(EpochTestCase):
         """The server may need the change to learn that it is gone."""
         self.follow()
         self.change()
+        self.take(ReconciliationReply)
+        self.transport.sent.clear()
         self.receive(request(1, 1, 1), epoch=0)
         self.assertEqual([each.updates for each in self.take(ReconciliationReply)], [(ordered(2, 1, CHANGE),)])
 
@@ -511,6 +607,16 @@ class OutsiderTests(EpochTestCase):
             self.assertDiscarded("newcomer")
         self.advance(2.0)
         self.assertNotSent(ViewChange)
+
+    def test_learner_answers_no_alive_by_an_alive(self) -> None:
+        """A learner waits for no ACQUAINTED. A voter that has just started answers each ALIVE of a server that has not
+        sent it ACQUAINTED, so the two would answer each other without end."""
+        self.follow()
+        self.change()
+        self.take(ReconciliationReply)
+        self.transport.sent.clear()
+        self.receive(alive(4, self.view, local_aru=1))
+        self.assertEqual([sent for sent in self.transport.sent if isinstance(sent.message, Alive)], [])
 
     def test_learner_executes_what_the_others_order(self) -> None:
         """By reconciliation."""

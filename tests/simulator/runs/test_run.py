@@ -37,7 +37,7 @@ LONG_SEEDS = {"idle": 5, "pace": 0}
 profile idle has enough operations."""
 SNAPSHOT_SEEDS = 2
 """Number of seeds of each profile with snapshots, whose runs are longer than others."""
-SEEDS_OF_ALL = 177
+SEEDS_OF_ALL = 179
 
 
 def seeds_of(name: str, profile: Profile) -> Sequence[int]:
@@ -145,6 +145,7 @@ class ProfileTests(SynchronousTestCase):
             ("hand-overs", "hand-over done"),
             ("rolling", "hand-over done"),
             ("rolling", "drill: preference"),
+            ("membership", "epoch begun"),
             ("idle", "idle hour"),
             ("overtaking", "vote before its proposal"),
             ("told-once", "ORDERED before its proposal"),
