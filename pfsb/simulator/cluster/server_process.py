@@ -57,6 +57,8 @@ class SimulatedConfig(Config):
     run no others."""
     rules: int = RULES_KNOWN
     """The latest version of the rules of execution that the server says it can follow."""
+    rules_at_birth: int = 1
+    """The version of the rules with which a cluster begins to which the server gives birth."""
     horizon_min: int = HORIZON_MIN
     """Minimum that users may choose for the setting `horizon`; the same for all servers."""
 
@@ -73,6 +75,7 @@ def configuration(
     limits: Limits,
     quotas: Mapping[str, int] | None = None,
     servers_without_runs: frozenset[int] = frozenset(),
+    rules_at_birth: int = 1,
 ) -> SimulatedConfig:
     timers = Timers(settings.progress_seconds, settings.update_seconds, settings.alive_seconds)
     return SimulatedConfig(
@@ -88,6 +91,7 @@ def configuration(
         drawn=settings,
         drawn_quotas=quotas or {},
         servers_without_runs=servers_without_runs,
+        rules_at_birth=rules_at_birth,
     )
 
 
@@ -157,7 +161,8 @@ class ServerProcess:
     ) -> None:
         self._installed = _installed(config, parts.server_id)
         catalogue = Catalogue(self._installed.of_file(), self._installed)
-        self.server = make_server(config, catalogue, parts)
+        rules = config.rules_at_birth if isinstance(config, SimulatedConfig) else 1
+        self.server = make_server(config, catalogue, parts, rules_at_birth=rules)
         if isinstance(config, SimulatedConfig):
             self.server.machine.settings.horizon_min = config.horizon_min
         self.replica = self.server.replica

@@ -11,6 +11,7 @@ from attrs import define, field
 from pfsb.applications.interfaces import Done, Result
 from pfsb.server_facts import REMOVED
 from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.simulator.cluster.hand_overs import expiries
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.stranding import all_follow
 from pfsb.simulator.faults.membership_faults import address
@@ -73,9 +74,9 @@ class MembershipDrills(HandOverDrills):
 
     def moving(self) -> None:
         """A member gets another address: the change is in force at once, and no view ends but by its epoch."""
-        expiries = self._expiries()
+        before = expiries(self.cluster)
         self._require_done(self._move(self._any_server()), "nothing else happens")
-        self._require_quiet(expiries, "a server was moved")
+        self._require_quiet(before, "a server was moved")
 
     def removal(self) -> None:
         """A follower is removed: it says so itself, and the others notice nothing."""
@@ -88,7 +89,7 @@ class MembershipDrills(HandOverDrills):
         self._remove(gone, self._any_server())
 
     def _remove(self, gone: int, asked: int) -> None:
-        expiries = self._expiries()
+        before = expiries(self.cluster)
         requests = [self._ask(i) for i in self.cluster.ids if i != gone]
         self._require_done(self._change(asked, "remove", gone), f"server {gone} is removed")
         for request in requests:
@@ -96,13 +97,13 @@ class MembershipDrills(HandOverDrills):
         facts = self.cluster.process(gone).server.facts
         told = self.times.catching_up + self.times.alive
         self._wait(lambda: facts.role == REMOVED, told, f"server {gone} was removed, and does not say so")
-        self._require_quiet(expiries, f"server {gone} was removed")
+        self._require_quiet(before, f"server {gone} was removed")
 
     def addition(self) -> None:
         """A server that starts with an empty storage is added, learns, and votes."""
-        fresh, expiries = self._begin_addition(), self._expiries()
+        fresh, before = self._begin_addition(), expiries(self.cluster)
         self._await_promotion(fresh)
-        self._require_quiet(expiries, f"server {fresh} was added")
+        self._require_quiet(before, f"server {fresh} was added")
 
     def addition_and_crash(self) -> None:
         """A server that was added crashes while it learns, starts again, and votes."""
@@ -116,7 +117,7 @@ class MembershipDrills(HandOverDrills):
 
     def two_at_once(self) -> None:
         """Two servers are asked for changes at the same moment: one of them is made, or both one after the other."""
-        epoch, expiries = self._epoch(), self._expiries()
+        epoch, before = self._epoch(), expiries(self.cluster)
         first, second = self.rng.sample(self.cluster.ids, 2)
         changes = [self._move(i, at=i) for i in (first, second)]
         for change in changes:
@@ -128,7 +129,7 @@ class MembershipDrills(HandOverDrills):
         for change in changes:
             is_undone = isinstance(change.results[0], Done) and change.address not in addresses.values()
             require(not is_undone, f"{change.text} is done, and the next change, asked for meanwhile, has undone it")
-        self._require_quiet(expiries, "two servers were asked for changes")
+        self._require_quiet(before, "two servers were asked for changes")
 
     def change_in_hand_over(self) -> None:
         """The leader hands over while a change is asked for, under load: both are over soon."""
@@ -236,7 +237,7 @@ class MembershipDrills(HandOverDrills):
     def _require_quiet(self, before: dict[int, int], why: str) -> None:
         """Require that all follow one leader soon, and that no Progress_Timer has expired."""
         self._wait(lambda: self.cluster.has_leader() and all_follow(self.cluster), self._longest, why)
-        now = self._expiries()
+        now = expiries(self.cluster)
         both = before.keys() & now.keys()
         self._require_same({i: now[i] for i in both}, {i: before[i] for i in both}, why)
 

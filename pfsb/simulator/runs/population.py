@@ -100,9 +100,13 @@ class UserPopulation:
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
-        quotas = {**parameters.quotas, "rules": RULES_OF_EPOCHS} if parameters.joiners else parameters.quotas
         self._config = configuration(
-            cluster.ids, parameters.settings, parameters.limits, quotas, parameters.servers_without_runs
+            cluster.ids,
+            parameters.settings,
+            parameters.limits,
+            parameters.quotas,
+            parameters.servers_without_runs,
+            RULES_OF_EPOCHS if parameters.joiners else 1,
         )
         self.checks = SessionChecker(
             cluster.checks.durability.disks,

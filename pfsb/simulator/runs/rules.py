@@ -257,6 +257,11 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         r"a member does not vote|learns, and does not come to vote|was removed, and does not say so",
         "When all is well, each member comes to the latest epoch and votes, and a server that was removed knows it.",
     ),
+    (
+        r"Progress_Timers have expired",
+        "When all is well, a change of the membership is in force within some round trips, and no Progress_Timer "
+        "expires (Departure 60).",
+    ),
     # ------------------------------------------------------------------ progress
     (
         r"a former leader, repeats its HAND_OVER",

@@ -131,11 +131,11 @@ class Servers:
             kept_slots=kept_slots,
             founders=range(FOUNDERS),
         )
-        own_limits, quotas = limits or {}, {"rules": RULES_OF_EPOCHS} if joining else None
+        own_limits, rules = limits or {}, RULES_OF_EPOCHS if joining else 1
 
         def config(server_id: int) -> SimulatedConfig:
             ids, founders = self.cluster.file_of(server_id), self.cluster.founders
-            made = configuration(ids, settings, own_limits.get(server_id, Limits()), quotas)
+            made = configuration(ids, settings, own_limits.get(server_id, Limits()), rules_at_birth=rules)
             return evolve(made, founders=founders) if joining else made
 
         self.checks = SessionChecker(

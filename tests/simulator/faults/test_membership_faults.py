@@ -21,7 +21,7 @@ class DrawingTests(SynchronousTestCase):
     """The draws of single runs."""
 
     def test_servers_that_may_be_added_have_ids_of_their_own(self) -> None:
-        """They stand before, between and behind those of the founders, and all can be stored."""
+        """The new ids stand before, between and behind those of the founders, and all can be stored."""
         for seed in range(50):
             drawn = draw_parameters(random.Random(seed), PROFILE, None, None, random.Random(seed))
             changed = with_members(random.Random(seed), drawn)
@@ -30,7 +30,7 @@ class DrawingTests(SynchronousTestCase):
             self.assertEqual(changed.machines, tuple(sorted((*changed.ids, *changed.joiners))))
 
     def test_changes_are_numbered_behind_all_other_faults(self) -> None:
-        """So the other faults of a seed stay as they are without them. The first servers have executed something."""
+        """Changes come when the servers have executed something, and leave the other faults of a seed as they are."""
         drawn = draw_parameters(random.Random(1), PROFILE, 3, 60.0, random.Random(1))
         changes = draw_changes(random.Random(1), drawn, 7)
         self.assertEqual([each.number for each in changes], list(range(7, 7 + len(changes))))
@@ -50,7 +50,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertTrue(all(place is not None and literal(*place) is not None for place in places))
 
     def test_cluster_begins_with_its_founders_alone(self) -> None:
-        """The other servers have links, and are not started."""
+        """All servers that are no founders have links, and are not started."""
         run = Run(Plan(3, "membership"))
         cluster, parameters = run.cluster, run.parameters
         self.assertEqual((cluster.ids, cluster.machines), (parameters.ids, parameters.machines))
