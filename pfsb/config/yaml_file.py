@@ -41,7 +41,6 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
 def read_private(path: str, bytes_max: int, named: str, *, may_be_pipe: bool = False) -> bytes:
     """As `read`, for a file with a secret. Raises `ConfigError` also if others than its owner may use the file, and
     unless it is a regular file or `may_be_pipe`."""
-
     return _read(lambda: open(path, "rb") if may_be_pipe else open_regular(path), bytes_max, named, is_private=True)
 
 
