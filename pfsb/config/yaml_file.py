@@ -12,7 +12,6 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import BinaryIO, Final
 
 import yaml
@@ -36,18 +35,13 @@ def read(path: str, bytes_max: int, named: str) -> bytes:
     `named` is the beginning of the error's text: the name of the file or, for a file whose path stands in the
     configuration, the place there with the path.
     """
-    return _read(partial(_open, path), bytes_max, named)
+    return _read(lambda: open(path, "rb"), bytes_max, named)
 
 
 def read_private(path: str, bytes_max: int, named: str, *, may_be_pipe: bool = False) -> bytes:
     """As `read`, for a file with a secret. Raises `ConfigError` also if others than its owner may use the file, and
     unless it is a regular file or `may_be_pipe`."""
-    opened = partial(_open, path) if may_be_pipe else partial(open_regular, path)
-    return _read(opened, bytes_max, named, is_private=True)
-
-
-def _open(path: str) -> BinaryIO:
-    return open(path, "rb")
+    return _read(lambda: open(path, "rb") if may_be_pipe else open_regular(path), bytes_max, named, is_private=True)
 
 
 def _read(opened: Callable[[], BinaryIO], bytes_max: int, named: str, *, is_private: bool = False) -> bytes:

@@ -386,7 +386,8 @@ class FrameCodec:
             raise FrameRefused("size", f"{length} bytes; the header announces {OVERHEAD_BYTES + size}")
         cluster = shared[:DIGEST_BYTES]
         if cluster != self.membership.cluster:
-            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; ours is {self.membership.cluster.hex()}")
+            ours = f"ours is {self.membership.cluster.hex()}"
+            raise FrameRefused("cluster", f"of cluster {cluster.hex()}; {ours}: another name, or other founders")
         if flags != self._flags:
             raise self._wrong_flags(flags, sender)
 

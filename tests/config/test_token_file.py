@@ -47,7 +47,7 @@ class TokenFileTests(SynchronousTestCase):
         self.assertEqual(str(missing), "four.yaml: token_file: there is no such file")
 
     def test_file_of_a_server_is_a_regular_one(self) -> None:
-        """A server that waits for a program at the other end of a pipe serves no client meanwhile."""
+        """A server that waits for a program at the other end of a pipe answers no client meanwhile."""
         os.mkfifo(self.path, 0o600)
         for read in (read_tokens, read_secrets):
             error = self.assertRaises(ConfigError, read, str(self.path), "four.yaml: file")
