@@ -6,11 +6,23 @@ do not know how the server comes to its decisions, and they remember everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from attrs import define, field
 
-from pfsb.paxos.messages import VOTES, ClientUpdate, Message, Ordered, Prepare, Proposal, SnapshotPart
+from pfsb.paxos.messages import (
+    VOTES,
+    Accept,
+    ClientUpdate,
+    Confirmed,
+    Message,
+    Ordered,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    SnapshotPart,
+    ViewChange,
+)
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
 from pfsb.simulator.checkers.electorate import Electorate
@@ -20,9 +32,12 @@ from pfsb.simulator.checkers.snapshot_checker import SnapshotChecker
 from pfsb.simulator.checkers.update_checker import BindingChecker, Identity, RelayChecker
 from pfsb.simulator.checkers.violation import Violation, forbid, require
 from pfsb.storage.memory import MemoryDisk
+from pfsb.support.views import epoch_of
 
 BINDING = VOTES | {Proposal, Prepare, Ordered}
 """Kinds of messages that a server without its state must not send."""
+OF_VOTERS = (ViewChange, PrepareOK, Accept, Confirmed)
+"""Kinds of messages that only a server which votes in their epoch may send."""
 Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
 """The effect of one slot: the state machine's time in milliseconds, and the updates that ran in the slot.
 
@@ -40,12 +55,15 @@ class ExecutionChecker:
     """
 
     values: dict[int, Value] = field(factory=dict)
-    batches: dict[int, bytes] = field(factory=dict)
+    batches: dict[tuple[int, int], bytes] = field(factory=dict)
+    """(seq, epoch of the membership that fills the slot) -> the batch that the first server has ordered there."""
     digests: dict[int, bytes] = field(factory=dict)
     introduced: dict[Identity, bytes] = field(factory=dict)
     executed_up_to: dict[int, int] = field(factory=dict)
     """Server -> the last slot that it has executed in its present incarnation."""
     settled_up_to: dict[int, int] = field(factory=dict)
+    epoch_at: Callable[[int], int] = lambda seq: 0
+    """Function that returns the epoch that fills a slot, as far as is known."""
     _ran: dict[int, dict[Identity, int]] = field(factory=dict)
     """Server -> update -> the slot in which the update ran, in the server's present incarnation."""
 
@@ -70,12 +88,16 @@ class ExecutionChecker:
         known = self.values.setdefault(seq, value)
         require(known == value, f"S1: slot {seq} is {known} elsewhere, {value} at server {server_id}")
 
-    def ordered(self, server_id: int, seq: int, batch: bytes) -> None:
-        """Check that no other server has ordered another batch in this slot than this server has (S1).
+    def ordered(self, server_id: int, seq: int, batch: bytes, made_in: int = 0) -> None:
+        """Check that no other server has ordered another batch in this slot than this server has, in the epoch
+        `made_in` (S1). If a later epoch fills the slot, the batch is void.
 
         The slot need not be executed yet: a slot before it may still be missing.
         """
-        known = self.batches.setdefault(seq, batch)
+        epoch = self.epoch_at(seq)
+        if made_in < epoch:
+            return
+        known = self.batches.setdefault((seq, epoch), batch)
         require(known == batch, f"S1: slot {seq} is ordered as {known!r} elsewhere, as {batch!r} at server {server_id}")
 
     def digest(self, server_id: int, seq: int, digest: bytes) -> None:
@@ -140,6 +162,8 @@ class ClusterChecker:
     answers: AnswerChecker = field(factory=AnswerChecker)
     positions: PositionChecker = field(factory=PositionChecker)
     snapshots: SnapshotChecker = field(factory=SnapshotChecker)
+    amnesiacs: Collection[int] = ()
+    """Ids of the servers whose disk was lost and not given back: `disks` has their lost disks."""
     without_state: set[int] = field(factory=set)
     """Servers that have started without the snapshot which they need, until a record names another one (Departure
     58)."""
@@ -164,6 +188,10 @@ class ClusterChecker:
     def _make_durability(self) -> DurabilityChecker:
         return DurabilityChecker(self.disks, self.messages, self.electorate)
 
+    def __attrs_post_init__(self) -> None:
+        self.messages.era = self.electorate.era
+        self.execution.epoch_at = lambda seq: self.electorate.at(seq).epoch
+
     def started(self, server_id: int) -> None:
         self.execution.started(server_id)
         self.messages.started(server_id)
@@ -180,6 +208,8 @@ class ClusterChecker:
                 raise Violation(f"server {server_id} has lost its state, and sends {message}")
             self.messages.sent(server_id, message)
             self.durability.sent(server_id, message)
+            if isinstance(message, OF_VOTERS):
+                self._votes(server_id, message)
             match message:
                 case Proposal():
                     forbid(self.bindings.proposed(message))
@@ -187,6 +217,15 @@ class ClusterChecker:
                     forbid(self.relays.sent(server_id, to, message))
                 case SnapshotPart():
                     self.snapshots.part(server_id, message.name, message.offset, message.data)
+
+    def _votes(self, server_id: int, message: ViewChange | PrepareOK | Accept | Confirmed) -> None:
+        """Require that a server which votes or confirms is a voter of the epoch of its message, and is in that epoch or
+        a later one by its disk."""
+        epoch = epoch_of(message.attempted if isinstance(message, ViewChange) else message.view)
+        on_disk = self.electorate.epoch_on_disk(server_id)
+        require(epoch <= on_disk, f"server {server_id} is in epoch {on_disk} on disk, but votes in epoch {epoch}")
+        votes = server_id in self.electorate.of(epoch).voters
+        require(votes, f"server {server_id} is no voter of epoch {epoch}, and sends {type(message).__name__}")
 
     def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
         self.execution.executed(server_id, seq, updates)
@@ -201,7 +240,8 @@ class ClusterChecker:
         rest on it."""
         on_disk = self.disks[server_id].snapshot_seq
         require(
-            on_disk >= seq, f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk"
+            on_disk >= seq or server_id in self.amnesiacs,
+            f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk",
         )
         self.execution.settled_up_to[server_id] = seq
 
@@ -209,6 +249,7 @@ class ClusterChecker:
         """Check a snapshot when a record on a server's disk names it. From now on a restart of the server begins with
         it, and needs the slots that follow."""
         self.snapshots.named(server_id, name, disk.snapshots.get(name))
+        self.durability.named.add((server_id, name))
         self.without_state.discard(server_id)
         gap = disk.first_gap()
         require(gap is None, f"server {server_id} has a snapshot of slot {name.seq} on disk, and lacks slot {gap}")

@@ -18,6 +18,7 @@ from pfsb.paxos.messages import (
     SnapshotOffer,
     VCProof,
 )
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.electorate import Electorate
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.violation import Violation, require
@@ -35,6 +36,8 @@ class DurabilityChecker:
     disks: dict[int, MemoryDisk]
     messages: MessageChecker
     electorate: Electorate
+    named: set[tuple[int, SnapshotName]] = field(factory=set)
+    """(server, name) of each snapshot that a record on the disk of the server has named."""
     _asked: dict[int, int] = field(factory=dict)
     """View -> the highest Local_Aru that its leader sent in a PREPARE."""
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
@@ -78,11 +81,12 @@ class DurabilityChecker:
                 for update in message.updates:
                     self.chosen(server_id, update.seq, update.batch, "calls it ordered")
             case SnapshotOffer():
-                # A server may still offer the snapshot before the one on its disk: it has not been told yet that the
-                # record of the latter is on disk.
+                # A server may still offer a snapshot before the one on its disk: it has not been told yet that the
+                # record of the latter is on disk, or the offer has waited for a slow write.
                 disk, name = self.disks[server_id], message.name
                 named = disk.contents.snapshot
-                is_there = named is not None and (name == named or (name.seq < named.seq and name in disk.snapshots))
+                was_named = (server_id, name) in self.named
+                is_there = named is not None and (name == named or (name.seq < named.seq and was_named))
                 require(is_there, f"server {server_id} has {named} on disk, but sends {message}")
 
     def chosen(self, server_id: int, seq: int, batch: Batch, why: str) -> None:
@@ -97,8 +101,11 @@ class DurabilityChecker:
             raise Violation(f"slot {seq}: {len(holders)} disks hold what was chosen (server {server_id} {why})")
 
     def _installed(self, server_id: int, view: int, message: Message) -> None:
-        views = self.disks[server_id].contents.views
-        installed = views.last_installed if views else 0
+        contents = self.disks[server_id].contents
+        installed = contents.views.last_installed if contents.views else 0
+        if contents.members is not None:
+            # A server that starts is in a view of its epoch, also if a crash has cut the group behind the epoch.
+            installed = max(installed, contents.members.first_view)
         if installed < view:  # the text may have a hundred thousand characters: it is made only for a violation
             raise Violation(f"server {server_id} has view {installed} on disk, but sends {message}")
 

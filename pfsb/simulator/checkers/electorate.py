@@ -1,5 +1,5 @@
 """Electorate: which servers vote on a slot, by the epochs of the membership that the simulated disks hold (Departure
-59)."""
+60)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ class Electorate:
     def _begin(self) -> list[Members]:
         return [Members(self.founders)]
 
+    @property
+    def latest(self) -> Members:
+        """The servers of the latest epoch that a disk has held."""
+        return self._epochs[0]
+
+    def of(self, epoch: int) -> Members:
+        """The servers of this epoch, which a disk has held."""
+        return next(members for members in self._epochs if members.epoch == epoch)
+
+    def epoch_on_disk(self, server_id: int) -> int:
+        """The epoch in which a server is by its disk."""
+        members = self.disks[server_id].contents.members
+        return 0 if members is None else members.epoch
+
     def look(self) -> None:
         """Note the epochs that are on disk now."""
         for disk in self.disks.values():
@@ -45,8 +59,13 @@ class Electorate:
 
     def is_void(self, seq: int, server_id: int) -> bool:
         """Whether a server is, by its disk, in an epoch that is over for slot `seq`."""
-        members = self.disks[server_id].contents.members
-        return (0 if members is None else members.epoch) < self.at(seq).epoch
+        return self.epoch_on_disk(server_id) < self.at(seq).epoch
+
+    def era(self, seq: int, server_id: int) -> int | None:
+        """The epoch that fills slot `seq`; None if a server is, by its disk, in an earlier one, so that what it says of
+        the slot is void."""
+        epoch = self.at(seq).epoch
+        return None if self.epoch_on_disk(server_id) < epoch else epoch
 
     def is_majority(self, server_ids: Collection[int], seq: int) -> bool:
         """Whether these servers are a majority of those that vote on slot `seq`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 
 from pfsb.paxos.messages import (
@@ -65,8 +67,12 @@ class MessageChecker:
     these, the batches that servers report of that view are not compared."""
     handed_over: dict[int, int] = field(factory=dict)
     """View -> the next view for which its leader has left it by HAND_OVER (Departure 59)."""
-    ordered: dict[int, bytes] = field(factory=dict)
-    """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
+    ordered: dict[tuple[int, int], bytes] = field(factory=dict)
+    """(seq, epoch of the membership) -> the encoded batch that the first server to report this slot as ordered has
+    named."""
+    era: Callable[[int, int], int | None] = lambda seq, server_id: 0
+    """Function of (seq, server) that returns the epoch that fills a slot, or None if what the server says of the slot
+    is void (`Electorate.era`)."""
     views: Advertised = field(factory=lambda: Advertised("view"))
     arus: Advertised = field(factory=lambda: Advertised("Local_Aru"))
     _incarnations: dict[int, int] = field(factory=dict)
@@ -100,16 +106,16 @@ class MessageChecker:
                 self.views.tell(server_id, message.installed)
             case PrepareOK():
                 for entry in message.data_list:
-                    self._entry(entry)
+                    self._entry(server_id, entry)
             case ReconciliationReply():
                 for entry in message.updates:
-                    self._ordered(entry)
+                    self._ordered(server_id, entry)
 
-    def _entry(self, entry: Proposal | GloballyOrderedUpdate) -> None:
+    def _entry(self, server_id: int, entry: Proposal | GloballyOrderedUpdate) -> None:
         if isinstance(entry, Proposal):
             self._proposed(entry)
         else:
-            self._ordered(entry)
+            self._ordered(server_id, entry)
 
     def _leads(self, server_id: int, view: int) -> None:
         incarnation = self._incarnations[server_id]
@@ -126,9 +132,11 @@ class MessageChecker:
             known == message.batch.data or key in self.altered, f"two proposals of view {message.view} at {message.seq}"
         )
 
-    def _ordered(self, message: GloballyOrderedUpdate) -> None:
-        known = self.ordered.setdefault(message.seq, message.batch.data)
-        require(known == message.batch.data, f"S1: two batches are called ordered at {message.seq}")
+    def _ordered(self, server_id: int, message: GloballyOrderedUpdate) -> None:
+        era = self.era(message.seq, server_id)
+        if era is not None:
+            known = self.ordered.setdefault((message.seq, era), message.batch.data)
+            require(known == message.batch.data, f"S1: two batches are called ordered at {message.seq}")
 
     def _advertises(self, server_id: int, message: Alive) -> None:
         if message.state is State.REG_LEADER:

@@ -24,6 +24,7 @@ from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import EXPIRE, SessionStateMachine, failed_alike
+from pfsb.simulator.checkers.electorate import Electorate
 from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
 from pfsb.simulator.checkers.violation import Violation
@@ -117,6 +118,8 @@ class SessionChecker:
     in_error: Collection[int] = ()
     """Ids of the servers at which an application has gone wrong in their present incarnation
     (`SimulatedCluster.in_error`)."""
+    electorate: Electorate | None = None
+    """The servers that vote on each slot; None: all that have a disk."""
     contradicting: dict[int, int] = field(factory=dict)
     """Server in error -> the first slot to which it has come, in its present incarnation, with results that differ from
     those of correct servers in what servers compare (Departure 40)."""
@@ -219,7 +222,9 @@ class SessionChecker:
 
     def _is_durable(self, ticket: Ticket, seq: int) -> None:
         holders = [i for i, disk in self.disks.items() if disk.has(seq)]
-        if 2 * len(holders) <= len(self.disks):
+        electorate = self.electorate
+        is_majority = 2 * len(holders) > len(self.disks) if electorate is None else electorate.is_majority(holders, seq)
+        if not is_majority:
             raise Violation(f"{ticket} is answered from slot {seq}, which is only on the disks of {holders}")
 
     # ------------------------------------------------------------------ reports of servers

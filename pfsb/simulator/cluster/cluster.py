@@ -81,17 +81,23 @@ class SimulatedCluster:
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
         none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
         where the others expect it. `kept_slots` is the number of slots, up to that of a snapshot, that disks keep.
-        `founders` are the servers with which the cluster begins; None: all of them.
+        `founders` are the servers with which the cluster begins; None: all of them. The others may be added later.
         """
         self.seed = seed
-        self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
+        self.machines = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
+        """Ids of all servers that there are, ascending: of members, of former ones, and of those that may be added."""
+        self.founders = self.machines if founders is None else tuple(founders)
+        """Ids of the servers with which the cluster begins."""
+        self.ids = self.founders
+        """Ids of the servers of the latest epoch of the membership that a disk holds, ascending."""
         self.settings = settings or Settings()
         self.clock = SimulatedClock()
         self.network = SimulatedNetwork(
-            self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
+            self.clock, random.Random(f"{seed}/network"), self.machines, quality or LinkQuality()
         )
-        self.network.names = None if names is None else names(self.clock, self.ids)
-        self.servers = {i: SimulatedServer() for i in self.ids}
+        self.network.founders = self.founders
+        self.network.names = None if names is None else names(self.clock, self.machines)
+        self.servers = {i: SimulatedServer() for i in self.machines}
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots, founders)
         self.amnesiacs: set[int] = set()
@@ -99,6 +105,7 @@ class SimulatedCluster:
 
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
+        self.checks.amnesiacs = self.amnesiacs
         self.slipped: set[int] = set()
         """Ids of the servers that have gone wrong in their present incarnation, except those that have installed a
         snapshot since: their digest of the history was changed by `slip`, or an application has executed something
@@ -128,13 +135,17 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
-        self._unsettled = {i: Unsettled() for i in self.ids}
+        self.asks_members_only = False
+        """Whether clients go to members of the cluster only, and no more to servers that were removed."""
+        self.epoch_observers: list[Callable[[int], None]] = []
+        """Functions that are called with a server's id when a record of an epoch has got to its disk."""
+        self._unsettled = {i: Unsettled() for i in self.machines}
         self._kept_slots = kept_slots
         self._has_disks = has_disks
         self._build = build
         self._patch = patch
         if start:
-            for server_id in self.ids:
+            for server_id in self.machines:
                 self.restart(server_id)
 
     # ------------------------------------------------------------------ servers
@@ -164,9 +175,10 @@ class SimulatedCluster:
             kept_slots=self._kept_slots,
             server_clock=server_clock,
             on_named=lambda name: self._named(server_id, name),
+            on_epoch=lambda: self._epoch_on_disk(server_id),
         )
         secret = None if self.network.names is None else self.network.names.secret
-        transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
+        transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret, self.file_of(server_id))
         process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
         server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
@@ -311,16 +323,30 @@ class SimulatedCluster:
 
     @property
     def running_ids(self) -> list[int]:
-        return [i for i in self.ids if self.is_running(i)]
+        """Ids of the servers that run, those included that are no members of the cluster (any more, or yet)."""
+        return [i for i in self.machines if self.is_running(i)]
+
+    def is_voter(self, server_id: int) -> bool:
+        """Whether a server votes in the latest epoch that a disk holds."""
+        return server_id in self.checks.electorate.latest.voters
+
+    def file_of(self, server_id: int) -> tuple[int, ...]:
+        """Ids of the servers in the configuration file with which a server would start now: those that there are in the
+        present epoch, and the founders, and the server itself."""
+        if server_id in self.founders:
+            return self.founders
+        return tuple(i for i in self.machines if i in self.founders or i in self.ids or i == server_id)
 
     @property
     def serving_ids(self) -> list[int]:
-        """Ids of the servers that clients may use: those that run, except those that have lost their disk.
+        """Ids of the servers that clients may use: those that run, except those that have lost their disk, and servers
+        that were never added; at the end of a run only members (`asks_members_only`).
 
         A server with an empty disk counts its incarnations from 1 again. The incarnation is part of the client ids that
         a server gives to Paxos clients and anonymous sessions, so such a server would give the same ids a second time.
         """
-        return [i for i in self.running_ids if i not in self.amnesiacs]
+        known = self.ids if self.asks_members_only else (*self.ids, *self.checks.electorate.latest.retired)
+        return [i for i in self.running_ids if i not in self.amnesiacs and i in known]
 
     def process(self, server_id: int) -> Any:
         """The `SimulatedProcess` of the present incarnation of a server: the object that the function `build` has made
@@ -353,7 +379,7 @@ class SimulatedCluster:
     def isolate(self, *group: int) -> None:
         """Cut the links, in both directions, between each server in `group` and each server outside of it."""
         for a in group:
-            for b in set(self.ids) - set(group):
+            for b in set(self.machines) - set(group):
                 self.cut(a, b)
 
     def heal(self) -> None:
@@ -445,9 +471,9 @@ class SimulatedCluster:
         return self.replica(server_id).data.ordering.local_aru
 
     def all_equal(self) -> bool:
-        """Whether each running server has executed up to one slot, the same for all, and has settled all its
+        """Whether each running member has executed up to one slot, the same for all, and has settled all its
         executions."""
-        return self.checks.all_equal(self.running_ids)
+        return self.checks.all_equal([i for i in self.ids if self.is_running(i)])
 
     def picture(self) -> str:
         """A text with one line for each server, which tells its state."""
@@ -488,7 +514,7 @@ class SimulatedCluster:
         probe = self._probe(server_id, server_clock)
         return ServerParts(
             server_id=server_id,
-            servers=self.ids,
+            servers=self.founders,
             settings=self.settings,
             clock=server_clock,
             rng=rng,
@@ -511,6 +537,14 @@ class SimulatedCluster:
 
     def _named(self, server_id: int, name: SnapshotName) -> None:
         self.findings.note(self.checks.named, server_id, name, self.servers[server_id].disk)
+
+    def _epoch_on_disk(self, server_id: int) -> None:
+        """Called when a record of an epoch has got to the disk of a server. The disk of a server that has lost its own
+        does not count."""
+        self.checks.electorate.look()
+        self.ids = self.checks.electorate.latest.ids
+        for observer in self.epoch_observers:
+            observer(server_id)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]

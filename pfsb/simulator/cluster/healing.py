@@ -14,7 +14,8 @@ from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
-    """Heal all servers and all links (`heal_some`), and let no server leave out a slot any more when it leads."""
+    """Heal all members and all links (`heal_some`), and let no server leave out a slot any more when it leads."""
+    _mend_links(cluster, cluster.machines)
     heal_some(cluster, cluster.ids)
     for server_id in cluster.ids:
         cluster.replica(server_id).proposals.skipped.clear()
@@ -27,16 +28,20 @@ def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     for a while (`passing_faults`), end on all links of the cluster, not only between these servers; and name servers
     tell the truth about all servers.
     """
-    links = [(a, b) for a in group for b in group if a != b]
+    _mend_links(cluster, group)
     cluster.network.passing_faults.clear()
     cluster.network.damage = 0.0
-    cluster.network.set_quality(LinkQuality(), links)
     if cluster.network.names is not None:
         cluster.network.names.heal()
-    for a, b in links:
-        cluster.network.mend(a, b)
     for server_id in group:
         _heal_server(cluster, server_id)
+
+
+def _mend_links(cluster: SimulatedCluster, group: Sequence[int]) -> None:
+    links = [(a, b) for a in group for b in group if a != b]
+    cluster.network.set_quality(LinkQuality(), links)
+    for a, b in links:
+        cluster.network.mend(a, b)
 
 
 def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:

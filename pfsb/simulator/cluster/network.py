@@ -204,6 +204,7 @@ class SimulatedNetwork:
     clock: SimulatedClock
     rng: random.Random
     servers: Sequence[int]
+    """Ids of all servers that there may ever be: there are links between all of them."""
     quality: LinkQuality = field(factory=LinkQuality)
     refusals: bool = False
     """Whether a sender is told that the receiver is not running, as by a host that refuses the packet."""
@@ -227,6 +228,8 @@ class SimulatedNetwork:
     buffer: SocketBuffer | None = None
     """The size and pace of the buffer that each server's receiving socket has; None: a server reads each frame when it
     arrives."""
+    founders: Sequence[int] = ()
+    """Ids of the servers with which the cluster begins, as the frames name it; empty: all `servers`."""
     frames: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
     """Number of damaged frames that have come to a running server."""

@@ -84,8 +84,10 @@ class Probe:
         mark_ordered = replica.ordered_queue.mark_ordered
 
         def marked(message: GloballyOrderedUpdate) -> list[Executed]:
+            epoch = replica.membership.epoch  # this slot may be the one that ends it, or lie above that one
             executed = mark_ordered(message)
-            self._settle(message.seq, self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
+            check = self._checks.execution.ordered
+            self._settle(message.seq, check, self._server_id, message.seq, message.batch.data, epoch)
             return executed
 
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object

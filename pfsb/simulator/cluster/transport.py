@@ -34,6 +34,8 @@ class SimulatedTransport:
     _clock: ServerClock
     _rng: random.Random
     _secret: bytes | None = None
+    _file: Sequence[int] = ()
+    """Ids of the servers in the server's configuration file; empty: all that there are."""
     book: AddressBook | None = field(init=False)
     """The addresses that this server knows; None if servers have no addresses (`SimulatedNetwork.names`)."""
     links: Links = field(init=False)
@@ -52,8 +54,8 @@ class SimulatedTransport:
 
     @links.default
     def _make_links(self) -> Links:
-        servers = self.network.servers
-        digest = cluster_digest("simulated", servers)
+        servers = self._file or self.network.servers
+        digest = cluster_digest("simulated", self.network.founders or self.network.servers)
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
         faults = LinkFaults(self._clock, self._rng)
         if self.book is None:
@@ -70,7 +72,7 @@ class SimulatedTransport:
     ) -> None:
         self.links.start(receiver, identity, start, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links, self._refused))
-        for peer in self.network.servers:
+        for peer in sorted(self.links.membership.peers):
             self._measure(peer)
         if self.book is not None:
             self.book.start()
@@ -121,13 +123,16 @@ class SimulatedTransport:
 
     def _refused(self, peer: int) -> None:
         """Tell the links that no process listens at a peer's address, unless the peer has another address as well, as
-        `UDPTransport` does."""
+        `UDPTransport` does. A peer that this incarnation does not know was sent a frame by a former one."""
+        known = self.links.membership.peers | self.links.membership.former
+        if peer not in known:
+            return
         if self.book is None or self.book.copies_to(peer) is None:
             self.links.connection_refused(peer)
 
     def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
         """Send to each receiver by itself, since filters and selective links treat receivers differently."""
-        receivers = [i for i in self.network.servers if i != self.server_id] if to is None else [to]
+        receivers = sorted(self.links.membership.peers) if to is None else [to]
         for receiver in receivers:
             passages = [Passage(self.server_id, receiver, message) for message in messages]
             left = [p.message for p in passages if not any(stops(p) for stops in self.network.filters)]

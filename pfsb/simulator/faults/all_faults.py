@@ -9,7 +9,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.faults.confusion import ConfusionFaults
 from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
-from pfsb.simulator.faults.hand_over_faults import HandOverFaults
+from pfsb.simulator.faults.membership_faults import MembershipFaults
 from pfsb.simulator.faults.name_faults import NameFaults
 from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
@@ -18,7 +18,7 @@ from pfsb.simulator.faults.repeated_bundles import RepeatedBundles
 from pfsb.simulator.faults.snapshot_faults import SnapshotFaults
 
 
-class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles, SnapshotFaults, HandOverFaults):
+class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles, SnapshotFaults, MembershipFaults):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.

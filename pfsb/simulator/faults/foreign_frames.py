@@ -80,7 +80,7 @@ def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, m
 def _codec(cluster: SimulatedCluster, name: str, sender: int, identity: bytes) -> FrameCodec:
     """A codec whose frames name the present start of the server `sender`: one of another start would be refused for
     that."""
-    us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.ids))
+    us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.founders))
     return FrameCodec(us, identity, cluster.disk(sender).start_number)
 
 

@@ -32,7 +32,7 @@ class FaultInjector:
         self._has_ceased = True
 
     def _happen(self, fault: Fault) -> None:
-        if self._has_ceased:
+        if self._has_ceased or (fault.family == "partitions" and len(self._cluster.ids) < 2):
             return
         self._marks.fault(fault.kind)
         self._cluster.tracers.tell(None, "fault", kind=str(fault))

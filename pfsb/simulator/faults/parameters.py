@@ -26,6 +26,11 @@ SHARE_OF_IDS_WITH_GAPS: Final = 0.2
 APPS_OF_FILES: Final = 3
 """Number of values of the setting `apps`, the first ones, that any server of a run with changing settings can run from
 the beginning."""
+JOINERS: Final = 6
+"""Number of servers that may be added in a run that changes the membership."""
+MORE_SECONDS: Final = 4.0
+"""How much longer, in simulated seconds, faults happen in a run that changes the membership: a server learns for 1.5
+seconds before it votes."""
 MANY_SESSIONS: Final = 100_000
 """Value of the quota `sessions` that no run comes near to: its default."""
 IDS_MAX: Final = (12, SERVER_ID_MAX)
@@ -81,12 +86,19 @@ class Parameters:
     buffer: SocketBuffer | None = None
     """The buffer of each server's socket, from the beginning to the end of the run; None: each frame is read when it
     arrives."""
+    joiners: tuple[int, ...] = ()
+    """Ids of the servers that may be added in the run, in the order in which they are used."""
     kept_slots: int = KEPT_SLOTS
     """Number of slots, up to that of a snapshot, that the servers' disks keep readable."""
 
     @property
     def servers(self) -> int:
         return len(self.ids)
+
+    @property
+    def machines(self) -> tuple[int, ...]:
+        """The ids of all servers that there may be in the run, ascending."""
+        return tuple(sorted((*self.ids, *self.joiners)))
 
 
 def draw_parameters(
@@ -246,6 +258,25 @@ def with_priority(rng: random.Random, parameters: Parameters) -> Parameters:
     ids = parameters.ids
     priority = tuple(rng.sample(ids, rng.choice((0, 0, 1, min(2, len(ids)), len(ids)))))
     return evolve(parameters, settings=evolve(parameters.settings, priority=priority))
+
+
+def with_members(rng: random.Random, parameters: Parameters) -> Parameters:
+    """The parameters of a profile that changes the membership: ids for servers that come later, which stand before,
+    between and behind those of the founders; and users that go to any server. `rng` serves these parameters alone."""
+    taken, joiners = set(parameters.ids), list[int]()
+    for _ in range(JOINERS):
+        highest = max(taken)
+        free = [i for i in range(min(SERVER_ID_MAX, highest + 3) + 1) if i not in taken]
+        joiners.append(rng.choice(free))
+        taken.add(joiners[-1])
+    return evolve(
+        parameters, joiners=tuple(joiners), home_servers=frozenset(taken), seconds=parameters.seconds + MORE_SECONDS
+    )
+
+
+def families_left_out(rng: random.Random, profile: Profile) -> frozenset[str]:
+    """The families that a seed of a profile which changes the membership leaves out: each in a quarter of the seeds."""
+    return frozenset(family for family in profile.families if family != "members" and rng.random() < 0.25)
 
 
 def _within_reach(parameters: Parameters) -> Parameters:

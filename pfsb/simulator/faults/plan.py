@@ -25,6 +25,10 @@ SNAPSHOT_FAULTS_PER_SECOND: Final = (0.3, 0.6, 1.0)
 """Numbers of faults around snapshots, on average in each second of the simulation, from which a seed draws one."""
 LOST_SNAPSHOTS: Final = (0, 0, 1, 2)
 """Numbers of servers that lose the snapshot with which they start, of which a seed draws one."""
+CHANGES_PER_SECOND: Final = (0.3, 0.7, 1.5)
+"""Numbers of changes of the membership, on average in each second of the simulation, from which a seed draws one."""
+CHANGES_BEGIN_SECONDS: Final = 1.0
+"""Simulated time, in seconds, of the first change at the earliest: before, no server has executed anything."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -65,6 +69,11 @@ _KINDS: Final = {
         *("crash_in_hand_over", "crash_in_hand_over", "pause_in_hand_over", "lose_hand_over", "late_hand_over"),
         *("repeat_hand_over", "untrue_hand_over"),
     ),
+    "members": (
+        *("add_server", "add_server", "remove_server", "remove_leader", "replace_server", "replace_server"),
+        *("move_server", "two_changes", "two_changes", "add_again", "change_in_hand_over", "change_and_retire"),
+        *("crash_in_change", "crash_in_change", "crash_in_change"),
+    ),
     "snapshots": (
         *("take_snapshot", "stay_away", "stay_away", "crash_in_snapshot", "crash_in_snapshot"),
         *("crash_in_fetch", "crash_in_fetch", "crash_source", "cut_source", "crash_both", "replace_snapshot"),
@@ -79,6 +88,8 @@ _KINDS: Final = {
 
 The kinds of partitions are in the profile.
 """
+_DRAWN_APART: Final = ("snapshots", "members")
+"""Families whose faults are drawn by functions of their own, after all others."""
 _OF_FULL_DISKS: Final = ("fill_in_fetch", "fill_in_fetch")
 """Further kinds of the family `snapshots`, in runs that have `disk_troubles`."""
 
@@ -110,7 +121,7 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
         while at < parameters.seconds:
             rows.append((at, "partitions", rng.choice((*parameters.partitions, "heal"))))
             at += between(rng, 0.1, 10)
-    families = [family for family in _KINDS if family in parameters.families and family != "snapshots"]
+    families = [family for family in _KINDS if family in parameters.families and family not in _DRAWN_APART]
     at = rng.expovariate(parameters.faults_per_second)
     while families and at < parameters.seconds:
         family = rng.choice(families)
@@ -139,6 +150,17 @@ def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_numbe
     if catches_up:
         times = [rng.uniform(0, parameters.seconds) for _ in range(rng.choice(LOST_SNAPSHOTS))]
         rows += [(at, "snapshots", "lose_snapshot") for at in times]
+    return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
+
+
+def draw_changes(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
+    """Draw changes of the membership, and faults around them. They are numbered from `first_number` on."""
+    per_second = rng.choice(CHANGES_PER_SECOND)
+    rows: list[tuple[float, str, str]] = []
+    at = CHANGES_BEGIN_SECONDS + rng.expovariate(per_second)
+    while at < parameters.seconds:
+        rows.append((at, "members", rng.choice(_KINDS["members"])))
+        at += rng.expovariate(per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 
 

@@ -62,6 +62,7 @@ ALL_FAMILIES: Final = (
     "copies",
     "snapshots",
     "hand_overs",
+    "members",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -156,6 +157,9 @@ class Profile:
     `Plan.snapshots`."""
     has_hand_overs: bool = False
     """Whether the drills are those of `pfsb.simulator.runs.hand_over_drills`, and some seeds prefer servers."""
+    has_changing_members: bool = False
+    """Whether servers are added, removed, moved and replaced, the drills are those of
+    `pfsb.simulator.runs.membership_drills`, and each family but this one is left out in a quarter of the seeds."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -513,6 +517,19 @@ PROFILES: Final[Mapping[str, Profile]] = {
         user_profile={"think_seconds": 0.03},
         drills=6,
         has_hand_overs=True,
+    ),
+    "membership": Profile(
+        "servers that are added, removed, moved and replaced, or come back, amid all kinds of trouble and hand-overs",
+        (
+            *("members", "hand_overs", "crashes", "network", "moods", "partitions", "pauses", "drains", "disks"),
+            *("clients", "clocks", "holes", "lost_disks"),
+        ),
+        servers=(1, 2, 3, 3, 3, 4, 5),
+        users=(2, 4),
+        faults_per_second=(0.3, 1.0),
+        drills=3,
+        has_changing_members=True,
+        has_snapshots=True,
     ),
     "names": Profile(
         "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",

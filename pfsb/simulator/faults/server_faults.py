@@ -19,6 +19,9 @@ RESERVE_RECORDS = 3_000
 """Number of records for which room is reserved on a disk that fills: more than a server writes between the moment at
 which only the reserved room is left and the moment at which it notices."""
 
+LOSING_VOTERS_MIN = 4
+"""Minimum number of voters of which one may lose its disk, in runs that change the membership: another one may be
+removed at the same time."""
 COPY_STARTS = 3
 """Number of times that a server is started with an older copy of its disk, each time if it has stopped itself, as by a
 supervisor."""
@@ -306,7 +309,7 @@ class ServerFaults(FaultInjector):
 
         The fault does not happen if, after it, less than a majority of the servers would have kept their disks.
         """
-        able = self._able_to_lose_their_disk()
+        able = self.able_to_lose_their_disk()
         if able:
             server_id = self._rng.choice(able)
             self._crash(server_id)
@@ -480,7 +483,7 @@ class ServerFaults(FaultInjector):
     def _lose_disk_under_two_leaders(self) -> None:
         cluster = self._cluster
         old, new = cluster.oldest_leader(), cluster.leader()
-        able = [i for i in self._able_to_lose_their_disk() if i not in (old, new)]
+        able = [i for i in self.able_to_lose_their_disk() if i not in (old, new)]
         if old is None or old == new or not able:
             return
         server_id = self._rng.choice(able)
@@ -493,11 +496,15 @@ class ServerFaults(FaultInjector):
             cluster.network.mend(server_id, old)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
-    def _able_to_lose_their_disk(self) -> list[int]:
+    def able_to_lose_their_disk(self) -> list[int]:
+        """The servers that may lose their disk now: voters whose loss leaves a majority, and would be noticed."""
         cluster = self._cluster
         if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost():
             return []
-        return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
+        if self._parameters.joiners and len(cluster.checks.electorate.latest.voters) < LOSING_VOTERS_MIN:
+            return []
+        able = [i for i in cluster.running_ids if i not in cluster.amnesiacs and cluster.is_voter(i)]
+        return [i for i in able if self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
         """Whether the other servers would notice if this one came back with another storage identity.

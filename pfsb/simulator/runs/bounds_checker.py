@@ -136,7 +136,7 @@ def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
 
 
 def _wrong_parts(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
-    for peer in set(cluster.ids) - {server_id}:
+    for peer in cluster.links(server_id).membership.peers:
         kept = cluster.links(server_id).path(peer).kept_bytes
         if kept > KEPT_BYTES_MAX:
             yield f"{kept} bytes of incomplete frames of server {peer} are kept"

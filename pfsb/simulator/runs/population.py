@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
 
+from pfsb.config.config import ServerConfig
+from pfsb.sessions.cluster_settings import RULES_OF_EPOCHS
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.snapshot_checker import Facts
 from pfsb.simulator.checkers.violation import Violation
@@ -98,8 +100,9 @@ class UserPopulation:
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
+        quotas = {**parameters.quotas, "rules": RULES_OF_EPOCHS} if parameters.joiners else parameters.quotas
         self._config = configuration(
-            cluster.ids, parameters.settings, parameters.limits, parameters.quotas, parameters.servers_without_runs
+            cluster.ids, parameters.settings, parameters.limits, quotas, parameters.servers_without_runs
         )
         self.checks = SessionChecker(
             cluster.checks.durability.disks,
@@ -108,6 +111,7 @@ class UserPopulation:
             self.history.session_ended,
             cluster.clock.seconds,
             cluster.in_error,
+            cluster.checks.electorate,
         )
         self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts, cluster.in_error)
         numbers = count(1)
@@ -154,6 +158,10 @@ class UserPopulation:
         """The configuration with which a server starts next: the one that all servers have, or one with values of its
         own for the settings that change in the run."""
         config, changing = self._config, self.parameters.changing_settings
+        if self.parameters.joiners:
+            ids = self.cluster.file_of(server_id)
+            servers = {i: ServerConfig(i, (f"server-{i}", 1), "tcp:1") for i in ids}
+            return evolve(config, servers=servers, founders=self.cluster.founders)
         if not changing:
             return config
         self._starts[server_id] += 1

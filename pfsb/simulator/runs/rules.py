@@ -237,6 +237,26 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         r"for parts of a snapshot from server",
         "A server that fetches a snapshot asks another one when no parts come from its source any more.",
     ),
+    # ------------------------------------------------------------------ membership
+    (
+        r"is in epoch .* on disk, but votes|is no voter of epoch",
+        "Only a server that votes in an epoch of the membership, and has the epoch on disk, votes or confirms there "
+        "(Departure 60).",
+    ),
+    (
+        r"is answered with epoch|is answered, and only servers|asked for meanwhile, has undone|next change has undone",
+        "A change of the membership is answered when it is in force, and is undone by no change that was made for the "
+        "same epoch (Departure 60).",
+    ),
+    (
+        r"is admitted by servers that came later",
+        "A server that has lost its disk is refused also by servers that have never heard it, since changes of the "
+        "membership name the storages (Departure 60).",
+    ),
+    (
+        r"a member does not vote|learns, and does not come to vote|was removed, and does not say so",
+        "When all is well, each member comes to the latest epoch and votes, and a server that was removed knows it.",
+    ),
     # ------------------------------------------------------------------ progress
     (
         r"a former leader, repeats its HAND_OVER",

@@ -33,9 +33,11 @@ from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.parameters import (
     Parameters,
     draw_parameters,
+    families_left_out,
     with_batching,
     with_buffers,
     with_changing_settings,
+    with_members,
     with_path_limits,
     with_priority,
     with_quotas,
@@ -46,6 +48,7 @@ from pfsb.simulator.faults.plan import (
     DAY_SECONDS,
     Fault,
     between,
+    draw_changes,
     draw_faults,
     draw_snapshot_faults,
 )
@@ -56,6 +59,7 @@ from pfsb.simulator.runs.fetch_checker import FetchChecker
 from pfsb.simulator.runs.hand_over_drills import HandOverDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
+from pfsb.simulator.runs.membership_drills import MembershipDrills
 from pfsb.simulator.runs.pace_drills import PaceDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 from pfsb.simulator.runs.view_drills import ViewDrills
@@ -134,6 +138,9 @@ class Run:
         self.profile = PROFILES[plan.profile]
         ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
         drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
+        members_rng = random.Random(f"{plan.seed}/{plan.profile}/members")
+        if self.profile.has_changing_members:
+            drawn = with_members(members_rng, _switched_off(drawn, families_left_out(members_rng, self.profile)))
         faults = draw_faults(rng, drawn)
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
@@ -145,6 +152,8 @@ class Run:
             snapshots_rng = random.Random(f"{plan.seed}/{plan.profile}/snapshots")
             drawn = with_snapshots(snapshots_rng, drawn)
             faults += draw_snapshot_faults(snapshots_rng, drawn, len(faults))
+        if self.profile.has_changing_members:
+            faults += draw_changes(members_rng, drawn, len(faults))
         self.parameters = parameters = drawn
         self.faults = tuple(
             fault
@@ -156,7 +165,7 @@ class Run:
         watcher = Watcher(self.marks)
         self.cluster = SimulatedCluster(
             plan.seed,
-            parameters.ids,
+            parameters.machines,
             settings=parameters.settings,
             quality=parameters.quality,
             build=lambda parts: self.population.build(parts),
@@ -166,6 +175,7 @@ class Run:
             start=False,
             names=self._make_names if "names" in parameters.families else None,
             kept_slots=parameters.kept_slots,
+            founders=parameters.ids,
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
@@ -173,7 +183,7 @@ class Run:
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
-        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies", "copies"))
+        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies", "copies", "members"))
         self.cluster.expected_failures = (OSError,)
         if loses_disks:
             self.cluster.expected_failures += (StorageWasReplaced, StorageWentBack)
@@ -187,6 +197,8 @@ class Run:
         """Makes the faults of this run happen."""
         self._fetches = FetchChecker(self.cluster)
         self._phase = "trouble"
+        self._well: list[int] = []
+        """The servers of the majority that is healed when the faults are over."""
 
     def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
         rng = random.Random(f"{self.plan.seed}/names")
@@ -232,7 +244,7 @@ class Run:
         self.heal_a_majority()
         patience = self.profile.patience_seconds
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
-        self._wait_for(self._all_are_served, "somebody is not served", patience)
+        self._wait_for(self._majority_serves_all, "somebody is not served", patience)
         self._phase = "all are well"
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
@@ -241,6 +253,10 @@ class Run:
             self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
             self._cure_applications()
             heal_all(self.cluster)
+        if self.profile.has_changing_members:
+            self._wait_for(
+                self._all_members_vote, "a member does not vote, or lacks the latest epoch", EQUALITY_SECONDS
+            )
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
@@ -267,6 +283,8 @@ class Run:
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
         if "dice" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiceDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
+        if self.profile.has_changing_members:
+            return MembershipDrills(self.cluster, self._rng, self.marks, slowness)
         if self.profile.has_hand_overs:
             return HandOverDrills(self.cluster, self._rng, self.marks, slowness)
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills
@@ -311,19 +329,62 @@ class Run:
         (Departure 58).
         """
         cluster = self.cluster
-        kept = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        voters = [i for i in cluster.ids if cluster.is_voter(i)]
+        kept = [i for i in voters if i not in cluster.amnesiacs]
         whole = [i for i in kept if i not in cluster.slipped and i not in cluster.dice]
-        is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
+        is_enough = len(voters) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if not all(self._was_admitted(i) and self._has_state(i) for i in well):
             well = kept
+        self._well = well = self._with_majorities(well)
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self.injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
+        cluster.asks_members_only = True
         self.population.finish()
+
+    def _with_majorities(self, well: list[int]) -> list[int]:
+        """The servers `well`, and further ones that a healed majority needs while the membership changes.
+
+        If none of them has executed the change that began the latest epoch, majorities of the epochs before it must
+        order that change. Servers that learn are promoted, and count then.
+        """
+        electorate = self.cluster.checks.electorate
+        latest = electorate.latest
+        well = sorted({*well, *latest.learners})
+        known = max(electorate.epoch_on_disk(i) for i in well)
+        for epoch in range(known, latest.epoch + 1):
+            members = electorate.of(epoch)
+            others = [i for i in members.voters if i not in well and i not in self.cluster.amnesiacs]
+            lacking = members.quorum - sum(i in well for i in members.voters)
+            if lacking > 0:
+                well = sorted({*well, *self._rng.sample(others, lacking)})
+        return well
+
+    def _majority_serves_all(self) -> bool:
+        """Whether all users are served. If the membership has changed meanwhile, by a change that was under way, more
+        servers are healed first, so that the majority remains one."""
+        well = self._with_majorities(self._well)
+        if well != self._well:
+            self._well = well
+            heal_some(self.cluster, well)
+        return self._all_are_served()
+
+    def _all_members_vote(self) -> bool:
+        """Whether each member runs in the latest epoch and votes, and no change is under way. Members that a late
+        change has brought are healed first."""
+        cluster, electorate = self.cluster, self.cluster.checks.electorate
+        away = [i for i in cluster.ids if not cluster.is_running(i)]
+        if away:
+            heal_some(cluster, away)
+        latest = electorate.latest
+        return not latest.learners and all(
+            cluster.replica(i).membership.epoch == latest.epoch and cluster.process(i).server.local_clients.idle
+            for i in cluster.ids
+        )
 
     def _was_admitted(self, server_id: int) -> bool:
         views = self.cluster.disk(server_id).contents.views
@@ -367,8 +428,8 @@ class Run:
         return not any(True for _ in self.population.waiting())
 
     def _amnesiacs_are_out(self) -> bool:
-        """Whether all servers that have lost their disk have found that out, and stopped (G20)."""
-        return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
+        """Whether all voters that have lost their disk have found that out, and stopped (G20)."""
+        return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs if self.cluster.is_voter(i))
 
     def _slips_are_noticed(self) -> bool:
         """Whether no server runs whose digest differs from the others', or that has come to other results (Departure
@@ -434,7 +495,7 @@ class Run:
         self.marks.counts["address changed"] += 0 if names is None else names.moves
         self.marks.counts["frame lost at a full socket buffer"] += self.cluster.network.overflows
         self.marks.counts["views"] += max(views, default=0)
-        ids = self.cluster.ids
+        ids = self.parameters.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1
         self.marks.counts["ids with gaps"] += ids != tuple(range(len(ids)))
 

@@ -36,7 +36,7 @@ FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
 SNAPSHOT_SEEDS = 2
 """Number of seeds of each profile with snapshots, whose runs are longer than others."""
-SEEDS_OF_ALL = 179
+SEEDS_OF_ALL = 181
 
 
 def seeds_of(profile: Profile) -> int:
@@ -144,6 +144,7 @@ class ProfileTests(SynchronousTestCase):
             ("hand-overs", "hand-over done"),
             ("rolling", "hand-over done"),
             ("rolling", "drill: preference"),
+            ("membership", "epoch begun"),
             ("idle", "idle hour"),
             ("overtaking", "vote before its proposal"),
             ("told-once", "ORDERED before its proposal"),
