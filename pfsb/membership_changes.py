@@ -32,8 +32,9 @@ from pfsb.support.limits import SERVER_ID_MAX
 
 LOOKS_UNTIL_PROMOTED: Final = 3
 """Number of looks in a row, one each half second, at which a server that learns must have kept up until it votes."""
-ALIVES_SINCE: Final = 2
-"""Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: one may be lost."""
+ALIVES_SINCE: Final = 5
+"""Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: some may be lost, and
+clocks differ."""
 EXAMPLE: Final = 'as in 127.0.0.1:7404, server4.example.com:7400 or "[::1]:7404"'
 MAY_HAPPEN: Final = Refused(
     "UNAVAILABLE",

@@ -18,6 +18,7 @@ from pfsb.simulator.defects import (
     execution,
     frames,
     hand_overs,
+    membership,
     names,
     paths,
     progress,
@@ -52,6 +53,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         names,
         runs,
         hand_overs,
+        membership,
     )
     for defect in module.DEFECTS.by_name.values()
 } | {defect.name: defect for module in (snapshots.DEFECTS, snapshots.OF_STATE) for defect in module.by_name.values()}

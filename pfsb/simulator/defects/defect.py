@@ -34,6 +34,8 @@ class Defect:
     """Whether the defect can show only where servers take snapshots."""
     needs_hand_overs: bool = False
     """Whether the defect can show only where leaders hand over."""
+    needs_changing_members: bool = False
+    """Whether the defect can show only where the membership changes."""
 
 
 @define
@@ -43,6 +45,7 @@ class Defects:
     needs_sessions: bool = False
     needs_snapshots: bool = False
     needs_hand_overs: bool = False
+    needs_changing_members: bool = False
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
@@ -50,7 +53,7 @@ class Defects:
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
-            needs = self.needs_sessions, self.needs_snapshots, self.needs_hand_overs
+            needs = self.needs_sessions, self.needs_snapshots, self.needs_hand_overs, self.needs_changing_members
             self.by_name[name] = Defect(name, source, broken, apply, *needs)
             return apply
 

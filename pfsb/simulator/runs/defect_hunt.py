@@ -54,10 +54,10 @@ def check_of(failure: str) -> str:
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
     """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, or `snapshot-crashes` for a defect of snapshots, or `rolling` for one of
-    hand-overs; then the profile of `known`, the
-    catch of an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect
-    does not fit the server any more.
+    The mixed profile is tried first, or `snapshot-crashes` for a defect of snapshots, `rolling` for one of hand-overs,
+    or `membership` for one of changes of the membership; then the profile of `known`, the catch of an earlier hunt;
+    then all profiles in turn in which the defect can show. Raises RuntimeError if the defect does not fit the server
+    any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
@@ -71,6 +71,8 @@ def hunt_directed(defect: Defect) -> Catch | None:
 
 def first_profile(defect: Defect) -> str:
     """The profile with which a hunt for a defect begins."""
+    if defect.needs_changing_members:
+        return "membership"
     if defect.needs_hand_overs:
         return "rolling"
     return "snapshot-crashes" if defect.needs_snapshots else "mixed"
@@ -96,6 +98,7 @@ def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
         if (profile.has_sessions or not defect.needs_sessions)
         and (profile.has_snapshots or not defect.needs_snapshots)
         and (profile.has_hand_overs or not defect.needs_hand_overs)
+        and (profile.has_changing_members or not defect.needs_changing_members)
     ]
     first = first_profile(defect)
     deep = known.schedule if known is not None and known.schedule in PROFILES else first

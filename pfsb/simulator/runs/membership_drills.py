@@ -63,6 +63,8 @@ class MembershipDrills(HandOverDrills):
             if not possible:
                 return
             drill = self.rng.choice(possible)
+            # A change is refused while servers have not told how far they are, as just after the change before.
+            self.cluster.run(2 * self.times.alive)
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
@@ -225,6 +227,13 @@ class MembershipDrills(HandOverDrills):
         self._wait(lambda: self.cluster.is_voter(fresh), longest, f"server {fresh} learns, and does not come to vote")
 
     # ------------------------------------------------------------------ requirements
+
+    @property
+    def _longest(self) -> float:
+        """Maximum time of a hand-over or a change. If the leader's queue has no room for an update of each server, one
+        that is dropped there waits for its Update_Timer."""
+        is_short = self.cluster.settings.queue_updates_max < len(self.cluster.machines)
+        return super()._longest + (2 * self.times.update if is_short else 0.0)
 
     def _require_done(self, change: Change, why: str) -> None:
         """Require that a change is made in time, and is in force: a majority has begun its epoch on disk."""

@@ -13,6 +13,7 @@ from pfsb.simulator.schedules import (
     disks,
     hand_overs,
     long_messages,
+    membership,
     paths,
     reads,
     sessions,
@@ -26,7 +27,19 @@ from pfsb.simulator.schedules.scenario import Schedule
 
 SCHEDULES: Final[Mapping[str, Schedule]] = {
     schedule.__name__.replace("_", "-"): schedule
-    for module in (views, updates, telling, disks, long_messages, paths, sessions, reads, slow_disks, hand_overs)
+    for module in (
+        views,
+        updates,
+        telling,
+        disks,
+        long_messages,
+        paths,
+        sessions,
+        reads,
+        slow_disks,
+        hand_overs,
+        membership,
+    )
     for schedule in module.SCHEDULES
 } | {schedule.__name__.replace("_", "-"): schedule for schedule in (*snapshots.SCHEDULES, *snapshots.WITH_SESSIONS)}
 
@@ -38,6 +51,6 @@ OF_SNAPSHOTS: Final = frozenset(
 WITH_SESSIONS: Final = frozenset(
     name
     for name, schedule in SCHEDULES.items()
-    if schedule in (*sessions.SCHEDULES, *reads.SCHEDULES, *snapshots.WITH_SESSIONS)
+    if schedule in (*sessions.SCHEDULES, *reads.SCHEDULES, *membership.SCHEDULES, *snapshots.WITH_SESSIONS)
 )
 """Names of the schedules that run whole servers; the servers of the others run only the protocol."""

@@ -5,22 +5,27 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
+
+from attrs import evolve
 
 from pfsb.applications.interfaces import Done, Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message, State
 from pfsb.paxos.settings import Settings
+from pfsb.sessions.cluster_settings import RULES_OF_EPOCHS
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
-from pfsb.simulator.cluster.server_process import builder, configuration
+from pfsb.simulator.cluster.server_process import SimulatedConfig, builder, configuration
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import PaperClient
 from pfsb.storage.effect import KEPT_SLOTS
 
+FOUNDERS: Final = 3
+"""Number of servers with which a cluster of `Servers` begins."""
 Schedule = Callable[[int, Plant | None], None]
 """A directed schedule: called once for a run, with the seed of the run and the defect that is planted in every server
 (None: no defect). Raises `AssertionError` if a promise is broken."""
@@ -106,28 +111,39 @@ class Servers:
         patch: Plant | None,
         limits: Mapping[int, Limits] | None = None,
         kept_slots: int = KEPT_SLOTS,
+        joining: int = 0,
         **parameters: Any,
     ) -> None:
-        """`limits`: server -> the limits in its configuration file; servers that are left out have the usual ones.
+        """`joining` is the number of servers that may be added, and are not started; if there are any, the cluster
+        follows the rules that know changes of the membership. `limits`: server -> the limits in its configuration file;
+        servers that are left out have the usual ones.
         `kept_slots` is the number of slots, up to that of a snapshot, that disks keep. `parameters` are values for
         fields of the protocol's `Settings`, in place of the usual ones."""
         settings = Settings(**parameters)
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(
             seed,
+            FOUNDERS + joining,
             settings=settings,
             patch=patch,
             start=False,
-            build=lambda parts: builder(configs[parts.server_id], self.checks)(parts),
+            build=lambda parts: builder(config(parts.server_id), self.checks)(parts),
             kept_slots=kept_slots,
+            founders=range(FOUNDERS),
         )
-        ids, limits = self.cluster.ids, limits or {}
-        configs = {i: configuration(ids, settings, limits.get(i, Limits())) for i in ids}
+        own_limits, quotas = limits or {}, {"rules": RULES_OF_EPOCHS} if joining else None
+
+        def config(server_id: int) -> SimulatedConfig:
+            ids, founders = self.cluster.file_of(server_id), self.cluster.founders
+            made = configuration(ids, settings, own_limits.get(server_id, Limits()), quotas)
+            return evolve(made, founders=founders) if joining else made
+
         self.checks = SessionChecker(
             self.cluster.checks.durability.disks,
             settings.horizon_slots,
             Counter(),
             now=self.cluster.clock.seconds,
+            electorate=self.cluster.checks.electorate,
         )
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)

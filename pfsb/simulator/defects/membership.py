@@ -1,0 +1,172 @@
+"""Defects of servers whose membership changes (Departure 60)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import evolve
+
+from pfsb.membership_changes import MembershipChanges
+from pfsb.paxos.data_structures import GlobalHistory
+from pfsb.paxos.members import Members, decode_members, encode_members
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.records import EpochRecord, Record
+from pfsb.sessions.ordered_settings import OrderedSettings
+from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
+
+DEFECTS = Defects(needs_sessions=True, needs_changing_members=True)
+
+
+class _KeepsAll(GlobalHistory):
+    """A history that keeps the slots above a change."""
+
+    __slots__ = ()
+
+    def cut_above(self, seq: int) -> None:
+        """Keep all."""
+
+
+@DEFECTS.add(
+    "void-slots-kept",
+    "Departure 60",
+    "a server keeps what the former epoch has ordered above a change",
+)
+def _void_slots_kept(process: Any) -> None:
+    become(process.replica.data.ordering.global_history, _KeepsAll)
+
+
+@DEFECTS.add(
+    "epoch-not-forced", "Departure 60", "a server acts in an epoch of the membership before the epoch is on its disk"
+)
+def _epoch_not_forced(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.turn, "append")
+    def broken(append: Callable[..., None], record: Record, **how: Any) -> None:
+        if isinstance(record, EpochRecord):
+            process.clock.callLater(0.05, replica.perform, lambda: append(record, **how))
+        else:
+            append(record, **how)
+
+
+@DEFECTS.add(
+    "other-epochs-count", "Departure 60", "a server handles all messages of other epochs of the membership as its own"
+)
+def _other_epochs_count(process: Any) -> None:
+    override(process.replica.epochs, "line_against", lambda _: lambda message, sender, epoch: None)
+
+
+class _CountsAll(Membership):
+    """Members of which all count for a majority, whether they vote or not."""
+
+    __slots__ = ()
+
+    def is_majority(self, server_ids: Iterable[int]) -> bool:
+        return len({*server_ids}) >= self.quorum
+
+    def lacking(self, server_ids: Iterable[int]) -> int:
+        return max(0, self.quorum - len({*server_ids}))
+
+
+def _votes_as_learner(process: Any) -> None:
+    identity, replica = process.replica.storage_identity, process.replica
+
+    @instead_of(identity, "begin_epoch")
+    def broken(begin_epoch: Callable[[], None]) -> None:
+        begin_epoch()
+        if replica.data.server.server_id in replica.membership.members.learners:
+            identity.is_newcomer = False
+            replica.take_part()
+
+
+@DEFECTS.add("learner-votes", "Departure 60", "a server that learns votes as well")
+def _learner_votes(process: Any) -> None:
+    _votes_as_learner(process)
+
+
+@DEFECTS.add("learner-counts", "Departure 60", "a server that learns votes, and the others count its votes")
+def _learner_counts(process: Any) -> None:
+    become(process.replica.membership, _CountsAll)
+    _votes_as_learner(process)
+
+
+class _ForgetsStorages(Membership):
+    """Members whose storages a change does not tell."""
+
+    __slots__ = ()
+
+    def enter(self, members: Members) -> None:
+        known = dict(self.identities)
+        super().enter(members)
+        self.identities = known
+
+
+@DEFECTS.add(
+    "storages-not-followed", "Departure 60", "a server takes any storage for that of a voter which a change has named"
+)
+def _storages_not_followed(process: Any) -> None:
+    become(process.replica.membership, _ForgetsStorages)
+
+
+@DEFECTS.add(
+    "two-changes-of-one-epoch", "Departure 60", "a change that was made for an epoch which is over is executed"
+)
+def _two_changes_of_one_epoch(process: Any) -> None:
+    settings: OrderedSettings = process.server.machine.settings
+
+    @instead_of(settings, "change_members")
+    def broken(change_members: Callable[..., Any], seq: int, data: object) -> Any:
+        following = decode_members(data)  # type: ignore[arg-type]
+        return change_members(seq, encode_members(evolve(following, epoch=settings.members.epoch + 1)))
+
+
+@DEFECTS.add("epoch-not-filled", "Departure 60", "the first leader of an epoch does not fill its first slot by itself")
+def _epoch_not_filled(process: Any) -> None:
+    epochs = process.replica.epochs
+
+    @instead_of(epochs, "fill")
+    def broken(fill: Callable[[], None]) -> None:
+        epochs.is_to_fill = False
+
+
+@DEFECTS.add("epoch-begins-with-election", "Departure 60", "the named server does not lead the first view of an epoch")
+def _epoch_begins_with_election(process: Any) -> None:
+    epochs = process.replica.epochs
+
+    @instead_of(epochs, "begin")
+    def broken(begin: Callable[..., None], members: Members, *, by_snapshot: bool = False) -> None:
+        begin(members, by_snapshot=True)
+
+
+@DEFECTS.add("late-servers-not-told", "Departure 60", "servers of an earlier epoch are not told of a later one")
+def _late_servers_not_told(process: Any) -> None:
+    override(process.replica.epochs, "tell", lambda _: do_nothing)
+
+
+class _NeverLooks(MembershipChanges):
+    """Changes of a server that lets no other one vote."""
+
+    __slots__ = ()
+
+    def look(self) -> None:
+        """Look at no server that learns."""
+
+
+@DEFECTS.add("learner-is-forgotten", "Departure 60", "no leader lets a server vote that has learned enough")
+def _learner_is_forgotten(process: Any) -> None:
+    become(process.server.changes, _NeverLooks)
+
+
+@DEFECTS.add(
+    "window-closed-over-change",
+    "Departure 60",
+    "a leader whose hand-over is ended by a change of the membership proposes nothing until the hand-over notices",
+)
+def _window_closed_over_change(process: Any) -> None:
+    override(process.replica.hand_over, "begin_epoch", lambda _: do_nothing)
+
+
+@DEFECTS.add("change-not-brought", "Departure 60", "a server that begins an epoch sends the change to no other")
+def _change_not_brought(process: Any) -> None:
+    override(process.replica.reconciliation, "bring", lambda _: do_nothing)

@@ -1,0 +1,141 @@
+"""Schedules in which the membership changes (Departure 60)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pfsb.applications.interfaces import Done, Result
+from pfsb.paxos.messages import Accept, HandOverReason, ReconciliationReply
+from pfsb.paxos.storage_identity import StorageWasReplaced
+from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.faults.membership_faults import address
+from pfsb.simulator.schedules.scenario import Schedule, Servers
+
+IN_FORCE_SECONDS: Final = 0.05
+"""How long, in seconds, a change takes at most that has the votes of a majority: the slot after it, and disk writes."""
+
+
+class _Members(Servers):
+    """Servers 0, 1 and 2, which have founded the cluster, and some that may be added."""
+
+    def __init__(self, seed: int, patch: Plant | None, joining: int = 1) -> None:
+        super().__init__(seed, patch, joining=joining)
+        cluster = self.cluster
+        machines = [cluster.process(i).server.machine for i in cluster.ids]
+        cluster.run_until(lambda: all(len(machine.settings.announced) == len(machines) for machine in machines), 10)
+
+    def ask(self, at: int, verb: str, about: int, *words: object) -> list[Result]:
+        """Ask a server for a change. Returns a list to which the answer is appended."""
+        told: list[Result] = []
+        getattr(self.cluster.process(at).server.changes, verb)(about, *words, told.append)
+        return told
+
+    def change(self, at: int, verb: str, about: int, *words: object) -> None:
+        """Ask a server for a change, and wait until it is in force."""
+        told = self.ask(at, verb, about, *words)
+        self.cluster.run_until(lambda: bool(told), 5)
+        require(isinstance(told[0], Done), f"SERVERS {verb.upper()} {about} is answered {told}")
+
+    def add(self, at: int, server_id: int) -> None:
+        """Start a server, add it, and wait until it votes."""
+        self.cluster.restart(server_id)
+        self.cluster.run(0.5)
+        self.change(at, "add", server_id, address(server_id))
+        self.cluster.run_until(lambda: self.cluster.is_voter(server_id), 10)
+        self.cluster.run(0.5)
+
+
+def storage_is_lost_after_changes(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a server that has lost its disk is not admitted by servers that came later and never heard it."""
+    scene = _Members(seed, patch, joining=3)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWasReplaced,)
+    scene.add(2, 3)
+    cluster.cut(3, 4)
+    cluster.cut(3, 5)
+    scene.add(2, 4)
+    scene.add(2, 5)
+    for gone in (0, 1):
+        scene.change(2, "remove", gone)
+        cluster.run(0.5)
+    cluster.crash(3)
+    cluster.lose_disk(3)
+    cluster.heal()
+    cluster.restart(3)
+    until = cluster.now + 5
+    while cluster.now < until and cluster.is_running(3):
+        cluster.run(0.05)
+        is_admitted = cluster.is_running(3) and not cluster.replica(3).storage_identity.is_newcomer
+        require(not is_admitted, "server 3 has lost its disk, and is admitted by servers that came later")
+
+
+def change_overtakes_what_is_ordered_above_it(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a slot that was ordered above the change is void, also at the server that has it as ordered."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    leader = scene.present_leader()
+    first, second = (i for i in cluster.ids if i != leader)
+    slot = cluster.aru(leader) + 1
+    holder = scene.rng.choice((first, second))
+    # The votes for the slot of the change stay away, so that the slot above it is ordered first, at one server alone.
+    late = cluster.network.hold(
+        lambda p: (
+            (isinstance(p.message, Accept) and (slot in p.message.seqs or p.receiver != holder))
+            or isinstance(p.message, ReconciliationReply)
+        )
+    )
+    told = scene.ask(leader, "remove", leader)
+    writer = scene.connect(first)
+    writer.hello("writer", 100, lambda result: None)
+    cluster.run(0.05)
+    above = cluster.replica(holder).data.ordering.global_history.get(slot + 1)
+    is_marked = above is not None and above.ordered is not None
+    require(is_marked, f"server {holder} has slot {slot + 1} not as ordered, while slot {slot} waits")
+    late.release()
+    cluster.run_until(lambda: bool(told), 10)
+    if not isinstance(told[0], Done):
+        raise Violation(f"server {leader} cannot be removed: {told}")
+    writer.disconnect()
+    cluster.run_until(lambda: cluster.has_leader() and cluster.all_equal(), 10)
+
+
+def two_servers_are_asked_at_once(seed: int, patch: Plant | None) -> None:
+    """Departure 60: of two changes that were made for one epoch, the second one changes nothing, and says so."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    moves = [(server_id, address(10 + server_id)) for server_id in cluster.ids]
+    asked = {where: scene.ask(server_id, "move", server_id, where) for server_id, where in moves}
+    cluster.run_until(lambda: all(asked.values()), 5)
+    done = {where for where, told in asked.items() if isinstance(told[0], Done)}
+    require(bool(done), f"servers were asked for changes at the same moment, and none is made: {asked}")
+    held = set(cluster.checks.electorate.latest.addresses.values())
+    require(done <= held, f"a change to {done} is done, and the next change has undone it: {held}")
+    require(held <= done, f"a change to {held} was refused, and is made: {asked}")
+
+
+def change_ends_a_hand_over(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a change that is executed while a leader hands over is in force at once."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    leader = scene.present_leader()
+    target = scene.rng.choice([i for i in cluster.ids if i != leader])
+    replica, ends = cluster.replica(leader), list[str | None]()
+    cluster.run_until(lambda: replica.hand_over.why_not(target) is None and replica.turn.idle, 2)
+    votes = cluster.network.hold(lambda p: isinstance(p.message, Accept))
+    told = scene.ask(leader, "move", target, address(1))
+    cluster.run(0.01)
+    replica.perform(replica.hand_over.begin, target, HandOverReason.ASKED, ends.append)
+    cluster.run_until(lambda: replica.window.is_closed, 0.1)
+    votes.release()
+    cluster.run_until(lambda: bool(told) and bool(ends), IN_FORCE_SECONDS)
+    require(isinstance(told[0], Done), f"a change is refused, though all is well: {told}")
+
+
+SCHEDULES: Final[Sequence[Schedule]] = (
+    storage_is_lost_after_changes,
+    change_overtakes_what_is_ordered_above_it,
+    two_servers_are_asked_at_once,
+    change_ends_a_hand_over,
+)
