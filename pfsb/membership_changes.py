@@ -33,8 +33,11 @@ from pfsb.support.limits import SERVER_ID_MAX
 
 LOOKS_UNTIL_PROMOTED: Final = 3
 """Number of looks in a row, one each half second, at which a server that learns must have kept up until it votes."""
-ALIVES_SINCE: Final = 2
-"""Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: one may be lost."""
+KNOWN_SECONDS: Final = 5.0
+"""How long, in seconds, a change waits at most until this server knows the storages of all voters."""
+ALIVES_SINCE: Final = 5
+"""Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: some may be lost, and
+clocks differ."""
 EXAMPLE: Final = 'as in 127.0.0.1:7404, server4.example.com:7400 or "[::1]:7404"'
 MAY_HAPPEN: Final = Refused(
     "UNAVAILABLE",
@@ -81,6 +84,9 @@ class MembershipChanges:
     """(clock time, slot up to which this server had executed) of the last looks, the oldest first."""
     _looks: dict[int, int] = field(init=False, factory=dict)
     """Id of a server that learns -> number of looks in a row at which it has kept up."""
+    _held: list[tuple[Change, Answer, float]] = field(init=False, factory=list)
+    """(change, whom to answer, clock time at which it is refused) of the changes that wait until this server knows the
+    storages of all voters."""
     _is_stopped: bool = field(init=False, default=False)
 
     def stop(self) -> None:
@@ -272,13 +278,31 @@ class MembershipChanges:
 
     # ------------------------------------------------------------------ on the way through the log
 
-    def _order(self, change: Change, answer: Answer) -> None:
-        """Order a change, in a turn, or refuse it."""
-        following = self._refusal() or _if_known(change(self._machine.settings.members))
-        if isinstance(following, Refused):
-            self._replica.turn.refuse(answer, following)
+    def _order(self, change: Change, answer: Answer, until: float | None = None) -> None:
+        """Order a change, in a turn, or refuse it.
+
+        If this server does not know the storage of a voter that it hears, the change waits: after a start servers come
+        to know one another's storages. At the clock time `until` it is refused; None: that time begins now.
+        """
+        following = self._refusal() or change(self._machine.settings.members)
+        known = _if_known(following)
+        now = self._clock.seconds()
+        until = now + KNOWN_SECONDS if until is None else until
+        if not isinstance(known, Refused):
+            self._submit(known, answer)
+        elif isinstance(following, Members) and now < until and self._hears_all_unknown(following):
+            self._held.append((change, answer, until))
         else:
-            self._submit(following, answer)
+            self._replica.turn.refuse(answer, known)
+
+    def _hears_all_unknown(self, following: Members) -> bool:
+        """Whether this server hears all voters whose storages it does not know."""
+        return all(self._replica.peers.heard_lately(i) for i in following.voters if i not in following.storages)
+
+    def _order_held(self) -> None:
+        held, self._held = self._held, []
+        for change, answer, until in held:
+            self._order(change, answer, until)
 
     def _refusal(self) -> Refused | None:
         """The refusal of any change at this moment; None: changes can be ordered."""
@@ -352,6 +376,8 @@ class MembershipChanges:
 
     def look(self) -> None:
         """Called every half second: note how far this server is, and at the leader let servers vote that keep up."""
+        if self._held:
+            self._replica.perform(self._order_held)
         members = self._replica.membership.members
         if members.candidates or members.replacing is not None:
             self._replica.perform(self._look)

@@ -246,13 +246,25 @@ class RemovalTests(ChangesTestCase):
         """A server that comes later must not take any storage for that of a voter."""
         leader = self.leader
         other = next(i for i in (0, 1, 2) if i != leader)
+        self.cluster.crash(other)
+        self.cluster.run(2.0)
         del self.server(leader).replica.membership.identities[other]
-        self.assertRefusedChange(
-            self.change("remove", 3 - leader - other, at=leader),
-            "CONFLICT",
-            f"does not know the storage of server {other}",
-        )
+        refused = self.change("add", 9, OTHER, at=leader, seconds=0.1)
+        self.assertRefusedChange(refused, "CONFLICT", f"does not know the storage of server {other}")
         self.assertDone(self.change("remove", other, at=leader), 1)
+
+    def test_change_waits_until_storages_are_known(self) -> None:
+        """After a start servers come to know one another's storages: a change that is asked for earlier waits."""
+        leader = self.leader
+        other = next(i for i in (0, 1, 2) if i != leader)
+        peer = self.server(leader).replica.peers.by_id[other]
+        position, peer.position = peer.position, 0
+        told = Waiting()
+        self.server(leader).changes.remove(3 - leader - other, told)
+        self.assertEqual(told.results, [])
+        peer.position = position
+        self.cluster.run_until(lambda: bool(told.results), 5.0)
+        self.assertDone(told.results[0], 1)
 
     def test_storage_that_was_not_admitted_is_not_named(self) -> None:
         """The former disk of that server has perhaps voted."""

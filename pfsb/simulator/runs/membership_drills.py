@@ -64,6 +64,8 @@ class MembershipDrills(HandOverDrills):
             if not possible:
                 return
             drill = self.rng.choice(possible)
+            # A change is refused while servers have not told how far they are, as just after the change before.
+            self.cluster.run(2 * self.times.alive)
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
@@ -80,13 +82,28 @@ class MembershipDrills(HandOverDrills):
 
     def removal(self) -> None:
         """A follower is removed: it says so itself, and the others notice nothing."""
-        gone, asked = self._follower(), self._any_server()
-        self._remove(gone, asked)
+        gone = self._follower()
+        self._remove(gone, self._asked_to_remove(gone))
 
     def removal_of_leader(self) -> None:
         """The leader is removed: the server that the change names leads at once, without an election."""
         gone = self.cluster.required_leader()
-        self._remove(gone, self._any_server())
+        self._remove(gone, self._asked_to_remove(gone))
+
+    def _asked_to_remove(self, gone: int) -> int:
+        """The server that is asked to remove server `gone`: any, but not that one itself if its clients do not wait
+        until it can have heard that the others go on."""
+        asked = self._any_server()
+        patience = self.cluster.process(gone).server.config.limits.request_seconds
+        if asked == gone and self.times.shortest(patience) < self._removed_hears:
+            asked = self.rng.choice([i for i in self.cluster.ids if i != gone])
+        return asked
+
+    @property
+    def _removed_hears(self) -> float:
+        """Maximum time until a server that was removed has heard, by an ALIVE in answer to one of its own, that the
+        others go on."""
+        return 2 * self.times.alive + self.times.resend
 
     def _remove(self, gone: int, asked: int) -> None:
         before = expiries(self.cluster)
@@ -212,6 +229,13 @@ class MembershipDrills(HandOverDrills):
 
     # ------------------------------------------------------------------ requirements
 
+    @property
+    def _longest(self) -> float:
+        """Maximum time of a hand-over or a change. If the leader's queue has no room for an update of each server, one
+        that is dropped there waits for its Update_Timer."""
+        is_short = self.cluster.settings.queue_updates_max < len(self.cluster.machines)
+        return super()._longest + (2 * self.times.update if is_short else 0.0)
+
     def _require_done(self, change: Change, why: str) -> None:
         """Require that a change is made in time, and is in force: a majority has begun its epoch on disk."""
         self._require_decided(change, why)
@@ -231,7 +255,7 @@ class MembershipDrills(HandOverDrills):
         its own, that the others go on."""
         longest = self._longest
         if not self.cluster.is_voter(change.server_id) or f"REMOVE {change.server_id} " in change.text:
-            longest += 2 * self.times.alive + self.times.resend
+            longest += self._removed_hears
         self._wait(lambda: bool(change.results), longest, f"{why}: {change.text} waits for an answer")
 
     def _require_quiet(self, before: dict[int, int], why: str) -> None:

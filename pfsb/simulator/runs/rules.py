@@ -258,7 +258,7 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "When all is well, each member comes to the latest epoch and votes, and a server that was removed knows it.",
     ),
     (
-        r"Progress_Timers have expired",
+        r"Progress_Timers have expired|is refused, though",
         "When all is well, a change of the membership is in force within some round trips, and no Progress_Timer "
         "expires (Departure 60).",
     ),

@@ -37,7 +37,7 @@ LONG_SEEDS = {"idle": 5, "pace": 0}
 profile idle has enough operations."""
 SNAPSHOT_SEEDS = 2
 """Number of seeds of each profile with snapshots, whose runs are longer than others."""
-SEEDS_OF_ALL = 179
+SEEDS_OF_ALL = 181
 
 
 def seeds_of(name: str, profile: Profile) -> Sequence[int]:
