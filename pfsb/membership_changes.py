@@ -28,7 +28,7 @@ from pfsb.sessions.cluster_settings import RULES_OF_EPOCHS
 from pfsb.sessions.refusals import HANGING, Provisional
 from pfsb.sessions.state_machine import EPOCH, SessionStateMachine
 from pfsb.sessions.submission import Submission
-from pfsb.support.hosts import LookUp, literal, parsed, shown
+from pfsb.support.hosts import LookUp, is_of_one_machine, literal, parsed, shown
 from pfsb.support.limits import SERVER_ID_MAX
 
 LOOKS_UNTIL_PROMOTED: Final = 3
@@ -118,6 +118,9 @@ class MembershipChanges:
         where = parsed(address)
         if where is None:
             answer(Refused("BADREQUEST", f"{address[:80]!r} is no address, {EXAMPLE}"))
+            return
+        if not is_of_one_machine(where[0]):
+            answer(Refused("BADREQUEST", f"{where[0]} is the address of no single machine; nothing was changed"))
             return
         change = partial(change_to, shown(*where))
         if literal(*where) is not None or self.look_up is None:

@@ -210,7 +210,8 @@ class Server:
 
     def _follow_membership(self) -> None:
         """Refuse the commands of clients while this server does not vote: it is no member of the cluster, or it learns,
-        and an answer would take a second or two. Questions with read=sequential and read=stale are answered."""
+        and an answer would take a second or two. One that learns answers questions with read=sequential and
+        read=stale."""
         role, members = self.facts.role, self.replica.membership.members
         outside: Refused | None = None
         if role == REMOVED:
@@ -228,6 +229,7 @@ class Server:
             text = f"server {self.server_id} {how} what the others have executed: ask server {voters}"
             outside = Refused("UNAVAILABLE", text)
         self.local_clients.submission.outside = outside
+        self.local_clients.submission.is_no_member = role in (REMOVED, JOINING)
 
     def _tell_of_file(self) -> None:
         """Say in the text log, at the start, for which servers the configuration differs from the membership that is

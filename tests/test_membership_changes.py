@@ -109,6 +109,10 @@ class RefusalTests(ChangesTestCase):
         self.refused("add", 3, "127.0.0.1:7402", parts=("is the address of server 2",))
         self.refused("add", 3, "nowhere", code="BADREQUEST", parts=("'nowhere' is no address",))
         self.refused("add", 3, "127.0.0.1:0", code="BADREQUEST")
+        for nowhere in ("0.0.0.0", "[::]", "224.0.0.1", "255.255.255.255", "[::ffff:0.0.0.0]", "[ff02::1]"):
+            for change in ("add", "move"):
+                parts = ("is the address of no single machine",)
+                self.refused(change, 3, f"{nowhere}:7500", code="BADREQUEST", parts=parts)
         self.refused("move", 9, OTHER, code="NOTFOUND", parts=("server 9 is no member; they are 0, 1, 2",))
         self.refused("move", 1, "127.0.0.1:7400", parts=("is the address of server 0",))
         self.refused("move", 1, "127.0.0.1:7401", parts=("already",))
@@ -221,6 +225,7 @@ class RemovalTests(ChangesTestCase):
         assert isinstance(refused, Refused)
         self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
         self.assertIn("was removed from the cluster", refused.text)
+        self.assertEqual(self.answer(self.connect(gone).look("GET", "a"), 0.1), refused)
         self.assertIsInstance(self.do(self.connect(at), "PUT", "a", "b"), Done)
         self.assertEqual(self.server(at).status()["epoch"], 1)
         self.assertNotIn(gone, [dict(row)["id"] for row in self.server(at).servers()])
@@ -309,6 +314,7 @@ class LearnerTests(ChangesTestCase):
         assert isinstance(refused, Refused)
         self.assertEqual(refused.code, "UNAVAILABLE")
         self.assertIn("SERVERS ADD 3", refused.text)
+        self.assertEqual(self.answer(self.connect(3).look("GET", "a"), 0.1), refused)
 
     def test_server_that_learns_sends_its_clients_to_those_that_vote(self) -> None:
         """The log would take a second or two to answer; what it knows itself it tells."""

@@ -271,13 +271,15 @@ class ClientConnection:
         While the disk is in trouble, the durability gate may stay shut for long. If all that the state shows is on
         disk, the questions are answered at once, past the gate. If not, they are refused while the disk hangs
         (Departure 44), and wait at the gate while it is full. A server that has lost its state refuses them, too
-        (Departure 58).
+        (Departure 58), and one that is no member of the cluster (Departure 60).
         """
         self.unanswered += len(questions)
         answer = partial(self._give_answers, self._clock.seconds(), questions, answer)
         trouble = self._turn.trouble
         if self._turn.lacks_state:
             answer([WITHOUT_STATE] * len(questions))
+        elif self._submission.is_no_member and self._submission.outside is not None:
+            answer([self._submission.outside] * len(questions))
         elif trouble is not None and self._turn.shows_only_what_is_durable:
             answer(ask(self._turn, self._results_of, questions))
         elif trouble is DiskTrouble.HANGS:

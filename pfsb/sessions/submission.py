@@ -85,6 +85,9 @@ class Submission:
         self.outside: Refused | None = None
         """The refusal of all commands while this server does not vote: it is no member of the cluster, not yet or no
         longer, or it learns (Departure 60); None: it votes."""
+        self.is_no_member = False
+        """True while this server is no member, not yet or no longer: it refuses questions about its own state as
+        well."""
         self.is_short_of_memory = False
         """True while the server uses almost all of the memory that it may have (`memory_is_short`): no new command is
         accepted that may make the state larger."""

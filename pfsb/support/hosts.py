@@ -20,6 +20,16 @@ HOST_AND_PORT = re.compile(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<po
 """The form of `host:port`, or `[host]:port` for an IPv6 address, with or without the port; its parts may be wrong."""
 
 
+def is_of_one_machine(host: str) -> bool:
+    """Whether a host can be the address of one machine: a name, or an IP address that is not for all machines of a
+    group, or for none."""
+    try:
+        address = _ip(host)
+    except ValueError:
+        return True
+    return not (address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255")
+
+
 def canonical(host: str) -> str:
     """An IP address in the one form in which addresses are compared: without a scope, and as IPv4 if it is IPv4 in
     IPv6.
