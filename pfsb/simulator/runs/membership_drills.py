@@ -110,7 +110,7 @@ class MembershipDrills(HandOverDrills):
         requests = [self._ask(i) for i in self.cluster.ids if i != gone]
         self._require_done(self._change(asked, "remove", gone), f"server {gone} is removed")
         for request in requests:
-            self._require_answer(request, self._longest, f"server {gone} was removed")
+            self._require_answer(request, self._patience, f"server {gone} was removed")
         facts = self.cluster.process(gone).server.facts
         told = self.times.catching_up + self.times.alive
         self._wait(lambda: facts.role == REMOVED, told, f"server {gone} was removed, and does not say so")
@@ -138,7 +138,7 @@ class MembershipDrills(HandOverDrills):
         first, second = self.rng.sample(self.cluster.ids, 2)
         changes = [self._move(i, at=i) for i in (first, second)]
         for change in changes:
-            self._wait(lambda: bool(change.results), self._longest, f"{change.text} waits")  # noqa: B023
+            self._wait(lambda: bool(change.results), self._patience, f"{change.text} waits")  # noqa: B023
         done = sum(isinstance(change.results[0], Done) for change in changes)
         require(done > 0, f"two changes were asked for, and none is made: {changes}")
         require(self._epoch() == epoch + done, f"{done} changes are done, and epoch {epoch} is {self._epoch()} now")
@@ -166,10 +166,10 @@ class MembershipDrills(HandOverDrills):
             self.cluster.run(self.rng.choice((0.0, 0.001, 0.002, 0.003, 0.005, 0.01)))
         why = f"server {leader} hands over to server {target}, and a change is asked for"
         self._require_decided(change[0], why)
-        self._wait(lambda: bool(ends[0]), 2 * self._longest, f"{why}: the hand-over does not end")
+        self._wait(lambda: bool(ends[0]), 2 * self._patience, f"{why}: the hand-over does not end")
         for request in requests:
-            self._require_answer(request, 2 * self._longest, why)
-        self._wait(lambda: self.cluster.has_leader() and all_follow(self.cluster), self._longest, why)
+            self._require_answer(request, 2 * self._patience, why)
+        self._wait(lambda: self.cluster.has_leader() and all_follow(self.cluster), self._patience, why)
 
     def change_and_retire(self) -> None:
         """The leader is asked to stop while a change is asked for at another server."""
@@ -184,7 +184,7 @@ class MembershipDrills(HandOverDrills):
             self.cluster.run(self.rng.choice((0.0, 0.001, 0.003, 0.01)))
         why = f"server {leader} is asked to stop, and a change is asked for"
         self._require_decided(changes[0], why)
-        longest = self._longest + self.times.alive + self.times.longest(1.0)
+        longest = self._patience + self.times.alive + self.times.longest(1.0)
         self._wait(lambda: not self.cluster.is_running(leader), longest, why)
         self.cluster.restart(leader)
 
@@ -230,11 +230,11 @@ class MembershipDrills(HandOverDrills):
     # ------------------------------------------------------------------ requirements
 
     @property
-    def _longest(self) -> float:
+    def _patience(self) -> float:
         """Maximum time of a hand-over or a change. If the leader's queue has no room for an update of each server, one
         that is dropped there waits for its Update_Timer."""
         is_short = self.cluster.settings.queue_updates_max < len(self.cluster.machines)
-        return super()._longest + (2 * self.times.update if is_short else 0.0)
+        return self._longest + (2 * self.times.update if is_short else 0.0)
 
     def _require_done(self, change: Change, why: str) -> None:
         """Require that a change is made in time, and is in force: a majority has begun its epoch on disk."""
@@ -253,14 +253,14 @@ class MembershipDrills(HandOverDrills):
     def _require_decided(self, change: Change, why: str) -> None:
         """Require that a change is answered in time. A server that it removes hears by an ALIVE, in answer to one of
         its own, that the others go on."""
-        longest = self._longest
+        longest = self._patience
         if not self.cluster.is_voter(change.server_id) or f"REMOVE {change.server_id} " in change.text:
             longest += self._removed_hears
         self._wait(lambda: bool(change.results), longest, f"{why}: {change.text} waits for an answer")
 
     def _require_quiet(self, before: dict[int, int], why: str) -> None:
         """Require that all follow one leader soon, and that no Progress_Timer has expired."""
-        self._wait(lambda: self.cluster.has_leader() and all_follow(self.cluster), self._longest, why)
+        self._wait(lambda: self.cluster.has_leader() and all_follow(self.cluster), self._patience, why)
         now = expiries(self.cluster)
         both = before.keys() & now.keys()
         self._require_same({i: now[i] for i in both}, {i: before[i] for i in both}, why)
