@@ -34,7 +34,7 @@ from pfsb.support.limits import SERVER_ID_MAX
 LOOKS_UNTIL_PROMOTED: Final = 3
 """Number of looks in a row, one each half second, at which a server that learns must have kept up until it votes."""
 KNOWN_SECONDS: Final = 5.0
-"""How long, in seconds, a change waits at most until this server knows the storages of all voters."""
+"""How long, in seconds, a change waits at most until the other servers have told enough for it (`_NotYet`)."""
 ALIVES_SINCE: Final = 5
 """Number of periods of ALIVE, at least, after which a server is expected to have told of a slot: some may be lost, and
 clocks differ."""
@@ -58,6 +58,12 @@ class _Asked:
     members: Members
     until: float
     """Clock time at which the client is told, if the change is not in force by then, that its fate is unknown."""
+
+
+@frozen
+class _NotYet(Refused):
+    """The refusal of a change that may be possible soon: servers that are heard have not told yet how far they are, or
+    what their storages are."""
 
 
 @define(eq=False)
@@ -85,8 +91,7 @@ class MembershipChanges:
     _looks: dict[int, int] = field(init=False, factory=dict)
     """Id of a server that learns -> number of looks in a row at which it has kept up."""
     _held: list[tuple[Change, Answer, float]] = field(init=False, factory=list)
-    """(change, whom to answer, clock time at which it is refused) of the changes that wait until this server knows the
-    storages of all voters."""
+    """(change, whom to answer, clock time at which it is refused) of the changes that are not possible yet."""
     _is_stopped: bool = field(init=False, default=False)
 
     def stop(self) -> None:
@@ -249,8 +254,8 @@ class MembershipChanges:
             return leader
         if self._server_id in following.voters:
             return self._server_id
+        heard = [i for i in following.voters if self._hears(i)]
         peers = self._replica.peers
-        heard = [i for i in following.voters if i in peers.by_id and peers.heard_lately(i)]
         return max(heard, key=lambda i: peers.by_id[i].local_aru, default=following.voters[0])
 
     def _holder_of(self, address: str, server_ids: Iterable[int]) -> int | None:
@@ -265,17 +270,36 @@ class MembershipChanges:
         voters = len(following.voters)
         missing = ", ".join(str(i) for i in following.voters if i not in there and i not in away)
         text = f"{when}: {voters} servers vote, {following.quorum} are needed, {len(there)} are there and keep up"
-        return Refused("CONFLICT", f"{text} (not server {missing}); nothing was changed" if missing else text)
+        text = f"{text} (not server {missing}); nothing was changed" if missing else text
+        heard = [i for i in following.voters if i not in away and (i in there or self._hears(i))]
+        return (_NotYet if len(heard) >= following.quorum else Refused)("CONFLICT", text)
+
+    def _if_known(self, following: Members | Refused) -> Members | Refused:
+        """Returns `following` if it holds the storages of all its voters; else the refusal.
+
+        Servers that come later would take any storage for that of a voter which the change does not know.
+        """
+        if isinstance(following, Refused):
+            return following
+        unknown = [i for i in following.voters if i not in following.storages]
+        if not unknown:
+            return following
+        text = f"this server does not know the storage of server {unknown[0]} yet, which the change must name"
+        text = f"{text}: ask again soon, or another server; if that one is lost, remove it first"
+        return (_NotYet if all(map(self._hears, unknown)) else Refused)("CONFLICT", text)
+
+    def _hears(self, server_id: int) -> bool:
+        peers = self._replica.peers
+        return server_id in peers.by_id and peers.heard_lately(server_id)
 
     def _keeps_up(self, server_id: int) -> bool:
         """Whether a server is this one; or is heard, and has executed, but for a window of slots, what this server had
         executed at the last look."""
         if server_id == self._server_id:
             return True
-        peers = self._replica.peers
-        peer = peers.by_id.get(server_id)
-        if peer is None or not peers.heard_lately(server_id):
+        if not self._hears(server_id):
             return False
+        peer = self._replica.peers.by_id[server_id]
         before = self._arus[0][1] if self._arus else 0
         return peer.local_aru + self._replica.window.slots >= before
 
@@ -284,23 +308,18 @@ class MembershipChanges:
     def _order(self, change: Change, answer: Answer, until: float | None = None) -> None:
         """Order a change, in a turn, or refuse it.
 
-        If this server does not know the storage of a voter that it hears, the change waits: after a start servers come
-        to know one another's storages. At the clock time `until` it is refused; None: that time begins now.
+        If it is only not possible yet (`_NotYet`), as after a start or just after another change, it waits. At the
+        clock time `until` it is refused; None: that is `KNOWN_SECONDS` from now.
         """
-        following = self._refusal() or change(self._machine.settings.members)
-        known = _if_known(following)
+        following = self._refusal() or self._if_known(change(self._machine.settings.members))
         now = self._clock.seconds()
         until = now + KNOWN_SECONDS if until is None else until
-        if not isinstance(known, Refused):
-            self._submit(known, answer)
-        elif isinstance(following, Members) and now < until and self._hears_all_unknown(following):
+        if isinstance(following, Members):
+            self._submit(following, answer)
+        elif isinstance(following, _NotYet) and now < until:
             self._held.append((change, answer, until))
         else:
-            self._replica.turn.refuse(answer, known)
-
-    def _hears_all_unknown(self, following: Members) -> bool:
-        """Whether this server hears all voters whose storages it does not know."""
-        return all(self._replica.peers.heard_lately(i) for i in following.voters if i not in following.storages)
+            self._replica.turn.refuse(answer, Refused(following.code, following.text))
 
     def _order_held(self) -> None:
         held, self._held = self._held, []
@@ -416,7 +435,7 @@ class MembershipChanges:
         if now.replacing is None or now.candidates:
             return
         former, new = now.replacing
-        following = _if_known(self._removed(former, now))
+        following = self._if_known(self._removed(former, now))
         if isinstance(following, Members):
             self.log.info("server {new} votes, and server {former} is removed", new=new, former=former)
             self._submit(following, None)
@@ -425,7 +444,7 @@ class MembershipChanges:
         now = self._machine.settings.members
         learners = [i for i in now.learners if i != server_id]
         promoted = self._next(now, voters=(*now.voters, server_id), learners=learners)
-        following = _if_known(self._if_majority(promoted, f"with server {server_id}"))
+        following = self._if_known(self._if_majority(promoted, f"with server {server_id}"))
         if isinstance(following, Members):
             self.log.info("server {server_id} keeps up, and votes from now on", server_id=server_id)
             self._submit(following, None)
@@ -433,20 +452,6 @@ class MembershipChanges:
 
 def _answer_one(answer: Answer, results: Sequence[Result]) -> None:
     answer(results[0])
-
-
-def _if_known(following: Members | Refused) -> Members | Refused:
-    """Returns `following` if it holds the storages of all its voters; else the refusal.
-
-    Servers that come later would take any storage for that of a voter which the change does not know.
-    """
-    if isinstance(following, Refused):
-        return following
-    unknown = [i for i in following.voters if i not in following.storages]
-    if not unknown:
-        return following
-    text = f"this server does not know the storage of server {unknown[0]} yet, which the change must name"
-    return Refused("CONFLICT", f"{text}: ask again soon, or another server; if that one is lost, remove it first")
 
 
 def _too_many_removed() -> Refused:
