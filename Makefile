@@ -11,9 +11,12 @@ units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %
 modules = $(subst /,.,$(basename $(wildcard tests/integration/$(1))))
 clusters_first := tests.integration.hostile $(call modules,test_[a-o]*.py)
 clusters_later := $(call modules,test_[!a-o]*.py)
-simulated_runs := tests.simulator.runs tests.simulator.schedules
-simulated_rest := $(filter-out $(simulated_runs),$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/simulator/*/__init__.py))) \
-	$(basename $(wildcard tests/simulator/test_*.py))))
+pooled := tests.simulator.runs.test_run tests.simulator.defects
+simulated_runs := tests.simulator.schedules \
+	$(filter-out $(pooled),$(subst /,.,$(basename $(wildcard tests/simulator/runs/test_*.py)))) $(firstword $(pooled))
+simulated_rest := $(filter-out tests.simulator.runs tests.simulator.schedules $(pooled), \
+	$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/simulator/*/__init__.py))) \
+	$(basename $(wildcard tests/simulator/test_*.py)))) $(lastword $(pooled))
 
 .PHONY: run test test-all quick simulate fuzz bench lint types docs package clean
 
@@ -24,7 +27,8 @@ run: $(runs)
 # Five parts run side by side: two of tests with real clusters, which wait for servers; two of tests of the simulator, which
 # compute, and give way to the others; and the rest, which does some of both. Each is one process, although trial can use
 # several: its report stays in order. Servers of two parts get their ports from different ranges, since a port that was
-# found free must stay so until its server has it. Byte code is kept in any case: otherwise each of the thousand servers that
+# found free must stay so until its server has it. The tests in `pooled` use all processors, and come last in their parts, so
+# that no processor is idle at the end. Byte code is kept in any case: otherwise each of the thousand servers that
 # the tests start would compile the whole of pfsb, half a second of CPU time.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(ready)
