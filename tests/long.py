@@ -12,6 +12,8 @@ T = TypeVar("T", bound=Any)
 
 IS_QUICK: Final = bool(os.environ.get("PFSB_QUICK"))
 """Whether this run is one of `make quick`."""
+IS_LONG: Final = bool(os.environ.get("PFSB_TEST_LONG"))
+"""Whether this run is one of `make test-all`."""
 
 
 def long(test: T) -> T:
@@ -24,6 +26,6 @@ def long(test: T) -> T:
 def longest(test: T) -> T:
     """Mark a test class or method that takes minutes, in part for situations that other tests reach too. It runs only
     with PFSB_TEST_LONG in the environment (`make test-all`)."""
-    if not os.environ.get("PFSB_TEST_LONG"):
+    if not IS_LONG:
         test.skip = "very long; PFSB_TEST_LONG=1 or make test-all runs it"
     return test

@@ -13,9 +13,12 @@ from typing import Any
 
 from pfsb.frontends.http.server_info import description
 from tests.integration.http_case import HTTPClusterCase, run, url
+from tests.long import IS_LONG
 
+PHASES = "coverage,fuzzing" if IS_LONG else "coverage"
+"""The phases of the tester: it tries all limits of all schemas, and with `make test-all` values at random as well."""
 EXAMPLES: int = 5
-"""Number of examples for each operation and kind; all limits of all schemas are tried as well."""
+"""Number of examples for each operation and kind."""
 CPU_SECONDS = 150
 """Maximum CPU time of the tester, in seconds, which takes about 25. It ends a tester that does not come to an end,
 however busy the machine is."""
@@ -59,7 +62,7 @@ class DescriptionTests(HTTPClusterCase):
         self.write_description(cluster.directory)
         (cluster.directory / "settings.toml").write_text(SETTINGS)
         arguments = ["--config-file", "settings.toml", "run", "description.json", "--url", url(cluster, 0)]
-        arguments += ["--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1", "--no-shrink"]
+        arguments += ["--phases", PHASES, "--max-examples", str(EXAMPLES), "--seed", "1", "--no-shrink"]
         arguments += ["--checks", ",".join(CHECKS), "--request-timeout", str(REQUEST_SECONDS)]
         # The shell stays as the parent, and turns the signal at the end of the CPU time into an exit status.
         within = ("sh", "-c", f'ulimit -t {CPU_SECONDS}; "$@"; exit $?', "sh")

@@ -187,7 +187,7 @@ class RoundsTests(ClusterCase):
         said: list[str] = []
         directory = self.directory()
         directory.mkdir()
-        options = arguments(["6", "--kind", "replace", "--seed", "1", "--directory", str(directory)])
+        options = arguments(["3", "--kind", "replace", "--seed", "1", "--directory", str(directory)])
         await run_changes(reactor, options, said.append)
         self.assertIn("none lost, none twice", said[-1])
         self.assertEqual(list(directory.iterdir()), [], "the directory of rounds that went well is removed")

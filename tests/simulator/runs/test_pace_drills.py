@@ -14,7 +14,7 @@ from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.defects.all_defects import DEFECTS
 from pfsb.simulator.runs import pace_drills
 from pfsb.simulator.runs.pace_drills import SYNCS, PaceDrills
-from tests.long import long
+from tests.long import long, longest
 
 
 def drills(seed: int, servers: int = 3, patch: Callable[[Any], None] | None = None) -> PaceDrills:
@@ -39,6 +39,7 @@ class MeasureTests(SynchronousTestCase):
             found.settle_pace()
             found.slow_disks()
 
+    @longest
     def test_lossy_links_cost_milliseconds(self) -> None:
         """With 30 % of all frames lost, an update takes milliseconds; with fixed times of repetition a cluster executed
         15 to 30 updates a second."""
@@ -62,6 +63,7 @@ class MeasureTests(SynchronousTestCase):
                 found.settle_pace()
                 found.death_after_a_pause()
 
+    @longest
     def test_links_that_are_slow_one_way_cost_few_copies(self) -> None:
         """Departure 49: links on which the leader's frames take 0.3 s, and those of the others a millisecond, cost few
         copies."""
