@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Final
 
-from attrs import define, evolve
+from attrs import define, evolve, field
 
 from pfsb.client.core.addresses import ServerAddress, address_from_text
 from pfsb.config.yaml_file import ConfigError
@@ -23,6 +24,9 @@ class KnownServers:
     """
 
     _given: Sequence[ServerAddress]
+    _is_near: bool = field(init=False, default=False)
+    """Whether servers have told an address that was given: then those that mean something on one machine alone, such as
+    127.0.0.1, mean the same here. At the end of a tunnel they would lead to programs of this machine."""
 
     def with_told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
         """The addresses to use from now on, by the fields of an event MEMBERS: those told, and then the given ones that
@@ -35,7 +39,9 @@ class KnownServers:
 
     def told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
         """The addresses of servers in the fields of an event MEMBERS, of the kinds that the client was given. So one
-        with addresses with TLS, or paths of unix sockets, never shows its token without TLS on a network."""
+        with addresses with TLS, or paths of unix sockets, never shows its token without TLS on a network.
+
+        Addresses that lead nowhere but to their own machine are left out until a given one was told."""
         told = []
         for name, text in fields.items():
             server_id = name.removeprefix(_NAME)
@@ -43,7 +49,9 @@ class KnownServers:
                 address = self._address(int(server_id), text)
                 if address is not None:
                     told.append(address)
-        return told
+        given = {each.shown for each in self._given}
+        self._is_near = self._is_near or any(each.shown in given for each in told)
+        return [each for each in told if self._is_near or not _stays_on_machine(each)]
 
     def _address(self, server_id: int, text: str) -> ServerAddress | None:
         given = next((each for each in self._given if each.shown == text), None)
@@ -57,6 +65,17 @@ class KnownServers:
         if _kind(found) not in map(_kind, self._given):
             return None
         return evolve(found, token=self._given[0].token)
+
+
+def _stays_on_machine(address: ServerAddress) -> bool:
+    """Whether an address leads from any machine to that machine itself."""
+    if isinstance(address.place, str):
+        return True
+    host = address.place[0]
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _kind(address: ServerAddress) -> str:

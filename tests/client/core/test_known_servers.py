@@ -50,6 +50,15 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual([each.shown for each in found], ["/run/pfsb.sock", "/run/other.sock"])
         self.assertEqual(KnownServers(ADDRESSES).told({"server1": "/run/pfsb.sock"}), [])
 
+    def test_client_at_the_end_of_a_tunnel_learns_no_addresses_of_its_own_machine(self) -> None:
+        """Another cluster may run on the client's machine. Once a given address was told, the others mean the same here
+        as there."""
+        known = KnownServers([address_from_text(0, "127.0.0.1:19400")])
+        told = {"server0": "127.0.0.1:9400", "server1": "localhost:9401", "server2": "[::1]:9402", "server3": "b:1"}
+        self.assertEqual([each.shown for each in known.told(told)], ["b:1"])
+        self.assertEqual(len(known.told({**told, "server4": "127.0.0.1:19400"})), 5)
+        self.assertEqual(len(known.told(told)), 4)
+
     def test_ids_differ(self) -> None:
         """The given addresses that are not told get ids that no other one has."""
         given = [evolve(each, id=i) for each, i in zip(ADDRESSES, (0, 1, 3), strict=True)]
