@@ -32,11 +32,11 @@ from tests.long import long, longest
 SEED = 3
 SEEDS = 2
 """Number of seeds of each profile; the mixed profile gets so many more that there are `SEEDS_OF_ALL`."""
-OTHER_SEEDS = {"idle": (5,), "pace": (0,), "echoes": (0, 2)}
+OTHER_SEEDS = {"idle": (5,), "pace": (0,), "echoes": (0, 2), "paper": (0, 1, 2)}
 """Profile -> its seeds, if they are others than the first `SEEDS`. A run with an idle hour or with measurements takes
 as long as ten others, so one is enough; these seeds have enough operations, and reach the situation of their
 profile."""
-SEEDS_OF_ALL = 132
+SEEDS_OF_ALL = 133
 
 
 def seeds_of(name: str) -> Sequence[int]:
