@@ -85,6 +85,8 @@ class ViewRaise(Handler):
 
     def _note_who_is_beyond(self, now: float) -> None:
         own = self._data.views.last_installed
+        for removed in self._beyond_since.keys() - self._peers.by_id.keys():
+            del self._beyond_since[removed]
         for server_id, peer in self._peers.by_id.items():
             if peer.view > own and self._peers.heard_lately(server_id):
                 self._beyond_since.setdefault(server_id, now)

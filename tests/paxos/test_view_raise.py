@@ -55,6 +55,13 @@ class ViewRaiseTests(ReplicaTestCase):
         self.hear(0.5, 2, (4, 20), (5, 8))
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 12)})
 
+    def test_server_that_was_removed_meanwhile_counts_no_more(self) -> None:
+        """A change of the membership (Departure 60) takes it from the peers."""
+        self.hear(1.5, 2, (5, 8))
+        del self.replica.peers.by_id[5]
+        self.hear(1.0, 2)
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+
     def test_one_alive_of_a_later_view_raises_nothing(self) -> None:
         """One ALIVE with a later view raises nothing, if the next one of that server tells another."""
         for _ in range(5):
