@@ -25,7 +25,7 @@ from pfsb.bench.plot import Chart, Series, svg
 from pfsb.bench.probe import NoCluster, Probe
 from pfsb.bench.report import table
 from pfsb.bench.workload import READS, Workload, WrongMix, fill, needs_depth_one, operations
-from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.commands.options import ConfigOptions, config_argument, token_file_option
 from pfsb.config.config import MEMORY, Config
 from pfsb.demo.processes import ClusterTrouble, ProcessCluster
 from pfsb.support.command_line import Number, OneOf, Seconds, subcommand
@@ -102,13 +102,7 @@ class Options(ConfigOptions):
     metavar="FILE",
     help="Write throughput and latency, by operations under way, to this SVG file.",
 )
-@click.option(
-    "--token-file",
-    "named_token_file",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Show the token in this file; otherwise that in the environment, PFSB_TOKEN_FILE or PFSB_TOKEN.",
-)
+@token_file_option
 def command(
     config: Config,
     connections: str,

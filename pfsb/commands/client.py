@@ -25,7 +25,7 @@ from pfsb.commands.client_batch import Batch
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import FATES, LineClient
 from pfsb.commands.line_refusals import refusal_of_line
-from pfsb.commands.options import HERE, ConfigOptions, config_argument
+from pfsb.commands.options import HERE, ConfigOptions, config_argument, token_file_option
 from pfsb.commands.survey import SURVEY_SECONDS, NoAnswer, in_time, survey
 from pfsb.support.command_line import SETTINGS, Number, Seconds, Subcommand, subcommand
 
@@ -145,13 +145,7 @@ class ClientCommand(Subcommand):
     metavar="FILE",
     help="With --batch: write a JSON line for each acknowledged request to this file.",
 )
-@click.option(
-    "--token-file",
-    "named_token_file",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Show the token in this file; otherwise that in the environment, PFSB_TOKEN_FILE or PFSB_TOKEN.",
-)
+@token_file_option
 def command(**given: Any) -> Options:
     """Send commands to a cluster, and go on at another server when one fails: each command runs once.
 

@@ -90,6 +90,18 @@ def config_argument(missing: Callable[[], Config] = config_here) -> Callable[...
     return click.argument("config", type=ConfigFile(), required=False, callback=chosen, metavar="[CONFIG]")
 
 
+def token_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: adds to a subcommand the option that names the file with its token; the parameter is
+    `named_token_file`, the value of `ConfigOptions.token_file`."""
+    return click.option(
+        "--token-file",
+        "named_token_file",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="Show the token in this file; otherwise that in the environment, PFSB_TOKEN_FILE or PFSB_TOKEN.",
+    )(function)
+
+
 def cluster_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds to a subcommand the options that say where a cluster is, and how long it may take to answer; the
     parameters are `config`, `servers` and `timeout`."""
