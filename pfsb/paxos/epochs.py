@@ -131,7 +131,7 @@ class EpochHandler(Handler):
         """
         data = self._data
         reached = data.ordering.local_aru
-        lagging = [i for i, peer in self._peers.by_id.items() if peer.local_aru < reached]
+        lagging = {i: peer.local_aru for i, peer in self._peers.by_id.items() if peer.local_aru < reached}
         data.ordering.global_history.cut_above(reached)
         data.views.vc.clear()
         data.preparing.prepare = None
@@ -151,8 +151,9 @@ class EpochHandler(Handler):
         self._turn.append(ViewRecord(first_view, first_view))
         self._hand_over.begin_epoch()
         if not by_snapshot:
-            added = set(self._membership.others) - set(former)
-            self._reconciliation.bring(reached, sorted({*lagging, *added}))
+            # A server that comes needs more than what is in memory, so it is brought the change alone.
+            added = dict.fromkeys(set(self._membership.others) - set(former), reached - 1)
+            self._reconciliation.bring(reached, dict(sorted((lagging | added).items())))
         self._take_place(first_view, by_snapshot=by_snapshot)
         self._reads.begin_epoch(reached)
         self._reconciliation.begin_epoch()

@@ -183,12 +183,13 @@ class ProposalHandler(Handler):
     def is_left_out(self, seq: int) -> bool:
         """Whether this server, as leader, proposes nothing in slot `seq`, because FAULT SKIP names the slot.
 
-        Two further conditions keep a cluster from standing still if all its servers leave out the same slot. First, the
-        slot must lie above all slots that hold a batch. So a proposal of an older view, which may have been chosen, is
-        repeated, and the next leader fills the slot as a hole (G11). Second, the window must have room for the slot
-        after it.
+        Three further conditions keep a cluster from standing still if all its servers leave out the same slot. First,
+        the slot must lie above all slots that hold a batch. So a proposal of an older view, which may have been chosen,
+        is repeated, and the next leader fills the slot as a hole (G11). Second, the window must have room for the slot
+        after it. Third, other servers must vote: they suspect a leader that executes nothing, and no server suspects a
+        leader that votes alone.
         """
-        if seq not in self.skipped:
+        if seq not in self.skipped or self._membership.n == 1:
             return False
         fresh = seq > self._data.ordering.global_history.top
         return fresh and self._window.may_propose(seq + 1)

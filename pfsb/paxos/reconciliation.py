@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -57,6 +57,8 @@ BURST_MESSAGES = 2
 The next request is sent when the first reply arrives, or later, so at most three replies are under way, which fit into
 a socket buffer of default size.
 """
+ROW_BYTES = 16
+"""Bytes that a slot takes in a reply besides its batch, about."""
 ALL_THERE_IS = SLOT_MAX
 """The last slot that a server asks for while it does not know how many slots the others have: above any real one."""
 
@@ -506,25 +508,32 @@ class ReconciliationHandler(Handler):
         if is_here and self._allowances[to].is_left(self._clock.seconds()):
             self._serve(to, seq, self.rows_from_memory(seq, seq))
 
-    def bring(self, seq: int, server_ids: Iterable[int]) -> None:
-        """Departure 60: send the slot of a change of the membership, which this turn has executed, to these servers, in
-        front of all messages of the epoch that it begins: without it they would discard those."""
-        batch = self._data.ordering.global_history.ensure(seq).ordered
-        assert batch is not None, "the slot was executed in this turn"
-        own_id = self._data.server.server_id
-        reply = ReconciliationReply(own_id, seq, seq, (GloballyOrderedUpdate(own_id, seq, batch),))
-        for server_id in server_ids:
-            self.bytes_sent += len(batch.data)
-            self._turn.send_early(reply, server_id)
+    def bring(self, seq: int, arus: Mapping[int, int]) -> None:
+        """Departure 60: send the slot of a change of the membership, which this turn has executed, to some servers, in
+        front of all messages of the epoch that it begins: without it they would discard those.
+
+        `arus` tells the Local_Aru of each of these servers. The slots between that and the change go with it, the
+        highest ones, as many as fit a frame: this server votes for them no more, and without them the change cannot be
+        executed.
+        """
+        own_id, floor = self._data.server.server_id, self._data.ordering.global_history.floor
+        for server_id, aru in arus.items():
+            rows = self._rows_from_memory(range(seq, max(aru, floor), -1), self._settings.frame_data_bytes_max)
+            self.bytes_sent += sum(len(batch.data) for _, batch in rows)
+            updates = tuple(GloballyOrderedUpdate(own_id, at, batch) for at, batch in reversed(rows))
+            self._turn.send_early(ReconciliationReply(own_id, seq, seq, updates), server_id)
 
     def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
+        """The executed slots from `first` to `last`, which are in memory, as many as fit a burst."""
+        return self._rows_from_memory(range(first, last + 1), BURST_MESSAGES * self._settings.frame_data_bytes_max)
+
+    def _rows_from_memory(self, seqs: Iterable[int], bytes_max: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []
-        room = BURST_MESSAGES * self._settings.frame_data_bytes_max
-        for seq in range(first, last + 1):
+        for seq in seqs:
             slot = self._data.ordering.global_history.get(seq)
             assert slot is not None and slot.ordered is not None, "what is executed and above the floor is in memory"
-            room -= len(slot.ordered.data)
-            if rows and room < 0:
+            bytes_max -= len(slot.ordered.data) + ROW_BYTES
+            if rows and bytes_max < 0:
                 break
             rows.append((seq, slot.ordered))
         return rows
@@ -557,7 +566,7 @@ class ReconciliationHandler(Handler):
                 self._reply(to, burst_end, part)
                 part, size = [], 0
             part.append((seq, batch))
-            size += len(batch.data) + 16
+            size += len(batch.data) + ROW_BYTES
         self._reply(to, burst_end, part)
 
     def _reply(self, to: int, burst_end: int, rows: list[tuple[int, Batch]]) -> None:

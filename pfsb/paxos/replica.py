@@ -93,7 +93,7 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_fetching import SnapshotFetcher
 from pfsb.paxos.snapshot_names import SnapshotNames
 from pfsb.paxos.snapshot_taking import SnapshotTaker
-from pfsb.paxos.storage_identity import StorageIdentityHandler
+from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
@@ -538,7 +538,7 @@ class Replica:
         if epoch != self.membership.epoch:
             line = self.epochs.line_against(message, sender, epoch)
         if line is None and self.storage_identity.is_newcomer and not without_state:
-            line = None if self.storage_identity.takes(message) else "newcomer"
+            line = None if isinstance(message, FOR_NEWCOMERS) else "newcomer"
         return self.dispatch(message, sender, position, epoch) if line is None else line
 
     def dispatch(self, message: Message, sender: int, position: int = 0, epoch: int = 0) -> str | None:

@@ -57,10 +57,15 @@ FOR_NEWCOMERS = (
     GloballyOrderedUpdate,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
 )
-"""Kinds of messages that a newcomer handles: none of them asks for a vote or a promise."""
-FOR_LEARNERS = (*FOR_NEWCOMERS, SnapshotOffer, SnapshotPart, SnapshotRequest)
-"""Kinds of messages that a server handles which does not vote in the present epoch of the membership."""
+"""Kinds of messages that a server handles while it is not admitted: none of them asks for a vote or a promise.
+
+Among them are those that bring what was executed. A server that comes back after changes of the membership may be
+admitted only in a later epoch (Departure 60): those that would have to know its storage in its own epoch may be gone.
+"""
 FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 PERIODS_FOR_ALL = 1
@@ -137,10 +142,6 @@ class StorageIdentityHandler(Handler):
             self.is_newcomer = True
         else:
             self.admit_if_known()
-
-    def takes(self, message: Message) -> bool:
-        """Whether this server handles a message while it is not admitted."""
-        return isinstance(message, FOR_NEWCOMERS if self._votes else FOR_LEARNERS)
 
     @property
     def _votes(self) -> bool:

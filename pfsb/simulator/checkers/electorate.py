@@ -40,13 +40,17 @@ class Electorate:
         members = self.disks[server_id].contents.members
         return 0 if members is None else members.epoch
 
+    def hold(self, members: Members) -> None:
+        """Note an epoch that has got to a disk."""
+        if all(members.epoch != each.epoch for each in self._epochs):
+            self._epochs.append(members)
+            self._epochs.sort(key=lambda each: -each.epoch)
+
     def look(self) -> None:
-        """Note the epochs that are on disk now."""
+        """Note the epochs in which the servers are by their disks."""
         for disk in self.disks.values():
-            members = disk.contents.members
-            if members is not None and all(members.epoch != each.epoch for each in self._epochs):
-                self._epochs.append(members)
-                self._epochs.sort(key=lambda each: -each.epoch)
+            if disk.contents.members is not None:
+                self.hold(disk.contents.members)
 
     def saw(self, view: int) -> None:
         """Take notice that a message with this view has left a server: its epoch is on disk."""

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos import invariants
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import ITracer
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import VOTES, ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -175,7 +176,7 @@ class SimulatedCluster:
             kept_slots=self._kept_slots,
             server_clock=server_clock,
             on_named=lambda name: self._named(server_id, name),
-            on_epoch=lambda: self._epoch_on_disk(server_id),
+            on_epoch=lambda members: self._epoch_on_disk(server_id, members),
         )
         secret = None if self.network.names is None else self.network.names.secret
         transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret, self.file_of(server_id))
@@ -538,10 +539,11 @@ class SimulatedCluster:
     def _named(self, server_id: int, name: SnapshotName) -> None:
         self.findings.note(self.checks.named, server_id, name, self.servers[server_id].disk)
 
-    def _epoch_on_disk(self, server_id: int) -> None:
+    def _epoch_on_disk(self, server_id: int, members: Members) -> None:
         """Called when a record of an epoch has got to the disk of a server. The disk of a server that has lost its own
         does not count."""
-        self.checks.electorate.look()
+        if self.servers[server_id].disk is self.checks.electorate.disks[server_id]:
+            self.checks.electorate.hold(members)
         self.ids = self.checks.electorate.latest.ids
         for observer in self.epoch_observers:
             observer(server_id)

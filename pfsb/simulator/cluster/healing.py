@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import LinkQuality
-from pfsb.simulator.cluster.process import RunningServer
 
 
 def heal_all(cluster: SimulatedCluster) -> None:
@@ -53,17 +52,9 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
         server.running.transport.after_frames(None)
         server.running.storage.fail_next(None)
         server.running.storage.go_on()
-        _end_what_was_begun(cluster, server_id, server.running)
+        if server.running.is_draining:
+            cluster.stop(server_id)
     if server.running is None:
         cluster.restart(server_id)
     elif server.running.server_clock.paused:
         cluster.resume(server_id)
-
-
-def _end_what_was_begun(cluster: SimulatedCluster, server_id: int, running: RunningServer) -> None:
-    if running.is_draining:
-        cluster.stop(server_id)
-    elif running.process.replica.proposals.skipped and len(cluster.ids) == 1:
-        # The server was made to skip a slot when it led, which a new leader fills with a no-op. Without this crash, a
-        # cluster of one server would lead on without end, and never get a new leader. Larger clusters must elect one.
-        cluster.crash(server_id)

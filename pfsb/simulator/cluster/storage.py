@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define, field
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.records import EpochRecord, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.cluster.clock import ServerClock
@@ -19,12 +20,12 @@ def _ignore(*_args: object) -> None:
 @define(eq=False)
 class SimulatedStorage(MemoryStorage):
     """A `MemoryStorage` that calls `on_named` with each snapshot that a record on the disk names from now on, and
-    `on_epoch` each time that a record of an epoch of the membership has got to the disk."""
+    `on_epoch` with each epoch of the membership whose record has got to the disk."""
 
     server_clock: ServerClock = field(kw_only=True)
     """The clock of the server."""
     on_named: Callable[[SnapshotName], None] = field(default=_ignore, kw_only=True)
-    on_epoch: Callable[[], None] = field(default=_ignore, kw_only=True)
+    on_epoch: Callable[[Members], None] = field(default=_ignore, kw_only=True)
 
     def write(self, group: Group) -> bool:
         is_written = super().write(group)
@@ -32,14 +33,24 @@ class SimulatedStorage(MemoryStorage):
             for record in group.records:
                 if isinstance(record, SnapshotRecord):
                     self.on_named(record.name)
-            if any(isinstance(record, EpochRecord) for record in group.records):
-                self.on_epoch()
+            self._tell(_epochs_of([group]))
         return is_written
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
-        before, epoch = self.snapshot, self.contents.members
+        before, epochs = self.snapshot, _epochs_of(self.pending())
         super().crash(groups_kept, records_torn, bytes_kept)
         if self.snapshot is not None and self.snapshot != before:
             self.on_named(self.snapshot)
-        if self.contents.members is not epoch:
-            self.on_epoch()
+        self._tell(epochs)
+
+    def _tell(self, epochs: Sequence[Members]) -> None:
+        """Tell those of these epochs to which the disk has come."""
+        held = self.contents.members
+        for members in epochs:
+            if held is not None and members.epoch <= held.epoch:
+                self.on_epoch(members)
+
+
+def _epochs_of(groups: Iterable[Group]) -> list[Members]:
+    """The epochs of the membership that the records of these groups begin: one group may begin several."""
+    return [record.members for group in groups for record in group.records if isinstance(record, EpochRecord)]

@@ -11,6 +11,7 @@ from pfsb.membership_changes import MembershipChanges
 from pfsb.paxos.data_structures import GlobalHistory
 from pfsb.paxos.members import Members, decode_members, encode_members
 from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import SnapshotOffer
 from pfsb.paxos.records import EpochRecord, Record
 from pfsb.sessions.ordered_settings import OrderedSettings
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
@@ -55,6 +56,21 @@ def _epoch_not_forced(process: Any) -> None:
 )
 def _other_epochs_count(process: Any) -> None:
     override(process.replica.epochs, "line_against", lambda _: lambda message, sender, epoch: None)
+
+
+@DEFECTS.add(
+    "no-snapshot-before-admission",
+    "Departure 60",
+    "a voter that is not admitted yet takes no snapshot, though those that could admit it may be gone",
+)
+def _no_snapshot_before_admission(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.snapshot_fetcher, "on_snapshot_offer")
+    def broken(on_snapshot_offer: Callable[[SnapshotOffer], None], message: SnapshotOffer) -> None:
+        votes = replica.data.server.server_id in replica.membership.voters
+        if not (votes and replica.storage_identity.is_newcomer):
+            on_snapshot_offer(message)
 
 
 class _CountsAll(Membership):

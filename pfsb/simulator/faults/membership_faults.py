@@ -193,6 +193,7 @@ class MembershipFaults(HandOverFaults):
         lost = [i for i in self._cluster.ids if i in self._cluster.amnesiacs]
         if verb == "remove" and lost and about not in lost:
             return  # a paused server gets the request now, and a disk was lost meanwhile
+        was_retired = about in self._known_as_retired
         words: list[object] = [about]
         if verb != "remove":
             words.append(address(self._addresses))
@@ -200,7 +201,7 @@ class MembershipFaults(HandOverFaults):
 
         def answered(result: Result) -> None:
             if not clock.closed:
-                self._cluster.findings.note(self._check_answer, verb, about, result)
+                self._cluster.findings.note(self._check_answer, verb, about, result, was_retired)
                 self._told_change(wish, asked, verb, result)
 
         getattr(self._cluster.process(server_id).server.changes, verb)(*words, answered)
@@ -223,8 +224,9 @@ class MembershipFaults(HandOverFaults):
         if asked == wish.asked and wish.steps and wish.tries:
             self._ask_for_change(wish)
 
-    def _check_answer(self, verb: str, about: int, result: Result) -> None:
-        """Check that a change which a server calls done was made, in the epoch that the answer names."""
+    def _check_answer(self, verb: str, about: int, result: Result, was_retired: bool) -> None:
+        """Check that a change which a server calls done was made, in the epoch that the answer names. `was_retired`
+        says whether the server `about` had been removed before the change was asked for."""
         if not isinstance(result, Done):
             return
         epoch = int(dict(result.fields)["epoch"])
@@ -236,14 +238,14 @@ class MembershipFaults(HandOverFaults):
         require(len(begun) >= members.quorum, f"{text}, and is not in force: only servers {begun} have begun it")
         is_made = about in members.retired if verb == "remove" else about in members.ids
         require(is_made, f"{text}, and its servers are {members.ids}")
-        require(verb != "add" or about not in self._known_as_retired, f"{text}, and the server was removed before")
+        require(verb != "add" or not was_retired, f"{text}, and the server was removed before")
 
-    def able_to_lose_their_disk(self) -> list[int]:
-        """None while a change may be under way, which was checked when all disks were there."""
+    def may_lose_a_disk(self) -> bool:
+        """False while a change may be under way, which was checked when all disks were there."""
         members = self._cluster.checks.electorate.latest
         if self._parameters.joiners and (members.learners or self._cluster.now < self._asked_at + ANSWER_SECONDS):
-            return []
-        return super().able_to_lose_their_disk()
+            return False
+        return super().may_lose_a_disk()
 
     # ------------------------------------------------------------------ crashes in the middle
 

@@ -329,8 +329,8 @@ class ServerFaults(FaultInjector):
 
     def _put_back(self, server_id: int, copy: MemoryDisk, seconds: float) -> None:
         cluster = self._cluster
-        is_enough = len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost()
-        if not is_enough and cluster.is_running(server_id) and self._is_known_to_be_past(server_id, copy):
+        is_able = self.may_lose_a_disk() and cluster.is_running(server_id)
+        if is_able and self._is_known_to_be_past(server_id, copy):
             self._marks.counts["older copy put back"] += 1
             self._die(server_id)
             cluster.lose_disk(server_id, copy)
@@ -447,8 +447,8 @@ class ServerFaults(FaultInjector):
         Until then the other servers must not be crashed: only some of them may know what the disk has lost.
         """
         cluster = self._cluster
-        is_minority = len(cluster.amnesiacs) < (len(cluster.ids) - 1) // 2 and not self._is_a_snapshot_lost()
-        return is_minority and server_id not in cluster.amnesiacs and cluster.amnesiacs <= set(cluster.failures)
+        is_able = self.may_lose_a_disk() and server_id not in cluster.amnesiacs
+        return is_able and cluster.amnesiacs <= set(cluster.failures)
 
     def _is_a_snapshot_lost(self) -> bool:
         """Whether a server has lost its snapshot, and no other one has taken its place yet: it may need all others."""
@@ -496,12 +496,17 @@ class ServerFaults(FaultInjector):
             cluster.network.mend(server_id, old)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
 
+    def may_lose_a_disk(self) -> bool:
+        """Whether a majority is left if a further server loses its disk, or a part of it."""
+        cluster = self._cluster
+        if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost():
+            return False
+        return not self._parameters.joiners or len(cluster.checks.electorate.latest.voters) >= LOSING_VOTERS_MIN
+
     def able_to_lose_their_disk(self) -> list[int]:
         """The servers that may lose their disk now: voters whose loss leaves a majority, and would be noticed."""
         cluster = self._cluster
-        if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost():
-            return []
-        if self._parameters.joiners and len(cluster.checks.electorate.latest.voters) < LOSING_VOTERS_MIN:
+        if not self.may_lose_a_disk():
             return []
         able = [i for i in cluster.running_ids if i not in cluster.amnesiacs and cluster.is_voter(i)]
         return [i for i in able if self._is_known(i)]

@@ -94,7 +94,7 @@ class SnapshotFaults(ServerFaults):
         """
         damage, seconds = self._rng.choice((None, None, 0.0, self._rng.random())), between(self._rng, 0.05, 4)
         able = [i for i in self._cluster.running_ids if self._needs_its_snapshot(i)]
-        if len(self._cluster.ids) < 3 or not able or not self._are_all_whole():
+        if not able or not self.may_lose_a_disk() or not self._are_all_whole():
             return
         server_id = self._rng.choice(able)
         self._die(server_id)

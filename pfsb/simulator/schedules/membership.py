@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from pfsb.applications.interfaces import Done, Result
 from pfsb.paxos.messages import Accept, HandOverReason, ReconciliationReply
@@ -20,8 +20,8 @@ IN_FORCE_SECONDS: Final = 0.05
 class _Members(Servers):
     """Servers 0, 1 and 2, which have founded the cluster, and some that may be added."""
 
-    def __init__(self, seed: int, patch: Plant | None, joining: int = 1) -> None:
-        super().__init__(seed, patch, joining=joining)
+    def __init__(self, seed: int, patch: Plant | None, joining: int = 1, **parameters: Any) -> None:
+        super().__init__(seed, patch, joining=joining, **parameters)
         cluster = self.cluster
         machines = [cluster.process(i).server.machine for i in cluster.ids]
         cluster.run_until(lambda: all(len(machine.settings.announced) == len(machines) for machine in machines), 10)
@@ -69,6 +69,28 @@ def storage_is_lost_after_changes(seed: int, patch: Plant | None) -> None:
         cluster.run(0.05)
         is_admitted = cluster.is_running(3) and not cluster.replica(3).storage_identity.is_newcomer
         require(not is_admitted, "server 3 has lost its disk, and is admitted by servers that came later")
+
+
+def server_comes_back_to_others(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a server comes back when most of those that voted with it are gone, and the slots with the changes
+    are dropped: it takes a snapshot before it is admitted, and is admitted in the present epoch."""
+    scene = _Members(seed, patch, joining=2, kept_slots=0, history_slots_kept=0)
+    cluster = scene.cluster
+    scene.add(0, 3)
+    cluster.crash(2)
+    scene.add(0, 4)
+    for gone in (0, 1):
+        scene.change(3, "remove", gone)
+        cluster.run(0.5)
+        cluster.crash(gone)
+    taken = list[object]()
+    for server_id in (3, 4):
+        replica = cluster.replica(server_id)
+        replica.perform(replica.snapshot_taker.take_now, taken.append)
+    cluster.run_until(lambda: len(taken) == 2 and None not in taken, 5)
+    cluster.restart(2)
+    admission = cluster.replica(2).storage_identity
+    cluster.run_until(lambda: not admission.is_newcomer and cluster.aru(2) == cluster.aru(3), 5)
 
 
 def change_overtakes_what_is_ordered_above_it(seed: int, patch: Plant | None) -> None:
@@ -135,6 +157,7 @@ def change_ends_a_hand_over(seed: int, patch: Plant | None) -> None:
 
 SCHEDULES: Final[Sequence[Schedule]] = (
     storage_is_lost_after_changes,
+    server_comes_back_to_others,
     change_overtakes_what_is_ordered_above_it,
     two_servers_are_asked_at_once,
     change_ends_a_hand_over,
