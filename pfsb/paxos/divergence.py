@@ -86,6 +86,13 @@ class DivergenceHandler(Handler):
         self.is_undecided = False
         """Whether a peer differs and no majority agrees with this server: then this server takes no changes from
         clients."""
+        core.membership.on_change.append(self._follow)
+
+    def _follow(self) -> None:
+        """Departure 60: forget what servers that are gone have told, a server that differs among them."""
+        for gone in self.by_peer.keys() - set(self._membership.others):
+            del self.by_peer[gone]
+        self.is_undecided = not self._is_decided()
 
     def own_digests(self, local_aru: int) -> bytes:
         """The digests of this server's history that its ALIVE with this Local_Aru carries."""
@@ -155,9 +162,13 @@ class DivergenceHandler(Handler):
     # ------------------------------------------------------------------ conclusions
 
     def _judge(self) -> None:
-        in_doubt = {server_id: each for server_id, each in self.by_peer.items() if each.is_in_doubt}
-        self._stop_if_a_majority_differs({server_id: each for server_id, each in in_doubt.items() if each.differs})
-        self.is_undecided = not all(self.is_majority(self._agreeing_at(each.differs_at)) for each in in_doubt.values())
+        self._stop_if_a_majority_differs({server_id: each for server_id, each in self.by_peer.items() if each.differs})
+        self.is_undecided = not self._is_decided()
+
+    def _is_decided(self) -> bool:
+        """Whether a majority agrees with this server wherever a peer differs."""
+        in_doubt = [each for each in self.by_peer.values() if each.is_in_doubt]
+        return all(self.is_majority(self._agreeing_at(each.differs_at)) for each in in_doubt)
 
     def _stop_if_a_majority_differs(self, differing: dict[int, Comparison]) -> None:
         """Raise `StateDiverged` if a majority of all servers tells one digest for a point, and this server has

@@ -216,9 +216,12 @@ class Peers:
 
         The peer's Local_Aru is lowered to `local_aru`, which its answer tells, and does not count for
         `progress_seconds`. So a wrong Local_Aru does not make this server ask without end, nor suspect its leader of
-        not ordering what was executed.
+        not ordering what was executed. A server that a change of the membership has removed meanwhile is asked for
+        nothing any more.
         """
-        peer = self.by_id[server_id]
+        peer = self.by_id.get(server_id)
+        if peer is None:
+            return
         peer.local_aru = min(peer.local_aru, local_aru)
         peer.in_doubt_until = self._clock.seconds() + self._heard_seconds
 

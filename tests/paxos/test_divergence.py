@@ -6,7 +6,16 @@ from attrs import evolve
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from pfsb.paxos.divergence import StateDiverged, points
-from pfsb.paxos.messages import NOT_TOLD, POINTS, Alive, ReconciliationRequest, State, ViewChange
+from pfsb.paxos.members import Members
+from pfsb.paxos.messages import (
+    NOT_TOLD,
+    POINTS,
+    Alive,
+    ReconciliationReply,
+    ReconciliationRequest,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.ordered_update_queue import DigestChain
 from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import alive, batch, client_update, ordered, reply
@@ -248,3 +257,18 @@ class FourServerTests(DivergenceTestCase):
                 self.hear(server_id, 20, self.chain(differs_from=18))
         self.assertEqual(self.failures, [])
         self.assertTrue(self.refuses)
+
+    def test_server_that_is_removed_differs_no_more(self) -> None:
+        """A change removes one of the two servers that differ: a majority of the others agrees, and the removed one is
+        forgotten."""
+        for _ in range(3):
+            self.hear(1, 20, self.chain())
+            for server_id in (3, 4):
+                self.hear(server_id, 20, self.chain(differs_from=18))
+        removal = Members((1, 2, 3), epoch=1, since=20, first=1, retired=(4,))
+        self.replica.perform(lambda: self.replica.epochs.begin(removal))
+        divergence = self.replica.divergence
+        self.assertEqual([i for i, each in divergence.by_peer.items() if each.is_in_doubt], [3])
+        self.assertFalse(self.refuses)
+        self.replica.peers.doubt(4, 20)  # a snapshot that server 4 has sent turns out to be wrong
+        self.take(ReconciliationReply)
