@@ -210,17 +210,35 @@ class EpochHandler(Handler):
             self.tell(sender)
         return OTHER_EPOCH
 
-    def on_stranger_frame(self, sender: int, messages: Sequence[Message]) -> None:
+    def on_stranger_frame(self, sender: int, messages: Sequence[Message], epoch: int) -> None:
         """Take a frame of a server that is none of this epoch: serve it the slots or the snapshot that it asks for, and
-        tell it that there are some. A server that has lost its own state has nothing to serve (Departure 58)."""
+        tell it that there are some. If it is in a later epoch, ask it in turn: all servers of this epoch may be gone. A
+        server that has lost its own state has nothing to serve (Departure 58)."""
         if self._snapshots.lost is not None:
             return
         for message in messages:
-            if isinstance(message, ReconciliationRequest):
-                self._reconciliation.on_reconciliation_request(message)
-            elif isinstance(message, SnapshotRequest):
-                self._snapshots.on_snapshot_request(message)
+            match message:
+                case ReconciliationRequest():
+                    self._reconciliation.on_reconciliation_request(message)
+                case SnapshotRequest():
+                    self._snapshots.on_snapshot_request(message)
+                case Alive() | ReconciliationReply() | SnapshotOffer() | SnapshotPart():
+                    if epoch > self._membership.epoch:
+                        self._learn(message, epoch)
         self.tell(sender)
+
+    def _learn(self, message: Alive | ReconciliationReply | SnapshotOffer | SnapshotPart, epoch: int) -> None:
+        """Learn what was executed from a server of a later epoch, which is none of this one. What it has executed holds
+        in all epochs, and once the changes that have brought it are executed here, it is a peer."""
+        match message:
+            case Alive():
+                self._reconciliation.ask_stranger(message.server_id, message.local_aru)
+            case ReconciliationReply():
+                self._reconciliation.on_stranger_reply(message, epoch)
+            case SnapshotOffer():
+                self._snapshots.on_snapshot_offer(message)
+            case SnapshotPart():
+                self._snapshots.on_snapshot_part(message)
 
     def tell(self, sender: int) -> None:
         """Tell a server of an earlier epoch by an ALIVE how far this server has executed, so that it asks for the slots

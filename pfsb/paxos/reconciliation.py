@@ -211,6 +211,21 @@ class ReconciliationHandler(Handler):
         elif self._data.ordering.local_aru > aru:
             self._rearm(self.round_trip.seconds)
 
+    def ask_stranger(self, server_id: int, local_aru: int) -> None:
+        """Departure 60: ask a server of a later epoch, which is none of this one, for the slots that it has executed."""
+        first = self._data.ordering.local_aru + 1
+        if local_aru >= first and self._turn.trouble is None and not self.is_fetching():
+            self._asked[server_id] = first, local_aru
+            self._turn.send(ReconciliationRequest(self._data.server.server_id, first, local_aru), server_id)
+
+    def on_stranger_reply(self, message: ReconciliationReply, epoch: int) -> None:
+        """Departure 60: take slots that such a server has executed, and ask it on as long as they bring this server
+        ahead."""
+        before = self._data.ordering.local_aru
+        self.on_reconciliation_reply(message, epoch)
+        if self._data.ordering.local_aru > before and message.server_id not in self._peers.by_id:
+            self.ask_stranger(message.server_id, message.local_aru)
+
     def _holds_here(self, seq: int, message: ReconciliationReply, epoch: int) -> bool:
         """Departure 60: whether a slot of a reply that was made in another epoch may be taken.
 

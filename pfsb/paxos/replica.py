@@ -506,7 +506,7 @@ class Replica:
             self.discarded[LINE] = self.discarded.get(LINE, 0) + len(messages) - len(handled)
             messages = handled
         if sender not in self.peers.by_id:
-            self.epochs.on_stranger_frame(sender, messages)
+            self.epochs.on_stranger_frame(sender, messages, epoch)
             return
         storage_identity, membership = self.storage_identity, self.membership
         members = membership.members
@@ -533,7 +533,7 @@ class Replica:
         if without_state and not isinstance(message, WITHOUT_STATE):
             return "no state"
         if sender not in self.peers.by_id:  # a message before this one has brought the change that removes it
-            self.epochs.on_stranger_frame(sender, [message])
+            self.epochs.on_stranger_frame(sender, [message], epoch)
             return OTHER_EPOCH
         if epoch != self.membership.epoch:
             line = self.epochs.line_against(message, sender, epoch)

@@ -417,6 +417,37 @@ class CountTests(EpochTestCase):
         self.receive(accept(4, self.view, 2))
         self.assertExecuted([CHANGE], [ALICE])
 
+    def test_server_of_a_later_epoch_is_asked_for_slots(self) -> None:
+        """Server 4, which the change brings, is none of this epoch. Nothing is asked of it if it is no further."""
+        self.follow()
+        self.receive(alive(4, self.view, local_aru=2), epoch=1)
+        self.assertEqual(self.take(ReconciliationRequest), [ReconciliationRequest(2, 1, 2)])
+        self.receive(alive(4, self.view, local_aru=0), epoch=1)
+        self.assertNotSent(ReconciliationRequest)
+        self.receive(reply(4, ordered(4, 1, CHANGE), local_aru=2), epoch=1)
+        self.assertExecuted([CHANGE])
+        self.take(Alive)
+
+    def test_stranger_of_no_later_epoch_is_asked_for_nothing(self) -> None:
+        """A server that was removed before it is in an earlier epoch, or in this one."""
+        self.follow()
+        self.receive(alive(4, 1, local_aru=2), epoch=0)
+        self.receive(reply(4, ordered(4, 1, ALICE), local_aru=2), epoch=0)
+        self.assertNotSent(ReconciliationRequest)
+        self.assertEqual(self.data.ordering.local_aru, 0)
+        self.take(Alive)
+
+    def test_stranger_that_brings_slots_is_asked_on(self) -> None:
+        """Slots come one burst after the other until the change is executed."""
+        self.follow()
+        self.receive(alive(4, self.view, local_aru=3), epoch=1)
+        self.take(ReconciliationRequest)
+        self.receive(reply(4, ordered(4, 1, ALICE), local_aru=3), epoch=1)
+        self.assertEqual(self.take(ReconciliationRequest), [ReconciliationRequest(2, 2, 3)])
+        self.receive(reply(4, ordered(4, 1, ALICE), local_aru=3), epoch=1)
+        self.assertNotSent(ReconciliationRequest)
+        self.take(Alive)
+
     def test_server_that_is_gone_is_served_slots(self) -> None:
         """The server may need the change to learn that it is gone."""
         self.follow()

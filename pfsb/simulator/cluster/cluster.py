@@ -107,6 +107,8 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.checks.amnesiacs = self.amnesiacs
+        self.renewed_files: set[int] = set()
+        """Ids of the founders whose configuration file names the present servers, too, from their next start on."""
         self.slipped: set[int] = set()
         """Ids of the servers that have gone wrong in their present incarnation, except those that have installed a
         snapshot since: their digest of the history was changed by `slip`, or an application has executed something
@@ -333,8 +335,9 @@ class SimulatedCluster:
 
     def file_of(self, server_id: int) -> tuple[int, ...]:
         """Ids of the servers in the configuration file with which a server would start now: those that there are in the
-        present epoch, and the founders, and the server itself."""
-        if server_id in self.founders:
+        present epoch, and the founders, and the server itself. The file of a founder names the founders alone, unless
+        it was renewed."""
+        if server_id in self.founders and server_id not in self.renewed_files:
             return self.founders
         return tuple(i for i in self.machines if i in self.founders or i in self.ids or i == server_id)
 

@@ -73,6 +73,15 @@ def _no_snapshot_before_admission(process: Any) -> None:
             on_snapshot_offer(message)
 
 
+@DEFECTS.add(
+    "strangers-not-asked",
+    "Departure 60",
+    "a server all of whose peers were replaced asks none of those that have taken their places",
+)
+def _strangers_not_asked(process: Any) -> None:
+    override(process.replica.reconciliation, "ask_stranger", lambda _: do_nothing)
+
+
 class _CountsAll(Membership):
     """Members of which all count for a majority, whether they vote or not."""
 

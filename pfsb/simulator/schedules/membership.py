@@ -46,6 +46,29 @@ class _Members(Servers):
         self.cluster.run_until(lambda: self.cluster.is_voter(server_id), 10)
         self.cluster.run(0.5)
 
+    def remove_founders(self) -> None:
+        """Remove servers 0 and 1, unless they are removed already, and stop them."""
+        for gone in (0, 1):
+            if gone in self.cluster.ids:
+                self.change(3, "remove", gone)
+                self.cluster.run(0.5)
+            self.cluster.crash(gone)
+
+    def take_snapshots(self, *servers: int) -> None:
+        """Have these servers take snapshots, and drop the slots below."""
+        taken = list[object]()
+        for server_id in servers:
+            replica = self.cluster.replica(server_id)
+            replica.perform(replica.snapshot_taker.take_now, taken.append)
+        self.cluster.run_until(lambda: len(taken) == len(servers) and None not in taken, 5)
+
+    def require_return(self) -> None:
+        """Start server 2 again, and require that it votes soon, and has executed what server 3 has."""
+        cluster = self.cluster
+        cluster.restart(2)
+        admission = cluster.replica(2).storage_identity
+        cluster.run_until(lambda: not admission.is_newcomer and cluster.aru(2) == cluster.aru(3), 5)
+
 
 def storage_is_lost_after_changes(seed: int, patch: Plant | None) -> None:
     """Departure 60: a server that has lost its disk is not admitted by servers that came later and never heard it."""
@@ -75,22 +98,27 @@ def server_comes_back_to_others(seed: int, patch: Plant | None) -> None:
     """Departure 60: a server comes back when most of those that voted with it are gone, and the slots with the changes
     are dropped: it takes a snapshot before it is admitted, and is admitted in the present epoch."""
     scene = _Members(seed, patch, joining=2, kept_slots=0, history_slots_kept=0)
-    cluster = scene.cluster
     scene.add(0, 3)
-    cluster.crash(2)
+    scene.cluster.crash(2)
     scene.add(0, 4)
-    for gone in (0, 1):
-        scene.change(3, "remove", gone)
-        cluster.run(0.5)
-        cluster.crash(gone)
-    taken = list[object]()
-    for server_id in (3, 4):
-        replica = cluster.replica(server_id)
-        replica.perform(replica.snapshot_taker.take_now, taken.append)
-    cluster.run_until(lambda: len(taken) == 2 and None not in taken, 5)
-    cluster.restart(2)
-    admission = cluster.replica(2).storage_identity
-    cluster.run_until(lambda: not admission.is_newcomer and cluster.aru(2) == cluster.aru(3), 5)
+    scene.remove_founders()
+    scene.take_snapshots(3, 4)
+    scene.require_return()
+
+
+def server_comes_back_to_strangers(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a server comes back when all servers that it knows are gone. It learns of the changes from servers
+    which its configuration file names, and votes again."""
+    scene = _Members(seed, patch, joining=2, kept_slots=0, history_slots_kept=0)
+    scene.cluster.crash(2)
+    scene.add(0, 3)
+    scene.change(3, "remove", 0)
+    scene.add(1, 4)
+    scene.remove_founders()
+    if scene.rng.random() < 0.5:
+        scene.take_snapshots(3, 4)
+    scene.cluster.renewed_files.add(2)
+    scene.require_return()
 
 
 def change_overtakes_what_is_ordered_above_it(seed: int, patch: Plant | None) -> None:
@@ -158,6 +186,7 @@ def change_ends_a_hand_over(seed: int, patch: Plant | None) -> None:
 SCHEDULES: Final[Sequence[Schedule]] = (
     storage_is_lost_after_changes,
     server_comes_back_to_others,
+    server_comes_back_to_strangers,
     change_overtakes_what_is_ordered_above_it,
     two_servers_are_asked_at_once,
     change_ends_a_hand_over,

@@ -116,6 +116,7 @@ NOT_SHOWN_BY_CHANCE = {
     "wrong-names-told",
     "slots-not-waited-for",
     "storages-not-followed",
+    "strangers-not-asked",
     "target-leads-at-once",
     "two-changes-of-one-epoch",
     "window-closed-over-change",
