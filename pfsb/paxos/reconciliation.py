@@ -212,7 +212,7 @@ class ReconciliationHandler(Handler):
             self._rearm(self.round_trip.seconds)
 
     def ask_stranger(self, server_id: int, local_aru: int) -> None:
-        """Departure 60: ask a server of a later epoch, which is none of this one, for the slots that it has executed."""
+        """Departure 60: ask a server of a later epoch, which is none of this one, for slots that it has executed."""
         first = self._data.ordering.local_aru + 1
         if local_aru >= first and self._turn.trouble is None and not self.is_fetching():
             self._asked[server_id] = first, local_aru

@@ -259,4 +259,5 @@ def mutual_tls(config: Config, server_id: int, now: float) -> ServerSecurity:
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:
     """How a server names itself in the frames that it sends, and from which servers it accepts frames."""
     members = (*config.founding_ids, *config.joining_ids(server_id))
-    return FrameIdentity(server_id, frozenset(members) - {server_id}, config.membership_digest())
+    peers, named = frozenset(members) - {server_id}, frozenset(config.ids) - {server_id}
+    return FrameIdentity(server_id, peers, config.membership_digest(), named=named)

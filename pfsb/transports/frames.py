@@ -166,6 +166,9 @@ class FrameIdentity:
     """
     former: frozenset[int] = frozenset()
     """The ids of servers that have been removed: frames are taken from them, and are sent to them alone."""
+    named: frozenset[int] = frozenset()
+    """The ids of all other servers that this one's configuration names. Of those that are no peers, frames of later
+    epochs are taken: changes that this server has not executed yet may have brought them."""
     shared: bytes = field(init=False)
     """The part of the header that is the same for all servers: cluster digest, cluster identity, pass digest, epoch."""
 
@@ -175,6 +178,11 @@ class FrameIdentity:
 
     def __attrs_post_init__(self) -> None:
         assert self.server_id not in self.peers, "a server is no peer of itself"
+
+    @property
+    def receivers(self) -> frozenset[int]:
+        """The ids of all servers to which frames may be sent."""
+        return self.peers | self.former | self.named
 
 
 class OpenedFrame(NamedTuple):
@@ -356,7 +364,7 @@ class FrameCodec:
         self.check_tag(sender, frame, body)
         if not is_alike:
             epoch = self.check_shared(shared, sender)
-        if sender not in us.peers and sender not in us.former:
+        if sender not in us.peers and sender not in us.former and not (sender in us.named and epoch > us.epoch):
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
         if self._flags and not came_in_parts and not self._replays.admit(sender, identity, start, counter):
             raise FrameRefused(

@@ -200,8 +200,7 @@ class Links:
         self.membership.passes = passes
         self._codec = FrameCodec(self.membership, identity, start, self._secrets, position)
         self._receiver = receiver
-        peers = sorted(self.membership.peers | self.membership.former)
-        self._paths = {peer: self._path(self._codec, peer) for peer in peers}
+        self._paths = {peer: self._path(self._codec, peer) for peer in sorted(self.membership.receivers)}
 
     def take_secrets(self, secrets: Sequence[bytes]) -> None:
         """Use these secrets from now on. Raises ValueError if there were none before, or are none now."""

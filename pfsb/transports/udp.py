@@ -256,8 +256,7 @@ class UDPNetwork:
                 self._connect(peer)
 
     def _connect_all(self) -> None:
-        membership = self.links.membership
-        for peer in sorted(membership.peers | membership.former):
+        for peer in sorted(self.links.membership.receivers):
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:

@@ -128,6 +128,27 @@ class MembershipTests(ClusterCase):
         self.assertTrue(said.ok, said.line)
         self.assertIn("epoch 3 of the membership", cluster.log_file(1).read_text())
 
+    async def test_server_comes_back_when_all_that_it_knew_are_gone(self) -> None:
+        """Server 2 was down while servers 3 and 4 took the places of servers 0 and 1, whose processes are gone. Its
+        file has their addresses, so it learns of the changes, and votes: one of two would be no majority without it."""
+        cluster = await self.begin(5)
+        for server_id in (0, 1, 2):  # a change names only storages that are known to have voted
+            self.assertTrue((await cluster.ask(server_id, "SAY hello", SECONDS)).ok)
+        await cluster.wait_equal([0, 1, 2])
+        await cluster.kill(2)
+        for old, new, asked in ((0, 3, 1), (1, 4, 3)):
+            cluster.start(new)
+            replaced = await cluster.ask(asked, f'SERVERS REPLACE {old} {new} "{self.peer(cluster, new)}"', SECONDS)
+            self.assertTrue(replaced.ok, replaced.line)
+            epoch = (await self.until(cluster, old, "the replaced server to know it", role="removed"))["epoch"]
+            await self.until(cluster, new, "the new server to vote", role="voter", admitted=True, epoch=epoch)
+            await cluster.kill(old)
+        cluster.start(2)
+        await self.until(cluster, 2, "server 2 to vote", role="voter", admitted=True, epoch=epoch)
+        await cluster.kill(3)
+        said = await cluster.ask(2, "SAY hello", SECONDS)
+        self.assertTrue(said.ok, said.line)
+
     async def test_clerks_go_on_when_all_servers_that_they_were_given_are_replaced(self) -> None:
         """Each server is killed and replaced by one command; no sum is left out, and none comes twice. The commands
         with the old configuration find the new servers, too."""

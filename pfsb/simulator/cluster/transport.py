@@ -54,9 +54,10 @@ class SimulatedTransport:
 
     @links.default
     def _make_links(self) -> Links:
-        servers = self._file or self.network.servers
-        digest = cluster_digest("simulated", self.network.founders or self.network.servers)
-        membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
+        founders = self.network.founders or self.network.servers
+        named = frozenset(self._file or self.network.servers) - {self.server_id}
+        peers = named & frozenset(founders) if self.server_id in founders else named
+        membership = FrameIdentity(self.server_id, peers, cluster_digest("simulated", founders), named=named)
         faults = LinkFaults(self._clock, self._rng)
         if self.book is None:
             return Links(membership, self._clock, faults, self._carry, self._secret)
@@ -72,7 +73,7 @@ class SimulatedTransport:
     ) -> None:
         self.links.start(receiver, identity, start, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links, self._refused))
-        for peer in sorted(self.links.membership.peers):
+        for peer in sorted(self.links.membership.receivers):
             self._measure(peer)
         if self.book is not None:
             self.book.start()
@@ -124,8 +125,7 @@ class SimulatedTransport:
     def _refused(self, peer: int) -> None:
         """Tell the links that no process listens at a peer's address, unless the peer has another address as well, as
         `UDPTransport` does. A peer that this incarnation does not know was sent a frame by a former one."""
-        known = self.links.membership.peers | self.links.membership.former
-        if peer not in known:
+        if peer not in self.links.membership.receivers:
             return
         if self.book is None or self.book.copies_to(peer) is None:
             self.links.connection_refused(peer)
