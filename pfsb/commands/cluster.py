@@ -91,7 +91,9 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _stop_at_signals(reactor: Any) -> None:
-    """Let SIGINT and SIGTERM, however many come, and the closing of the terminal stop the reactor."""
+    """Let SIGINT and SIGTERM, however many come, and the closing of the terminal stop the reactor. SIGUSR1 has a server
+    begin a new log; here it does nothing, since the servers' lines go to the terminal."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))

@@ -10,6 +10,8 @@ import time
 from threading import Thread
 from typing import Final
 
+from pfsb.service.log_signals import LOG_SIGNALS
+
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, the server may take to stop when `pfsb cluster` has ended; then its process is ended at
 once."""
@@ -21,6 +23,7 @@ def main() -> None:
     So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop. Standard input is a pipe from `pfsb
     cluster`: when it ends, `pfsb cluster` has ended, perhaps because it was killed, and the server stops.
     """
+    LOG_SIGNALS.take()
     os.setpgrp()
     Thread(target=_stop_at_end_of_input, name="pfsb cluster", daemon=True).start()
     sys.argv[0] = "twistd"

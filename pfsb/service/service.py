@@ -38,6 +38,7 @@ from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
 from pfsb.service.log_lines import FORMATS, LEVELS
+from pfsb.service.log_signals import LOG_SIGNALS
 from pfsb.service.memory_watch import MemoryWatch, found_limit_bytes, used_bytes
 from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
@@ -188,6 +189,7 @@ class Options(usage.Options):
         if is_told:
             clock.beforeDaemonize()
         self.daemon = go_into_background(twistd["logfile"] or "the system's log")
+        LOG_SIGNALS.leave_terminal()
         if is_told:
             clock.afterDaemonize()
         twistd["nodaemon"] = True  # the process is in the background already
@@ -202,7 +204,8 @@ class Options(usage.Options):
         if self.parent is None:
             return
         clock: Any = reactor
-        PROCESS_LOG.take_signals(lambda: clock.callFromThread(stop_reactor))
+        LOG_SIGNALS.hung_up = lambda: clock.callFromThread(stop_reactor)
+        PROCESS_LOG.follow_signals(LOG_SIGNALS)
         if self.parent.get("pidfile") == "twistd.pid":
             self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
         if self.parent.get("pidfile"):
@@ -535,6 +538,6 @@ def stop_reactor() -> None:
 
 
 def makeService(options: Options) -> Service:
-    """Make the service of one server. twistd calls this function, which `twisted/plugins/pfsb_plugins.py` names."""
+    """Make the service of one server. twistd calls this function by way of `pfsb.service.start`."""
     options.leave_terminal()
     return ServerService(options)
