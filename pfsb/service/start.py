@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pfsb.service import service
 
 
-def Options() -> service.Options:  # noqa: N802 (twistd asks for this name)
+def Options() -> service.Options:
     """Make the command line of `twistd pfsb`; called by twistd when it finds the word `pfsb`."""
     LOG_SIGNALS.take()
     from pfsb.service import service

@@ -149,8 +149,8 @@ class ProcessLog:
         return self.server_id, None if self.view is None else self.view()
 
     def follow_signals(self, signals: LogSignals) -> None:
-        """From now on, let SIGHUP and SIGUSR1 reopen the log. SIGHUP also calls `on_hangup`; SIGUSR1 renames the file of
-        the log first, unless another program has done so."""
+        """From now on, let SIGHUP and SIGUSR1 reopen the log. SIGHUP also calls `on_hangup`; SIGUSR1 renames the file
+        of the log first, unless another program has done so."""
         signals.reopen, signals.rotate = self._take_hangup, self._take_rotation
 
     def _take_hangup(self) -> None:

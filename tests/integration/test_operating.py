@@ -154,6 +154,7 @@ class DaemonTests(OperatingCase):
         log.rename(moved := log.with_name("moved"))
         os.kill(pid, signal.SIGHUP)
         await self.until(cluster, "a new log", log.exists)
+        await cluster.pause(0.5)
         self.assertTrue((await cluster.ask(0, "STATUS")).ok)
         os.kill(pid, signal.SIGTERM)
         await self.until(cluster, "the server to stop", lambda: not is_running(pid))
