@@ -46,7 +46,6 @@ from pfsb.service.ports import check_ports, port_service
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
-from pfsb.sessions.asking import ask
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -395,23 +394,13 @@ class ServerService(Service):
         """
         clock: Any = reactor
 
-        def switched() -> None:
-            if _chat(server) is None and self._chat_log is not None:
-                ended, self._chat_log = self._chat_log, None
-                clock.callLater(0, ended.put_aside)
-            clock.callLater(0, self._begin_chat_log, server)
-
         self._begin_chat_log(server)
-        server.catalogue.watch(switched)
+        server.catalogue.watch(lambda: clock.callLater(0, self._begin_chat_log, server))
 
     def _begin_chat_log(self, server: Server) -> None:
         directory, chat = self._options.directory, _chat(server)
         if directory is not None and chat is not None and self._chat_log is None:
             clock: Any = reactor
-
-            def events(first: int, limit: int) -> Sequence[Event]:
-                present = _chat(server)
-                return () if present is None else ask(server.replica.turn, present.events, first, limit)
 
             def append(event: Event) -> None:
                 writer.append(event)
@@ -420,8 +409,18 @@ class ServerService(Service):
                 text = "{path} gets no new lines until this server starts again"
                 self._log.failure(text, Failure(error), path=str(directory / "chat.log"))
 
-            told = server.event_feed.subscribe(chat.listen_verb, 0, append, failed, is_patient=True)
-            writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
+            def ended(_: str) -> None:
+                self._chat_log = None
+                clock.callLater(0, put_aside)
+
+            def put_aside() -> None:
+                writer.put_aside()
+                self._begin_chat_log(server)
+
+            feed, verb = server.event_feed, chat.listen_verb
+            told = feed.subscribe(verb, 0, append, failed, ended, is_patient=True)
+            log = ChatLog(directory / "chat.log")
+            writer = self._chat_log = ChatLogWriter(clock, log, feed.log(verb).events, told.next - 1)
             writer.start()
 
     def _take_signals(self) -> None:
