@@ -366,8 +366,10 @@ class FakePastReads:
         self.values: dict[tuple[bytes, int], Result] = {}
         """(key, revision) -> the answer to a question about that key at that revision."""
         self.asked: list[tuple[bytes, int, float]] = []
+        self.addresses: list[str] = []
 
-    def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:
+    def get(self, address: str, key: bytes, revision: int, until: float, answer: Answer) -> None:
+        self.addresses.append(address)
         self.asked.append((key, revision, until))
         answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
 
