@@ -421,6 +421,7 @@ class FakeHandOvers:
 class FakeServer:
     view = 7
     epoch = 0
+    no_member: Refused | None = None
 
     def __init__(
         self,
