@@ -27,6 +27,8 @@ from pfsb.config.sample import SERVERS
 from pfsb.service.log_lines import FORMATS, LEVELS
 from pfsb.support.command_line import OneOf, has_colours, subcommand
 
+TERM_SECONDS: Final = 1.0
+"""How long, in seconds, a server may take to notice the end of its standard input before it gets SIGTERM."""
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
 POLL_SECONDS: Final = 0.5
@@ -129,7 +131,8 @@ class Cluster:
     _all_gone: Deferred[None] = field(init=False, factory=Deferred)
     _started: float = field(init=False, default=0.0)
     """When the servers were started, by the reactor's clock."""
-    _kill: IDelayedCall | None = field(init=False, default=None)
+    _signals: list[IDelayedCall] = field(init=False, factory=list)
+    """The signals that servers get that have not stopped by then."""
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:
@@ -147,7 +150,8 @@ class Cluster:
         return self._ended
 
     def stop(self) -> Deferred[None]:
-        """Ask all servers to stop.
+        """Ask all servers to stop, by the end of their standard input, which tells them that the others stop, too
+        (`pfsb.commands.cluster_child`).
 
         The Deferred fires when all have stopped, or were killed after `STOP_SECONDS`.
         """
@@ -155,8 +159,10 @@ class Cluster:
         if not self._children:
             return gatherResults([]).addCallback(lambda _: None)
         self._tell("stopping all servers")
-        self._signal("TERM")
-        self._kill = self._reactor.callLater(STOP_SECONDS, self._signal, "KILL")
+        for child in self._children.values():
+            child.end_input()
+        for seconds, name in ((TERM_SECONDS, "TERM"), (STOP_SECONDS, "KILL")):
+            self._signals.append(self._reactor.callLater(seconds, self._signal, name))
         return self._all_gone
 
     def _signal(self, name: str) -> None:
@@ -168,7 +174,7 @@ class Cluster:
         if not self._stopping:
             self._tell(f"server {server_id} {how}; {len(self._children)} of {len(self._commands)} are left")
         if not self._children:
-            for call in (self._kill, self._poll):
+            for call in (*self._signals, self._poll):
                 if call is not None and call.active():
                     call.cancel()
             if self._stopping:
@@ -236,6 +242,11 @@ class _Child(ProcessProtocol):
         self._say = say
         self._ended = ended
         self._partial: dict[int, bytes] = {1: b"", 2: b""}
+
+    def end_input(self) -> None:
+        """End the standard input of the process."""
+        assert self.transport is not None
+        self.transport.closeStdin()
 
     def signal(self, name: str) -> None:
         """Send TERM or KILL to the process, if it still runs."""

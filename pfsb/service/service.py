@@ -46,6 +46,7 @@ from pfsb.service.ports import check_ports, port_service
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
+from pfsb.service.whole_cluster import WHOLE_CLUSTER
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -434,7 +435,8 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more commands, hand over if this server leads, finish what is under way, and stop.
+        """Take no more commands, hand over if this server leads and the others go on, finish what is under way, and
+        stop.
 
         The Deferred fires when the server has stopped.
         """
@@ -465,7 +467,10 @@ class ServerService(Service):
             clock: Any = reactor
             clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 
-        server.retire(drained)
+        if WHOLE_CLUSTER.stops:
+            server.drain(drained)  # none of the others would lead for longer than a moment
+        else:
+            server.retire(drained)
         return stopped
 
     def _failed(self, failure: Failure) -> None:

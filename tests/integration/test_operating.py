@@ -314,6 +314,26 @@ class ClusterCommandTests(OperatingCase):
             self.assertEqual([pid for pid in servers if is_running(pid)], [])
             self.assertEqual(await deferToThread(started.wait, SECONDS), -number if number == signal.SIGKILL else 0)
 
+    async def test_stop_of_all_servers_is_quiet(self) -> None:
+        """Ctrl-C stops all servers without a hand-over, an election or a warning: one line for each server says that it
+        has stopped."""
+        cluster = self.make_cluster(4)
+        started = self.start_command(cluster)
+        out = cluster.directory / "out"
+
+        def is_led() -> bool:
+            said = out.read_text()
+            return "leads view 1" in said and said.count("follows server ") == 3
+
+        await self.until(cluster, "the leader", is_led)
+        started.send_signal(signal.SIGINT)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        stopping, *said = out.read_text().partition("pfsb cluster: stop")[2].splitlines()
+        self.assertEqual(stopping, "ping all servers")
+        self.assertEqual(len(said), 4, said)
+        for line in said:
+            self.assertIn("] the server has stopped, as it was asked to", line)
+
     async def test_start_is_told_in_a_few_lines(self) -> None:
         """`pfsb cluster` prints one line for each server that is up, one for the leader, and the address to type at;
         then the commands that are executed."""
