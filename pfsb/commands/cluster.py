@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shutil import which
 from typing import Any, Final, TextIO
 
 import click
@@ -85,7 +87,9 @@ async def run(reactor: Any, options: Options) -> None:
     more = [f"--log-format={options.log_format}", f"--log-level={options.log_level}"]
     more += ["--executed"] * options.executed
     commands = {address.id: [*_command(address.id, file), *more] for address in options.addresses}
-    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options.log_format == "text")
+    client = shlex.join([sys.argv[0], "client", str(file)])
+    has_marks = options.log_format == "text"
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=has_marks, client=client)
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
     reactor.callWhenRunning(_stop_at_signals, reactor)
     if not await cluster.run():
@@ -125,6 +129,8 @@ class Cluster:
     _out: TextIO
     _has_marks: bool = field(kw_only=True, default=True)
     """Whether each line of a server's output is printed with the server's id in front."""
+    _client: str = field(kw_only=True, default="pfsb client")
+    """The command that people are told to type where there is no telnet."""
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)
@@ -203,13 +209,15 @@ class Cluster:
         return status.get("leader") is not None and not is_older
 
     def _welcome(self) -> Iterator[str]:
-        """Two lines for people: each server's port for lines, and a command for another terminal."""
+        """Two lines for people: each server's port for lines, and a command for another terminal, which this machine
+        has: not every one has telnet."""
         yield "lines can be typed at " + ", ".join(
             f"{address.shown} (server {address.id})" for address in self.addresses
         )
         one = self.addresses[-1]
         host, _, port = one.shown.rpartition(":")
-        how = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
+        by_hand = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
+        how = by_hand if which(by_hand.split()[0]) else self._client
         many = len(self.addresses)
         yield f"all {many} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
 

@@ -347,7 +347,9 @@ class ClusterCommandTests(OperatingCase):
             place = cluster.address(server_id).shown
             told = f"server {server_id} of cluster demo is up; clients connect to {place};"
             self.assertEqual(sum(told in line for line in servers), 1)
-        self.assertIn("telnet 127.0.0.1 ", welcome)
+        self.assertRegex(
+            welcome, r"In another terminal: (telnet 127\.0\.0\.1 \d+|\S+/pfsb client cluster\.yaml); there: "
+        )
         self.assertTrue((await cluster.ask(1, "PUT colour blue")).ok)
         await self.until(cluster, "all to show it", lambda: out.read_text().count(" #1 PUT colour blue\n") == 4)
         started.send_signal(signal.SIGTERM)
