@@ -29,6 +29,8 @@ class HandOversAsked:
     _clock: IReactorTime
     _leader: Callable[[], int | None]
     """Tells the id of the leader, as far as this server knows; None during an election."""
+    _no_member: Callable[[], Refused | None]
+    """Gives the refusal for the clients of a server that is no member of the cluster; None: this server is one."""
 
     def answer(self, target: int, answer: Answer) -> None:
         """Let server `target` lead, and answer a client when it does, or with the reason why it does not."""
@@ -39,8 +41,10 @@ class HandOversAsked:
         """Begin the hand-over. A server that is not fit to lead yet is looked at again until the time `until`: a leader
         that is new hears that others follow it by their next ALIVEs."""
         replica, turn = self._replica, self._replica.turn
-        leader = self._leader()
-        if target not in replica.membership.ids:
+        leader, no_member = self._leader(), self._no_member()
+        if no_member is not None:
+            turn.refuse(answer, no_member)
+        elif target not in replica.membership.ids:
             known = ", ".join(map(str, replica.membership.ids))
             turn.refuse(answer, Refused("NOTFOUND", f"there is no server {target}; known are {known}"))
         elif leader is None:

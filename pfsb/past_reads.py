@@ -6,6 +6,7 @@ that revision, of the snapshots, the log and the archive of this server (`IPastR
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
@@ -37,7 +38,33 @@ class IPastReader(Protocol):
 
 
 @define(eq=False)
+class Shares:
+    """Places for questions, of which the clients of one address may have as many as are free for others: half of all,
+    if no other address asks, and a part for each of several that do."""
+
+    _places: int
+    under_way: int = field(default=0, init=False)
+    """Number of places that are taken."""
+    _of_address: Counter[str] = field(factory=Counter, init=False)
+    """Address -> number of places that its clients have taken."""
+
+    def may_take(self, address: str) -> bool:
+        return self._of_address[address] < self._places - self.under_way
+
+    def take(self, address: str) -> None:
+        self.under_way += 1
+        self._of_address[address] += 1
+
+    def free(self, address: str) -> None:
+        self.under_way -= 1
+        self._of_address[address] -= 1
+        if not self._of_address[address]:
+            del self._of_address[address]
+
+
+@define(eq=False)
 class _Asked:
+    address: str
     key: bytes
     revision: int
     answer: Answer
@@ -57,23 +84,29 @@ class PastReads:
     """Function that returns the waiters for revisions; called only after the server's start, when they exist."""
     reader: IPastReader | None = None
     """Builds states of the past; None: this server keeps nothing on disk."""
-    under_way: int = field(default=0, init=False)
-    """Number of questions that have no answer yet, or whose state is still being built; those that wait for a revision
-    are left out."""
-    _ahead: int = field(default=0, init=False)
-    """Number of questions that wait for a revision."""
+    _asked: Shares = field(factory=lambda: Shares(ASKED_MAX), init=False)
+    """The questions that have no answer yet, or whose state is still being built; those that wait for a revision are
+    left out."""
+    _ahead: Shares = field(factory=lambda: Shares(AHEAD_MAX), init=False)
+    """The questions that wait for a revision."""
 
-    def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:
-        """Answer with the value of a key as it was behind a revision. `answer` is called once.
+    @property
+    def under_way(self) -> int:
+        """Number of questions that have no answer yet, or whose state is still being built; those that wait for a
+        revision are left out."""
+        return self._asked.under_way
+
+    def get(self, address: str, key: bytes, revision: int, until: float, answer: Answer) -> None:
+        """Answer a client at `address` with the value of a key as it was behind a revision. `answer` is called once.
 
         A revision that this server has not executed is waited for. Without an answer at the time `until`, by the
         server's clock in seconds, the question is refused.
         """
-        if self._ahead >= AHEAD_MAX and revision > self._revisions().told:
-            answer(Refused("BUSY", f"{AHEAD_MAX} questions wait for a revision already: try later"))
+        if not self._ahead.may_take(address) and revision > self._revisions().told:
+            answer(_busy(self._ahead, "wait for a revision"))
             return
-        self._ahead += 1
-        asked = _Asked(key, revision, answer, until)
+        self._ahead.take(address)
+        asked = _Asked(address, key, revision, answer, until)
         seconds = max(0.0, until - self._clock.seconds())
         self._revisions().wait(revision, seconds, partial(self._reached, asked, seconds))
 
@@ -83,12 +116,11 @@ class PastReads:
             self.reader.stop()
 
     def _reached(self, asked: _Asked, seconds: float, is_reached: bool) -> None:
-        self._ahead -= 1
-        if is_reached and self.under_way >= ASKED_MAX:
-            text = f"{ASKED_MAX} questions about the past are under way already: try later"
-            self._answer(asked, Refused("BUSY", text))
+        self._ahead.free(asked.address)
+        if is_reached and not self._asked.may_take(asked.address):
+            self._answer(asked, _busy(self._asked, "about the past are under way"))
         elif is_reached:
-            self.under_way += 1
+            self._asked.take(asked.address)
             asked.timeout = self._clock.callLater(max(0.0, asked.until - self._clock.seconds()), self._too_late, asked)
             self._replica.perform(self._look, asked)
         else:
@@ -129,11 +161,11 @@ class PastReads:
         self.reader.ask(asked.key, asked.revision, partial(self._read_done, asked))
 
     def _read_done(self, asked: _Asked, result: Result) -> None:
-        self.under_way -= 1
+        self._asked.free(asked.address)
         self._answer(asked, result)
 
     def _done(self, asked: _Asked, result: Result) -> None:
-        self.under_way -= 1
+        self._asked.free(asked.address)
         self._replica.turn.answer(lambda results: self._answer(asked, results[0]), [result], HANGING.question)
 
     def _too_late(self, asked: _Asked) -> None:
@@ -148,3 +180,8 @@ class PastReads:
                 asked.timeout.cancel()
                 asked.timeout = None
             asked.answer(result)
+
+
+def _busy(shares: Shares, what: str) -> Refused:
+    """The refusal for a client whose address has its share of questions already."""
+    return Refused("BUSY", f"{shares.under_way} questions {what} already, and your address has its share: try later")

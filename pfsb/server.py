@@ -132,7 +132,7 @@ class Server:
         self._digests_asked: list[_DigestAsked] = []
         self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
         """Takes snapshots for clients."""
-        self.hand_overs = HandOversAsked(self.replica, config, clock, lambda: self.leader())
+        self.hand_overs = HandOversAsked(self.replica, config, clock, lambda: self.leader(), lambda: self.no_member)
         """Hands the view of this server over for clients."""
         self.past_reads = PastReads(self.replica, self.machine, clock, lambda: self.revisions, past_reader)
         """Tells clients what keys were at earlier revisions."""
@@ -230,6 +230,13 @@ class Server:
             outside = Refused("UNAVAILABLE", text)
         self.local_clients.submission.outside = outside
         self.local_clients.submission.is_no_member = role in (REMOVED, JOINING)
+
+    @property
+    def no_member(self) -> Refused | None:
+        """The refusal for clients of a server that has not joined the cluster yet, or was removed from it; None: this
+        server is a member."""
+        submission = self.local_clients.submission
+        return submission.outside if submission.is_no_member else None
 
     def _tell_of_file(self) -> None:
         """Say in the text log, at the start, for which servers the configuration differs from the membership that is

@@ -57,6 +57,13 @@ class ChangesTestCase(ClusterTestCase):
     def leads(self, server_id: int) -> bool:
         return self.server(server_id).facts.state is State.REG_LEADER
 
+    def lead(self, at: int, target: int) -> Result:
+        """The answer of server `at` to LEAD for server `target`."""
+        told = Waiting()
+        self.server(at).hand_overs.answer(target, told)
+        self.cluster.run_until(lambda: bool(told.results))
+        return told.results[0]
+
     def are_announced(self) -> bool:
         return all(len(self.server(i).machine.settings.announced) == 3 for i in (0, 1, 2))
 
@@ -226,6 +233,7 @@ class RemovalTests(ChangesTestCase):
         self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
         self.assertIn("was removed from the cluster", refused.text)
         self.assertEqual(self.answer(self.connect(gone).look("GET", "a"), 0.1), refused)
+        self.assertEqual(self.lead(gone, at), refused, "there is no election whose end would help")
         self.assertIsInstance(self.do(self.connect(at), "PUT", "a", "b"), Done)
         self.assertEqual(self.server(at).status()["epoch"], 1)
         self.assertNotIn(gone, [dict(row)["id"] for row in self.server(at).servers()])
@@ -315,6 +323,7 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual(refused.code, "UNAVAILABLE")
         self.assertIn("SERVERS ADD 3", refused.text)
         self.assertEqual(self.answer(self.connect(3).look("GET", "a"), 0.1), refused)
+        self.assertEqual(self.lead(3, 0), refused)
 
     def test_server_that_learns_sends_its_clients_to_those_that_vote(self) -> None:
         """The log would take a second or two to answer; what it knows itself it tells."""

@@ -40,9 +40,16 @@ class PastReadsTests(ClusterTestCase):
         assert isinstance(result, Done), result
         return int(dict(result.fields)["revision"])
 
-    def get(self, key: bytes, revision: int, seconds: float = 2.0) -> list[Result]:
+    def allow_ahead(self, questions: int) -> None:
+        """Let no more than so many questions wait for a revision."""
+        self.patch(past_reads, "AHEAD_MAX", questions)
+        server = self.server()
+        self.past = past_reads.PastReads(server.replica, server.machine, self.cluster.clock, lambda: server.revisions)
+        self.past.reader = self.reader
+
+    def get(self, key: bytes, revision: int, seconds: float = 2.0, address: str = "192.0.2.1") -> list[Result]:
         answers: list[Result] = []
-        self.past.get(key, revision, self.cluster.clock.seconds() + seconds, answers.append)
+        self.past.get(address, key, revision, self.cluster.clock.seconds() + seconds, answers.append)
         return answers
 
     def test_value_that_has_not_changed_since_needs_no_past(self) -> None:
@@ -98,8 +105,8 @@ class PastReadsTests(ClusterTestCase):
 
     def test_few_questions_are_under_way_at_a_time(self) -> None:
         """Questions beyond `ASKED_MAX` under way are refused at once with BUSY, and can be asked again."""
-        all_answers = [self.get(b"colour", self.first) for _ in range(ASKED_MAX)]
-        self.assertEqual(code(self.get(b"colour", self.first)[0]), ("BUSY", "none"))
+        all_answers = [self.get(b"colour", self.first, address=str(n)) for n in range(ASKED_MAX)]
+        self.assertEqual(code(self.get(b"colour", self.first, address="other")[0]), ("BUSY", "none"))
         self.cluster.run(0.1)
         self.assertEqual(len(self.reader.asked), ASKED_MAX)
         for _, _, answered in self.reader.asked:
@@ -107,10 +114,35 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual(all_answers, [[VALUE]] * ASKED_MAX)
         self.assertEqual(self.get(b"colour", self.first), [])
 
+    def test_no_address_keeps_others_away(self) -> None:
+        """The clients of one address have half of the questions at most, and less while others ask: whoever comes next
+        still gets an answer. What is free again can be asked again."""
+        answered, share = [], ASKED_MAX
+        for address in ("greedy", "second", "third"):
+            share //= 2
+            asked = [self.get(b"colour", self.first, address=address) for _ in range(ASKED_MAX)]
+            refused = [answers for answers in asked if answers]
+            self.assertEqual([code(answers[0])[0] for answers in refused], ["BUSY"] * (ASKED_MAX - share))
+            answered += asked[:share]
+        self.assertIn("14 questions about the past are under way already, and your address has", str(refused[0][0]))
+        self.cluster.run(0.1)
+        for _, _, told in self.reader.asked:
+            told(VALUE)
+        self.assertEqual(answered, [[VALUE]] * 14)
+        self.assertEqual(self.get(b"colour", self.first, address="greedy"), [])
+
+    def test_no_address_waits_for_revisions_in_the_place_of_others(self) -> None:
+        self.allow_ahead(8)
+        asked = [self.get(b"colour", 1_000_000, address="greedy") for _ in range(8)]
+        self.assertEqual([len(answers) for answers in asked], [0] * 4 + [1] * 4)
+        self.assertEqual(self.get(b"colour", 1_000_000, address="other"), [])
+        (answer,) = self.get(b"colour", self.second, address="greedy")
+        self.assertIsInstance(answer, Done, "it need not wait for a revision")
+
     def test_revisions_that_do_not_come_keep_no_other_question_away(self) -> None:
         """Questions that wait for a revision do not count as under way; there are bounds for them, too."""
-        self.patch(past_reads, "AHEAD_MAX", 2 * ASKED_MAX)
-        waiting = [self.get(b"colour", 1_000_000) for _ in range(2 * ASKED_MAX)]
+        self.allow_ahead(2 * ASKED_MAX)
+        waiting = [self.get(b"colour", 1_000_000, address=str(n)) for n in range(2 * ASKED_MAX)]
         self.assertEqual(code(self.get(b"colour", 1_000_000)[0]), ("BUSY", "none"))
         self.assertEqual(self.get(b"colour", self.first), [])
         self.cluster.run(0.1)

@@ -181,7 +181,7 @@ class LifeTests(ClusterTestCase):
         """A client that follows the chat at any server is told the lines that were said at all servers."""
         self.begin(3)
         events: list[Event] = []
-        self.server(2).event_feed.subscribe("LISTEN", 1, events.append, self.fail)
+        self.server(2).event_feed.subscribe("LISTEN", 1, events.append, self.fail, self.fail)
         self.do(self.connect(1), "SAY", "hello")
         self.cluster.run(0.5)
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])

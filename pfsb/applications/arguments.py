@@ -193,6 +193,14 @@ class Arguments:
             raise self.refused(f"{name}= takes at most {wait_ms_max // 1_000} seconds, not {word}")
         return milliseconds
 
+    def refuse_options(self, *names: str) -> None:
+        """Raise the exception that `refused` makes if one of these options of other commands is given. Called for a
+        command that takes many arguments, and would take the option for one of them; in quotes it is an argument."""
+        for word in self._typed:
+            name, equals, _ = word.partition("=")
+            if equals and name in names and not isinstance(word, Quoted):
+                raise self.refused(f"{self.verb} has no option {name}=; in quotes, {quoted(word)} is an argument")
+
     def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
         """Make the exception that the caller is to raise. Its code is `code`, and its text is `problem`, followed by
         how the command is written."""

@@ -517,15 +517,18 @@ def _check_mput(asked: Arguments) -> Command:
 
 
 def _check_mget(asked: Arguments) -> Command:
+    asked.refuse_options("at", "limit")
     return ("MGET", *map(asked.key_bytes, asked.words(1, rows_max)))
 
 
 def _check_range(asked: Arguments) -> Command:
+    asked.refuse_options("at")
     first, end = asked.words(2, 2, options=("limit",))
     return ("RANGE", *_bounds(asked, first, end), asked.limit())
 
 
 def _check_keys(asked: Arguments) -> Command:
+    asked.refuse_options("at")
     words = asked.words(0, 2, options=("limit",))
     if len(words) == 1:
         raise asked.refused("KEYS takes both from and to, or neither")

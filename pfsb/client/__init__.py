@@ -12,6 +12,7 @@ from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.errors import (
     AnswerLost,
     BadCall,
+    ChatEnded,
     ClerkError,
     Closed,
     LockLost,
@@ -71,6 +72,7 @@ __all__ = [
     "ClerkError",
     "AnswerLost",
     "BadCall",
+    "ChatEnded",
     "Closed",
     "LockLost",
     "LockTimeout",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -153,17 +153,38 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
 
 
 def notes(config: Config, found: Found) -> str:
-    """A line for each name in the configuration: its addresses on this machine, from `found`. Then a warning for each
-    server that other machines could not reach, for each data directory nearby that a start in this directory would not
-    use, and for an archive that is not there."""
+    """A line for each name in the configuration: its addresses on this machine, from `found`. Around them warnings: of
+    founders that are not in the file, of each server that other machines could not reach, of each data directory nearby
+    that a start in this directory would not use, and of an archive that is not there."""
     lines = (
         *_exposed(config),
+        *_founders(config),
         *_names(config, found),
         *_unreachable(config, found),
         *_elsewhere(config),
         *_archive(config),
     )
     return "".join(f"  {line}\n" for line in lines)
+
+
+def _founders(config: Config) -> Iterator[str]:
+    """A warning if no cluster can begin with the servers of the file, since too few of them are founders."""
+    ids, founders = config.ids, config.founding_ids
+    present = [server_id for server_id in founders if server_id in ids]
+    if len(present) > len(founders) // 2:
+        return
+    if len(present) > 1:
+        found = f"only servers {_listed(present)} are there"
+    else:
+        found = f"only server {present[0]} is there" if present else "none is there"
+    yield (
+        f"warning: founders: the cluster has begun with {_listed(founders)}, and of the servers of this file "
+        f"({_listed(ids)}) {found}; they join a cluster that runs, or go on in it, and begin none"
+    )
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids))
 
 
 def _archive(config: Config) -> Iterator[str]:

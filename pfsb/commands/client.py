@@ -415,7 +415,9 @@ class Asking:
         """Print a reply; or, on standard error, what became of a command without a reply. Returns the exit status of
         the answer."""
         if self._options.json:
-            self._out.write(json.dumps(answer.plain(), ensure_ascii=False) + "\n")
+            # Bytes of a value that are no UTF-8 are halves of surrogate pairs here, and escapes in the JSON.
+            text = json.dumps(answer.plain(), ensure_ascii=False)
+            self._out.write(text.encode(errors="backslashreplace").decode() + "\n")
         elif answer.reply is not None:
             self._out.write("".join(f"{line}\n" for line in answer.reply.lines()))
         else:

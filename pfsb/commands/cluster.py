@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shutil import which
 from typing import Any, Final, TextIO
 
 import click
@@ -27,6 +29,8 @@ from pfsb.config.sample import SERVERS
 from pfsb.service.log_lines import FORMATS, LEVELS
 from pfsb.support.command_line import OneOf, has_colours, subcommand
 
+TERM_SECONDS: Final = 1.0
+"""How long, in seconds, a server may take to notice the end of its standard input before it gets SIGTERM."""
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
 POLL_SECONDS: Final = 0.5
@@ -83,7 +87,9 @@ async def run(reactor: Any, options: Options) -> None:
     more = [f"--log-format={options.log_format}", f"--log-level={options.log_level}"]
     more += ["--executed"] * options.executed
     commands = {address.id: [*_command(address.id, file), *more] for address in options.addresses}
-    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options.log_format == "text")
+    client = shlex.join([sys.argv[0], "client", str(file)])
+    has_marks = options.log_format == "text"
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=has_marks, client=client)
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
     reactor.callWhenRunning(_stop_at_signals, reactor)
     if not await cluster.run():
@@ -91,7 +97,9 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _stop_at_signals(reactor: Any) -> None:
-    """Let SIGINT and SIGTERM, however many come, and the closing of the terminal stop the reactor."""
+    """Let SIGINT and SIGTERM, however many come, and the closing of the terminal stop the reactor. SIGUSR1 has a server
+    begin a new log; here it does nothing, since the servers' lines go to the terminal."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
@@ -121,13 +129,16 @@ class Cluster:
     _out: TextIO
     _has_marks: bool = field(kw_only=True, default=True)
     """Whether each line of a server's output is printed with the server's id in front."""
+    _client: str = field(kw_only=True, default="pfsb client")
+    """The command that people are told to type where there is no telnet."""
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)
     _all_gone: Deferred[None] = field(init=False, factory=Deferred)
     _started: float = field(init=False, default=0.0)
     """When the servers were started, by the reactor's clock."""
-    _kill: IDelayedCall | None = field(init=False, default=None)
+    _signals: list[IDelayedCall] = field(init=False, factory=list)
+    """The signals that servers get that have not stopped by then."""
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:
@@ -145,7 +156,8 @@ class Cluster:
         return self._ended
 
     def stop(self) -> Deferred[None]:
-        """Ask all servers to stop.
+        """Ask all servers to stop, by the end of their standard input, which tells them that the others stop, too
+        (`pfsb.commands.cluster_child`).
 
         The Deferred fires when all have stopped, or were killed after `STOP_SECONDS`.
         """
@@ -153,8 +165,10 @@ class Cluster:
         if not self._children:
             return gatherResults([]).addCallback(lambda _: None)
         self._tell("stopping all servers")
-        self._signal("TERM")
-        self._kill = self._reactor.callLater(STOP_SECONDS, self._signal, "KILL")
+        for child in self._children.values():
+            child.end_input()
+        for seconds, name in ((TERM_SECONDS, "TERM"), (STOP_SECONDS, "KILL")):
+            self._signals.append(self._reactor.callLater(seconds, self._signal, name))
         return self._all_gone
 
     def _signal(self, name: str) -> None:
@@ -166,7 +180,7 @@ class Cluster:
         if not self._stopping:
             self._tell(f"server {server_id} {how}; {len(self._children)} of {len(self._commands)} are left")
         if not self._children:
-            for call in (self._kill, self._poll):
+            for call in (*self._signals, self._poll):
                 if call is not None and call.active():
                     call.cancel()
             if self._stopping:
@@ -195,13 +209,15 @@ class Cluster:
         return status.get("leader") is not None and not is_older
 
     def _welcome(self) -> Iterator[str]:
-        """Two lines for people: each server's port for lines, and a command for another terminal."""
+        """Two lines for people: each server's port for lines, and a command for another terminal, which this machine
+        has: not every one has telnet."""
         yield "lines can be typed at " + ", ".join(
             f"{address.shown} (server {address.id})" for address in self.addresses
         )
         one = self.addresses[-1]
         host, _, port = one.shown.rpartition(":")
-        how = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
+        by_hand = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
+        how = by_hand if which(by_hand.split()[0]) else self._client
         many = len(self.addresses)
         yield f"all {many} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
 
@@ -234,6 +250,11 @@ class _Child(ProcessProtocol):
         self._say = say
         self._ended = ended
         self._partial: dict[int, bytes] = {1: b"", 2: b""}
+
+    def end_input(self) -> None:
+        """End the standard input of the process."""
+        assert self.transport is not None
+        self.transport.closeStdin()
 
     def signal(self, name: str) -> None:
         """Send TERM or KILL to the process, if it still runs."""

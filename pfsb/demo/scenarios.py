@@ -107,7 +107,9 @@ class Stage:
         """Start the servers that are down, if there are any."""
         down = [server_id for server_id in self.cluster.ids if server_id not in self.cluster.running]
         if down:
-            self.tell(f"servers {', '.join(map(str, down))} are started again")
+            one = len(down) == 1
+            who = ", ".join(map(str, down))
+            self.tell(f"server {who} is started again" if one else f"servers {who} are started again")
             await self.cluster.start_all()
 
     async def finish(self) -> list[Acknowledged]:

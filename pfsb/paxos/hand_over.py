@@ -313,7 +313,9 @@ class HandOverHandler(Handler):
             if blames:
                 self._silent.add(under_way.target)
                 self.note_end(under_way.target)
-            self._log.warn(
+            # A server that stops has nothing else to try, and perhaps all of the others stop, too.
+            tell = self._log.info if under_way.reason is HandOverReason.STOPS else self._log.warn
+            tell(
                 "view {view} is not handed over to server {target}: {why}",
                 view=shown(under_way.view),
                 target=under_way.target,

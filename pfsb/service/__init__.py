@@ -5,10 +5,13 @@ metrics; signals and failures end it. The package decides nothing about commands
 server together.
 
     service       `twistd pfsb`: options, start, signals, stop. The only module that imports the reactor
+    start         the names that twistd looks up; takes the signals first
     assembly      makes a `pfsb.server.Server` from a configuration, for processes as well as for simulations
     daemon        lets the server go into the background, while the command in the terminal waits for its start
+    whole_cluster whether all servers stop together, so that none hands over
     pid_file      the pid file, which a running server holds a lock on
     log_lines     the lines of the log
+    log_signals   SIGHUP and SIGUSR1, from the first moment of the process on
     executed      lines that show what a server executes, for classrooms
     nearby        where a server's data is, and whether it may be somewhere else
     preflight     refuses ports that are in use, before the process leaves the terminal

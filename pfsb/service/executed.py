@@ -10,6 +10,9 @@ from twisted.logger import Logger
 
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
+from pfsb.sessions.cluster_settings import ClusterSettings, WrongSetting
+from pfsb.sessions.ordered_settings import Abilities
+from pfsb.sessions.state_machine import ANNOUNCE, BIRTH
 
 WORD_CHARACTERS_MAX: Final = 60
 """Maximum number of characters that are shown of a word of a command."""
@@ -30,9 +33,25 @@ def commands_of(update: ClientUpdate) -> Iterator[str]:
     for content in bundle.decode(update.payload) or ():
         for number, command in content.entries:
             if content.client_id == bundle.SERVER:
-                yield f"server {update.server_id}: {_words(command)}"
+                yield f"server {update.server_id}: {_words_of_server(command)}"
             elif number:
                 yield f"{content.client_id} #{number} {_words(command)}"
+
+
+def _words_of_server(command: Sequence[Any]) -> str:
+    """A command of a server's own session. The settings at the birth of the cluster, and what a server announces, are
+    encoded in the command: the line shows what people want to know of them."""
+    try:
+        if command[0] == BIRTH:
+            shown = ClusterSettings.decode(command[1]).shown()
+            return f"{BIRTH} apps={shown['apps']} members={shown['members']}"
+        if command[0] == ANNOUNCE:
+            announced = Abilities.decode(command[1])
+            place = f" client={_word(announced.client)}" if announced.client else ""
+            return f"{ANNOUNCE} apps={','.join(announced.apps)}{place}"
+    except WrongSetting:
+        pass  # no server has made these bytes: they are shown as they are
+    return _words(command)
 
 
 def _words(command: Sequence[Any]) -> str:

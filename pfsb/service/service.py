@@ -38,6 +38,7 @@ from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
 from pfsb.service.log_lines import FORMATS, LEVELS
+from pfsb.service.log_signals import LOG_SIGNALS
 from pfsb.service.memory_watch import MemoryWatch, found_limit_bytes, used_bytes
 from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
@@ -45,7 +46,7 @@ from pfsb.service.ports import check_ports, port_service
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
-from pfsb.sessions.asking import ask
+from pfsb.service.whole_cluster import WHOLE_CLUSTER
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -188,6 +189,7 @@ class Options(usage.Options):
         if is_told:
             clock.beforeDaemonize()
         self.daemon = go_into_background(twistd["logfile"] or "the system's log")
+        LOG_SIGNALS.leave_terminal()
         if is_told:
             clock.afterDaemonize()
         twistd["nodaemon"] = True  # the process is in the background already
@@ -202,7 +204,8 @@ class Options(usage.Options):
         if self.parent is None:
             return
         clock: Any = reactor
-        PROCESS_LOG.take_signals(lambda: clock.callFromThread(stop_reactor))
+        LOG_SIGNALS.hung_up = lambda: clock.callFromThread(stop_reactor)
+        PROCESS_LOG.follow_signals(LOG_SIGNALS)
         if self.parent.get("pidfile") == "twistd.pid":
             self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
         if self.parent.get("pidfile"):
@@ -392,23 +395,13 @@ class ServerService(Service):
         """
         clock: Any = reactor
 
-        def switched() -> None:
-            if _chat(server) is None and self._chat_log is not None:
-                ended, self._chat_log = self._chat_log, None
-                clock.callLater(0, ended.put_aside)
-            clock.callLater(0, self._begin_chat_log, server)
-
         self._begin_chat_log(server)
-        server.catalogue.watch(switched)
+        server.catalogue.watch(lambda: clock.callLater(0, self._begin_chat_log, server))
 
     def _begin_chat_log(self, server: Server) -> None:
         directory, chat = self._options.directory, _chat(server)
         if directory is not None and chat is not None and self._chat_log is None:
             clock: Any = reactor
-
-            def events(first: int, limit: int) -> Sequence[Event]:
-                present = _chat(server)
-                return () if present is None else ask(server.replica.turn, present.events, first, limit)
 
             def append(event: Event) -> None:
                 writer.append(event)
@@ -417,8 +410,18 @@ class ServerService(Service):
                 text = "{path} gets no new lines until this server starts again"
                 self._log.failure(text, Failure(error), path=str(directory / "chat.log"))
 
-            told = server.event_feed.subscribe(chat.listen_verb, 0, append, failed, is_patient=True)
-            writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
+            def ended(_: str) -> None:
+                self._chat_log = None
+                clock.callLater(0, put_aside)
+
+            def put_aside() -> None:
+                writer.put_aside()
+                self._begin_chat_log(server)
+
+            feed, verb = server.event_feed, chat.listen_verb
+            told = feed.subscribe(verb, 0, append, failed, ended, is_patient=True)
+            log = ChatLog(directory / "chat.log")
+            writer = self._chat_log = ChatLogWriter(clock, log, feed.log(verb).events, told.next - 1)
             writer.start()
 
     def _take_signals(self) -> None:
@@ -432,7 +435,8 @@ class ServerService(Service):
         signal.signal(signal.SIGINT, stop)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more commands, hand over if this server leads, finish what is under way, and stop.
+        """Take no more commands, hand over if this server leads and the others go on, finish what is under way, and
+        stop.
 
         The Deferred fires when the server has stopped.
         """
@@ -463,7 +467,10 @@ class ServerService(Service):
             clock: Any = reactor
             clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
 
-        server.retire(drained)
+        if WHOLE_CLUSTER.stops:
+            server.drain(drained)  # none of the others would lead for longer than a moment
+        else:
+            server.retire(drained)
         return stopped
 
     def _failed(self, failure: Failure) -> None:
@@ -535,6 +542,6 @@ def stop_reactor() -> None:
 
 
 def makeService(options: Options) -> Service:
-    """Make the service of one server. twistd calls this function, which `twisted/plugins/pfsb_plugins.py` names."""
+    """Make the service of one server. twistd calls this function by way of `pfsb.service.start`."""
     options.leave_terminal()
     return ServerService(options)

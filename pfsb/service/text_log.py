@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -13,6 +12,7 @@ from twisted.python.logfile import LogFile
 
 from pfsb.service.background import Background
 from pfsb.service.log_lines import LineObserver
+from pfsb.service.log_signals import LogSignals
 
 CHARACTERS_WAITING_MAX = 4_000_000
 """Maximum number of characters that wait to be written. Further lines are left out, and counted."""
@@ -138,9 +138,6 @@ class ProcessLog:
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
     on_hangup: Callable[[], None] | None = None
     """Called at SIGHUP, as a part of the signal handler; None: nothing is called."""
-    _terminals: list[int] = field(factory=list, init=False)
-    """File descriptors, out of 0, 1 and 2, that were a terminal when `take_signals` was called."""
-    _hung_up: Callable[[], None] | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Write the log in a thread from now on: called when the process has gone into the background."""
@@ -151,31 +148,18 @@ class ProcessLog:
         """(server id, view), which a line of the log tells; an element is None where it is not known yet."""
         return self.server_id, None if self.view is None else self.view()
 
-    def take_signals(self, hung_up: Callable[[], None]) -> None:
-        """From now on, let SIGHUP and SIGUSR1 reopen the log, instead of ending the process. SIGHUP also calls
-        `on_hangup`.
+    def follow_signals(self, signals: LogSignals) -> None:
+        """From now on, let SIGHUP and SIGUSR1 reopen the log. SIGHUP also calls `on_hangup`; SIGUSR1 renames the file
+        of the log first, unless another program has done so."""
+        signals.reopen, signals.rotate = self._take_hangup, self._take_rotation
 
-        SIGUSR1 renames the file of the log first, unless another program has done so. A server whose terminal was
-        closed gets SIGHUP, too, and nothing can stop it from there any more: so `hung_up` is called then, unless SIGHUP
-        was ignored before, as under `nohup`.
-        """
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            self._terminals = [number for number in range(3) if os.isatty(number)]
-        self._hung_up = hung_up
-        signal.signal(signal.SIGHUP, self._take_hangup)
-        signal.signal(signal.SIGUSR1, self._take_rotation)
-
-    def _take_hangup(self, *_: object) -> None:
+    def _take_hangup(self) -> None:
         if self.log is not None:
             self.log.reopen()
         if self.on_hangup is not None:
             self.on_hangup()
-        if any(not os.isatty(number) for number in self._terminals):
-            self._terminals = []
-            if self._hung_up is not None:
-                self._hung_up()
 
-    def _take_rotation(self, *_: object) -> None:
+    def _take_rotation(self) -> None:
         if self.log is not None:
             self.log.rotate()
 

@@ -65,6 +65,7 @@ class EventFeed:
         first: int,
         deliver: Callable[[Event], None],
         failed: Callable[[Exception], None],
+        ended: Callable[[str], None],
         *,
         is_patient: bool = False,
         is_paused: bool = False,
@@ -79,7 +80,9 @@ class EventFeed:
         take at once.
 
         If an event cannot be told, the subscription ends, and `failed` is called with the exception. It should log it,
-        and tell the subscriber, who must not wait for further events.
+        and tell the subscriber, who must not wait for further events. If the cluster stops running the application, the
+        subscription ends, and `ended` is called with a text for people that says so. It should tell the subscriber,
+        too.
 
         Raises `BadRequest` if no application of the cluster has the verb any more.
         """
@@ -91,7 +94,7 @@ class EventFeed:
             log.subscriptions.pop(subscription, None)
             self._impatient.pop(subscription, None)
 
-        subscription = Subscription(log, first or log.released + 1, deliver, failed, stopped)
+        subscription = Subscription(log, first or log.released + 1, deliver, failed, ended, stopped)
         log.subscriptions[subscription] = None
         if not is_patient:
             self._impatient[subscription] = None
@@ -99,6 +102,11 @@ class EventFeed:
             subscription.pause()
         subscription.release(log.released)
         return subscription
+
+    def log(self, verb: str) -> EventLog:
+        """The event log that clients follow by the verb `verb`. It stays readable when the cluster stops running the
+        application. Raises KeyError if no application has the verb."""
+        return self._logs[verb]
 
     def subscriptions(self, verb: str) -> int:
         """Number of subscriptions to the events of a listen verb."""
@@ -118,7 +126,8 @@ class EventFeed:
         """Called when the cluster runs other applications than before: brings the event logs up to date.
 
         The subscriptions of an application that goes on under another version go on. Those of an application that runs
-        no more end. Events of a new application may still wait at the gate, so none of them is released here.
+        no more end behind the gate, when the events that its last commands have made are released. Events of a new
+        application may still wait at the gate, so none of them is released here.
         """
         before, self._logs = self._logs, {}
         for application in self._catalogue.applications:
@@ -126,6 +135,10 @@ class EventFeed:
                 verb = application.listen_verb
                 log = self._logs[verb] = before.get(verb) or EventLog(self._turn, application, 0)
                 log.application = application
-        for log in [log for verb, log in before.items() if verb not in self._logs]:
-            for subscription in tuple(log.subscriptions):
-                subscription.stop()
+        for verb, log in before.items():
+            if verb not in self._logs and log.subscriptions:
+                self._turn.call(self._end, log)
+
+    def _end(self, log: EventLog) -> None:
+        for subscription in tuple(log.subscriptions):
+            subscription.end(f"the cluster does not run the application {log.application.name} any more")

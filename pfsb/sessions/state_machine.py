@@ -434,6 +434,7 @@ class SessionStateMachine:
         self._require_abilities(values)
         chosen = self._chosen(values)
         if chosen != list(self._catalogue.chosen):
+            self._look_at_logs()  # an application that ends may have new events from this slot
             self._catalogue.switch(chosen)
             self._read_catalogue()
             self._refuse_waits_without_application()

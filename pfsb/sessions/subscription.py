@@ -28,16 +28,19 @@ class Subscription:
         first: int,
         deliver: Callable[[Event], None],
         failed: Callable[[Exception], None],
+        ended: Callable[[str], None],
         on_stopped: Callable[[Subscription], None],
     ) -> None:
         """`deliver` is called with each event, in their order. `failed` is called, once, with the exception, if the
-        subscription ends since an event cannot be told; it should log the exception. `on_stopped` is called at every
-        end, before `failed`."""
+        subscription ends since an event cannot be told; it should log the exception. `ended` is called, once, with the
+        reason, if the subscription ends since its log does. `on_stopped` is called at every end, before `failed` and
+        `ended`."""
         self._source = log
         self._next = first
         self.deliver = deliver
         """Called with each event, in their order."""
         self._failed = failed
+        self._ended = ended
         self._on_stopped = on_stopped
         self._paused = False
         self._is_running = True
@@ -65,6 +68,12 @@ class Subscription:
     def stop(self) -> None:
         self._is_running = False
         self._on_stopped(self)
+
+    def end(self, why: str) -> None:
+        """Called when no event comes to the log any more: ends the subscription, and tells the subscriber why. Events
+        that a paused subscriber has not got yet are gone with the log."""
+        self.stop()
+        self._ended(why)
 
     def _deliver_events(self) -> None:
         if self._is_delivering:

@@ -100,6 +100,25 @@ class CheckTests(SynchronousTestCase):
         config = self.config(*servers, more="insecure: true")
         self.assertNotIn("warning", notes(config, self.found(config, db0="192.0.2.1", db1="127.0.1.1")))
 
+    def test_file_whose_servers_begin_no_cluster_is_warned_of(self) -> None:
+        """A file without a majority of the founders is right for servers that join, and for a cluster whose founders
+        were replaced; a new cluster would wait for ever."""
+        config = self.config(*(f'peer: "127.0.0.1:740{n}"' for n in range(3)))
+        found = self.found(config)
+        for founders, said in (
+            (None, None),
+            ((0, 1, 2), None),
+            ((0, 1, 9), None),
+            ((0, 8, 9), "of the servers of this file (0, 1, 2) only server 0 is there; they join a cluster that runs"),
+            ((0, 1, 7, 8), "of the servers of this file (0, 1, 2) only servers 0, 1 are there; they"),
+            ((7, 8, 9), "warning: founders: the cluster has begun with 7, 8, 9, and of the servers of this file"),
+        ):
+            text = notes(evolve(config, founders=founders), found)
+            if said is None:
+                self.assertNotIn("founders", text)
+            else:
+                self.assertIn(said, text)
+
     def test_archive_is_named(self) -> None:
         """The archive is shown with its absolute path, since a relative one depends on where a server is started."""
         config = self.config('peer: "127.0.0.1:7400"')

@@ -136,6 +136,12 @@ class OneCommandTests(ToolTestCase):
         self.assertEqual(found, {"ok": True, "value": "1", "revision": 2, "rows": []})
         self.assertEqual(several["rows"], [{"key": "a", "value": "1", "revision": 2}])
         self.assertEqual((missing["ok"], missing["error"], missing["fate"]), (False, "NOTFOUND", "none"))
+        self.out.truncate(0)
+        self.out.seek(0)
+        await self.one("PUT", "bytes", r'"\udcff\u0000\u00e9"')
+        await self.one("--json", "GET", "bytes")
+        text = self.out.getvalue().splitlines()[1]
+        self.assertEqual(json.loads(text.encode())["value"], "\udcff\0é", "what is printed is UTF-8")
         for member in self.cluster.members:
             await member.crash()
         self.out.truncate(0)

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.commands import cluster as cluster_command
 from pfsb.commands.cluster import POLL_SECONDS, Cluster
 
 reactor: Any = _reactor
@@ -69,15 +70,21 @@ class ClusterTests(TestCase):
         self.assertIn("[1] no line end\n", self.out.getvalue())
 
     async def test_people_are_told_what_to_type_once_all_answer(self) -> None:
+        self.patch(cluster_command, "which", lambda program: f"/usr/bin/{program}")
         port = await self.started_server("0.001")
         await self.until_said(f"telnet 127.0.0.1 {port}; there: SAY hello")
+
+    async def test_people_without_telnet_are_told_what_else_to_type(self) -> None:
+        self.patch(cluster_command, "which", lambda program: None)
+        await self.started_server("0.001")
+        await self.until_said("In another terminal: pfsb client; there: SAY hello")
 
     async def test_servers_that_ran_before_are_not_announced(self) -> None:
         """Servers of a cluster that was not stopped, whose ports answer while the new servers cannot start, are not
         announced as new ones."""
         await self.started_server("1000")
         await deferLater(reactor, 4 * POLL_SECONDS)
-        self.assertNotIn("telnet", self.out.getvalue())
+        self.assertNotIn("In another terminal", self.out.getvalue())
 
     async def started_server(self, uptime: str) -> str:
         """Start a cluster of one server, which says that it has this uptime. Returns its port."""

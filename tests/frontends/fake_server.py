@@ -130,6 +130,7 @@ class FakeSubscription:
     next: int
     deliver: Callable[[Event], None]
     failed: Callable[[Exception], None]
+    ended: Callable[[str], None]
     paused: bool = False
     stopped: bool = False
     _going: bool = False
@@ -326,9 +327,20 @@ class FakeRevisions:
 
 @define(eq=False, slots=False)
 class FakeEventFeed:
-    """A stand-in for EventFeed: its subscriptions deliver an event as soon as it is there."""
+    """A stand-in for EventFeed: its subscriptions deliver an event as soon as it is there, and end with their
+    application."""
 
     cluster: FakeCluster
+
+    def __attrs_post_init__(self) -> None:
+        self.cluster.catalogue.watch(self._end_those_without_application)
+
+    def _end_those_without_application(self) -> None:
+        names = {each.name for each in self.cluster.catalogue.applications}
+        for subscription in self.cluster.subscriptions:
+            if not subscription.stopped and subscription.log.name not in names:
+                subscription.stop()
+                subscription.ended(f"no {subscription.log.name} any more")
 
     def subscribe(
         self,
@@ -336,11 +348,12 @@ class FakeEventFeed:
         first: int,
         deliver: Callable[[Event], None],
         failed: Callable[[Exception], None],
+        ended: Callable[[str], None],
         *,
         is_paused: bool = False,
     ) -> FakeSubscription:
         log = self.cluster.catalogue.entry(verb).application
-        subscription = FakeSubscription(log, first or log.length() + 1, deliver, failed, paused=is_paused)
+        subscription = FakeSubscription(log, first or log.length() + 1, deliver, failed, ended, paused=is_paused)
         self.cluster.subscriptions.append(subscription)
         subscription.go_on()
         return subscription
@@ -353,8 +366,10 @@ class FakePastReads:
         self.values: dict[tuple[bytes, int], Result] = {}
         """(key, revision) -> the answer to a question about that key at that revision."""
         self.asked: list[tuple[bytes, int, float]] = []
+        self.addresses: list[str] = []
 
-    def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:
+    def get(self, address: str, key: bytes, revision: int, until: float, answer: Answer) -> None:
+        self.addresses.append(address)
         self.asked.append((key, revision, until))
         answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
 
@@ -406,6 +421,7 @@ class FakeHandOvers:
 class FakeServer:
     view = 7
     epoch = 0
+    no_member: Refused | None = None
 
     def __init__(
         self,

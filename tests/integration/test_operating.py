@@ -36,6 +36,13 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def takes_hangup(pid: int) -> bool:
+    """Whether the process has a handler for SIGHUP."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(caught & 1 << signal.SIGHUP - 1)
+
+
 class OperatingCase(ClusterCase):
     async def run_command(self, directory: Path, *words: str) -> tuple[int, str]:
         """Run a program of this Python, such as `twistd`. Returns its exit status and its standard error."""
@@ -121,6 +128,39 @@ class DaemonTests(OperatingCase):
         await self.until(cluster, "the server to stop", lambda: not is_running(pid))
         self.assertIn("the server has stopped, as it was asked to", log.read_text())
 
+    async def test_signals_reopen_the_log_of_a_server_that_was_started_at_a_terminal(self) -> None:
+        """SIGHUP does not stop a server in the background whose command was typed at a terminal, whether that is closed
+        or not."""
+        cluster = self.make_cluster(1)
+        terminal, end = os.openpty()
+        command = [
+            sys.executable,
+            str(Path(sys.executable).with_name("twistd")),
+            "pfsb",
+            "-i",
+            "0",
+            "-c",
+            "cluster.yaml",
+        ]
+        started = subprocess.Popen(
+            command, cwd=cluster.directory, stdin=end, stdout=end, stderr=end, start_new_session=True
+        )
+        os.close(end)
+        self.addCleanup(os.close, terminal)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        pid = int((cluster.directory / "pfsb-0.pid").read_text())
+        self.addCleanup(self.end, pid)
+        log = cluster.directory / "pfsb-0.log"
+        log.rename(moved := log.with_name("moved"))
+        os.kill(pid, signal.SIGHUP)
+        await self.until(cluster, "a new log", log.exists)
+        await cluster.pause(0.5)
+        self.assertTrue((await cluster.ask(0, "STATUS")).ok)
+        os.kill(pid, signal.SIGTERM)
+        await self.until(cluster, "the server to stop", lambda: not is_running(pid))
+        self.assertNotIn("the server has stopped", moved.read_text())
+        self.assertIn("the server has stopped, as it was asked to", log.read_text())
+
     async def test_other_storage_nearby_is_warned_of(self) -> None:
         """A server that begins with an empty storage, because it is started in another directory, warns of a storage
         nearby that was made for it."""
@@ -148,6 +188,34 @@ class ForegroundTests(OperatingCase):
         await cluster.pause(0.5)
         self.assertTrue((await cluster.ask(0, "STATUS")).ok)
         self.assertEqual(await cluster.terminate(0), 0)
+
+    async def test_signals_during_the_start_end_no_server(self) -> None:
+        """SIGHUP and SIGUSR1 end neither a server that is about to start, by itself or under `pfsb cluster`, nor delay
+        it. Only the interpreter's own start and that of twistd come before."""
+        for program in ([*server_command()[:-1]], [sys.executable, "-m", "pfsb.commands.cluster_child", "-n"]):
+            cluster = self.make_cluster(1)
+            command = [*program, "pfsb", "--id", "0", "--config", "cluster.yaml"]
+            started = subprocess.Popen(
+                command,
+                cwd=cluster.directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            self.addCleanup(started.wait)
+            self.addCleanup(started.kill)
+            await self.until(cluster, "the process to take SIGHUP", lambda pid=started.pid: takes_hangup(pid))
+
+            async def answers(cluster: ProcessCluster = cluster, started: subprocess.Popen[bytes] = started) -> bool:
+                for number in (signal.SIGHUP, signal.SIGUSR1):
+                    started.send_signal(number)
+                return bool(await cluster.statuses([0]))
+
+            await cluster.wait_for("the server to answer", answers, SECONDS)
+            started.terminate()
+            self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+            assert started.stdin is not None
+            started.stdin.close()
 
     async def test_server_whose_terminal_is_closed_stops(self) -> None:
         """A server whose terminal is closed stops, since it could not be stopped there any more. A SIGHUP before that
@@ -246,6 +314,26 @@ class ClusterCommandTests(OperatingCase):
             self.assertEqual([pid for pid in servers if is_running(pid)], [])
             self.assertEqual(await deferToThread(started.wait, SECONDS), -number if number == signal.SIGKILL else 0)
 
+    async def test_stop_of_all_servers_is_quiet(self) -> None:
+        """Ctrl-C stops all servers without a hand-over, an election or a warning: one line for each server says that it
+        has stopped."""
+        cluster = self.make_cluster(4)
+        started = self.start_command(cluster)
+        out = cluster.directory / "out"
+
+        def is_led() -> bool:
+            said = out.read_text()
+            return "leads view 1" in said and said.count("follows server ") == 3
+
+        await self.until(cluster, "the leader", is_led)
+        started.send_signal(signal.SIGINT)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        stopping, *said = out.read_text().partition("pfsb cluster: stop")[2].splitlines()
+        self.assertEqual(stopping, "ping all servers")
+        self.assertEqual(len(said), 4, said)
+        for line in said:
+            self.assertIn("] the server has stopped, as it was asked to", line)
+
     async def test_start_is_told_in_a_few_lines(self) -> None:
         """`pfsb cluster` prints one line for each server that is up, one for the leader, and the address to type at;
         then the commands that are executed."""
@@ -259,7 +347,9 @@ class ClusterCommandTests(OperatingCase):
             place = cluster.address(server_id).shown
             told = f"server {server_id} of cluster demo is up; clients connect to {place};"
             self.assertEqual(sum(told in line for line in servers), 1)
-        self.assertIn("telnet 127.0.0.1 ", welcome)
+        self.assertRegex(
+            welcome, r"In another terminal: (telnet 127\.0\.0\.1 \d+|\S+/pfsb client cluster\.yaml); there: "
+        )
         self.assertTrue((await cluster.ask(1, "PUT colour blue")).ok)
         await self.until(cluster, "all to show it", lambda: out.read_text().count(" #1 PUT colour blue\n") == 4)
         started.send_signal(signal.SIGTERM)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from twisted.internet.defer import ensureDeferred
 
 from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import Visitor
-from tests.integration.http_case import HTTPClusterCase, run
+from tests.integration.http_case import CURL, HTTPClusterCase, run, url
 
 PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 """The environment variable PYTHONPATH, as it was before a test changes it."""
@@ -135,7 +136,22 @@ class ChangeTests(SettingsCase):
         cluster = await self.start_cluster(2)
         first, second = await self.visit(cluster, 0), await self.visit(cluster, 1)
         self.assertTrue((await first.ask("SAY one")).startswith("OK index=1"))
+        listener = await self.visit(cluster, 1)
+        self.assertEqual(await listener.ask("LISTEN from=2"), "OK")
+        stream = ensureDeferred(run(str(CURL), "-sSN", "-m", "60", f"{url(cluster, 1)}/v1/events", seconds=60))
+
+        async def has_begun() -> bool:
+            return "pfsb_http_streams 1" in (await run(str(CURL), "-sS", f"{url(cluster, 1)}/metrics"))[0]
+
+        await cluster.wait_for("the stream", has_begun, 30)
         await self.change(cluster, first, "apps=kv")
+        self.assertEqual(
+            await listener.hear(),
+            '* ENDED verb=LISTEN next=2 text="the cluster does not run the application chat any more"',
+        )
+        said, status = await stream
+        self.assertIn('event: end\ndata: {"next":2,"text":"the cluster does not run the application chat', said)
+        self.assertEqual(status, 0, said)
         self.assertTrue((await first.ask("PUT colour blue")).startswith("OK"))
         self.assertEqual((await self.rows(second, "GET colour"))[-1][:15], 'OK value="blue"')
         self.assertRefused(await second.ask("LISTEN from=1"), "UNKNOWN")

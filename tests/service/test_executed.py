@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.service.executed import WORD_CHARACTERS_MAX, tell_executed
 from pfsb.sessions import bundle
+from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.ordered_settings import Abilities
 
 
 def update(server_id: int, client_id: str, *entries: bundle.Entry) -> ClientUpdate:
@@ -35,6 +38,22 @@ class ExecutedTests(SynchronousTestCase):
                 'executed 7: alice #4 PUT colour "light blue"',
                 "executed 7: alice #5 INCR n 2",
                 "executed 7: server 1: OPEN bob 9",
+            ],
+        )
+
+    def test_birth_and_announcements_are_shown_in_words(self) -> None:
+        """The first lines of a classroom's cluster show applications and addresses, and no encoded bytes; bytes that
+        are neither are shown as they are."""
+        settings = ClusterSettings((0, 1, 2), (("chat", 1), ("lock", 1), ("kv", 1)), bytes(8))
+        abilities = evolve(Abilities.of({"kv": [1], "chat": [1, 2]}), client="127.0.0.1:9400")
+        entries = (("BIRTH", settings.encode()), ("ANNOUNCE", abilities.encode()), ("ANNOUNCE", b"odd"))
+        told = self.told(update(1, bundle.SERVER, *((0, entry) for entry in entries)))
+        self.assertEqual(
+            told,
+            [
+                "executed 7: server 1: BIRTH apps=chat,lock,kv members=0,1,2",
+                "executed 7: server 1: ANNOUNCE apps=chat,kv client=127.0.0.1:9400",
+                "executed 7: server 1: ANNOUNCE odd",
             ],
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.service.log_signals import LogSignals
 from pfsb.service.text_log import CHARACTERS_WAITING_MAX, ProcessLog, TextLog, open_text_log
 
 SECONDS = 20.0
@@ -105,13 +106,15 @@ class OpenTests(SynchronousTestCase):
         return open_text_log(options)
 
     def process_log(self, **options: Any) -> tuple[ProcessLog, list[str]]:
-        """A process log that takes the signals, and what it says of its terminal."""
+        """A process log that follows the signals, and what is said of its terminal."""
         for number in (signal.SIGHUP, signal.SIGUSR1):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
         told: list[str] = []
-        log = ProcessLog(options)
+        log, signals = ProcessLog(options), LogSignals()
+        signals.take()
+        signals.hung_up = lambda: told.append("hung up")
         log.log = open_text_log(options)
-        log.take_signals(lambda: told.append("hung up"))
+        log.follow_signals(signals)
         return log, told
 
     def test_rotation_keeps_the_order(self) -> None:

@@ -509,7 +509,7 @@ class WholeServerTests(ClusterTestCase):
     def test_server_stops_that_runs_out_of_memory_in_the_events_of_a_client(self) -> None:
         heard: list[Event] = []
         failures: list[Exception] = []
-        subscription = self.server(self.at).event_feed.subscribe("LISTEN", 1, heard.append, failures.append)
+        subscription = self.server(self.at).event_feed.subscribe("LISTEN", 1, heard.append, failures.append, self.fail)
         subscription.pause()
         self.do(self.open("alice", self.at), "SAY", "hello")
         self.application("chat").events = raising(MemoryError())

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue, PluginApplications
 from pfsb.applications.chat import Chat
-from pfsb.applications.interfaces import BadRequest, Done, Refused, Result
+from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, Result
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.paxos.messages import ClientUpdate
@@ -493,7 +493,8 @@ class EventFeedTests(SynchronousTestCase):
         turn: Any = SimpleNamespace(call=lambda function, *args: self.calls.append((function, args)))
         self.catalogue = Catalogue([Chat()])
         self.feed = EventFeed(self.catalogue, turn, lambda application: 0)
-        self.heard: list[int] = []
+        self.heard: list[Any] = []
+        self.ends: list[str] = []
 
     def say(self) -> Chat:
         (chat,) = self.catalogue.chosen
@@ -509,7 +510,10 @@ class EventFeedTests(SynchronousTestCase):
             function(*args)
 
     def listen(self, first: int) -> None:
-        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]), self.fail)
+        def hear(event: Event) -> None:
+            self.heard.append(dict(event.fields)["index"])
+
+        self.feed.subscribe("LISTEN", first, hear, self.fail, self.ends.append)
 
     def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
         """Events of a new log wait at the gate: a line that was said in a turn that is not on disk is not told, also if
@@ -537,12 +541,15 @@ class EventFeedTests(SynchronousTestCase):
         self.assertEqual(self.heard, [1])
 
     def test_subscriptions_of_an_application_that_is_removed_end(self) -> None:
-        """The subscriptions of an application that is removed end: their clients hear nothing of a later chat unless
-        they listen again."""
+        """The subscriptions of an application that is removed end behind the gate, and their clients are told why. They
+        hear nothing of a later chat unless they listen again."""
         self.listen(1)
         self.assertTrue(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([KeyValue()])
-        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append, self.fail)
+        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append, self.fail, self.fail)
+        self.assertEqual(self.ends, [])
+        self.pass_gate()
+        self.assertEqual(self.ends, ["the cluster does not run the application chat any more"])
         self.assertFalse(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([Chat()])
         self.say()

@@ -9,7 +9,7 @@ from attrs import define, field
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from pfsb.applications.interfaces import Done, Event
+from pfsb.applications.interfaces import BadRequest, Done, Event
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.network import LinkQuality, Passage
@@ -152,13 +152,15 @@ class EventTests(ClusterTestCase):
         self.begin(3)
         self.told: dict[int, list[Any]] = {i: [] for i in self.cluster.ids}
         self.failures: list[Exception] = []
+        self.ends: list[str] = []
+        self.ended = self.ends.append
 
     def subscribe(self, server_id: int, first: int = 1) -> Any:
         def deliver(event: Event) -> None:
             fields = dict(event.fields)
             self.told[server_id].append((fields["index"], fields["text"]))
 
-        return self.server(server_id).event_feed.subscribe("LISTEN", first, deliver, self.failures.append)
+        return self.server(server_id).event_feed.subscribe("LISTEN", first, deliver, self.failures.append, self.ended)
 
     def test_subscribers_of_all_servers_are_told_the_same(self) -> None:
         """Subscribers at all servers are told the same events, in order, without gaps or repeats."""
@@ -208,12 +210,30 @@ class EventTests(ClusterTestCase):
             raise ZeroDivisionError
 
         for _ in range(3):
-            self.server(0).event_feed.subscribe("LISTEN", 1, fail, self.failures.append)
+            self.server(0).event_feed.subscribe("LISTEN", 1, fail, self.failures.append, self.ended)
             self.subscribe(0)
         self.do(self.connect(), "SAY", "hello")
         self.cluster.run(0.5)
         self.assertEqual(self.told[0], [(1, "hello")] * 3)
         self.assertEqual([*map(type, self.failures)], [ZeroDivisionError] * 3)
+
+    def test_end_of_the_application_is_told_behind_its_last_events(self) -> None:
+        """When the cluster stops running the chat, each subscriber gets the events that are not behind the gate yet,
+        and then the reason, at every server; a paused one gets the reason alone."""
+        client = self.connect()
+        subscriptions = [self.subscribe(server_id) for server_id in self.cluster.ids]
+        paused = self.subscribe(0)
+        paused.pause()
+        for server_id in self.cluster.ids:
+            self.cluster.servers[server_id].sync_seconds = (0.01, 0.02)
+        client.ask("SAY", "last")
+        self.answer(client.ask("SETTINGS SET", "apps=kv"))
+        self.cluster.run(1.0)
+        self.assertEqual([*self.told.values()], [[(1, "last")]] * 3)
+        self.assertEqual(self.ends, ["the cluster does not run the application chat any more"] * 4)
+        self.assertEqual([each.next for each in (*subscriptions, paused)], [2, 2, 2, 1])
+        feed = self.server(0).event_feed
+        self.assertRaises(BadRequest, feed.subscribe, "LISTEN", 1, lambda event: None, self.fail, self.fail)
 
     def test_subscription_that_stopped_is_forgotten(self) -> None:
         """A subscription that has stopped is forgotten."""
@@ -240,7 +260,8 @@ class EventTests(ClusterTestCase):
         """A patient subscription, as that of the server's own chat.log, does not make other servers send votes without
         delay."""
         told_to = self.cluster.replica(1).peers.by_id
-        self.server(0).event_feed.subscribe("LISTEN", 1, lambda event: None, self.failures.append, is_patient=True)
+        feed = self.server(0).event_feed
+        feed.subscribe("LISTEN", 1, lambda event: None, self.failures.append, self.ended, is_patient=True)
         self.cluster.run(3.0)
         self.assertFalse(told_to[0].has_clients)
 

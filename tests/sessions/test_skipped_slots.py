@@ -426,7 +426,7 @@ class WatcherTests(SkippedSlotsTestCase):
         def deliver(event: Event) -> None:
             heard.append(dict(event.fields)["text"])
 
-        self.server(self.here).local_clients.event_feed.subscribe("LISTEN", 0, deliver, self.fail)
+        self.server(self.here).local_clients.event_feed.subscribe("LISTEN", 0, deliver, self.fail, self.fail)
         self.do(speaker, "SAY", "one")
         self.cluster.run(0.3)
         self.go_deaf()

@@ -29,9 +29,10 @@ class FollowingTests(SynchronousTestCase):
         self.told: list[int] = []
         self.stopped: list[Subscription] = []
         self.failures: list[Exception] = []
+        self.ends: list[str] = []
 
     def subscribe(self, first: int = 1) -> Subscription:
-        return Subscription(self.log, first, self.deliver, self.failures.append, self.stopped.append)
+        return Subscription(self.log, first, self.deliver, self.failures.append, self.ends.append, self.stopped.append)
 
     def deliver(self, event: Event) -> None:
         self.told.append(int(event.fields[0][1]))
@@ -47,6 +48,18 @@ class FollowingTests(SynchronousTestCase):
         """The log may hold events that are not on disk yet: only released ones may leave the server."""
         self.subscribe().release(4)
         self.assertEqual(self.told, [1, 2, 3, 4])
+
+    def test_end_of_the_log_is_told_once_and_nothing_after_it(self) -> None:
+        """A subscription whose log ends tells the reason once, also while it is paused, and no event any more."""
+        subscription = self.subscribe()
+        subscription.release(2)
+        subscription.pause()
+        subscription.release(4)
+        subscription.end("no chat")
+        subscription.resume()
+        subscription.release(5)
+        self.assertEqual((self.told, self.ends, self.stopped), ([1, 2], ["no chat"], [subscription]))
+        self.assertEqual((subscription.next, self.failures), (3, []))
 
     def test_event_that_would_be_other_lines_ends_the_subscription(self) -> None:
         """An event with a line end in its name or in the name of a field could not be printed as one line: the

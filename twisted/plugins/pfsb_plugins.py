@@ -9,7 +9,7 @@ from twisted.application.service import ServiceMaker
 from pfsb.applications.interfaces import ApplicationMaker
 
 pfsb = ServiceMaker(
-    "pfsb", "pfsb.service.service", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"
+    "pfsb", "pfsb.service.start", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"
 )
 
 chat = ApplicationMaker("chat", "A log that everyone reads in the same order.", "pfsb.applications.chat", "Chat")

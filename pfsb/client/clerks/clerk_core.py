@@ -16,6 +16,7 @@ from pfsb.client.clerks.calls import ChatLine
 from pfsb.client.clerks.errors import ClerkError, Closed, StateError, error_of
 from pfsb.client.clerks.listening import Listener, Listeners
 from pfsb.client.core.actions import Action, SessionEnd
+from pfsb.client.core.chat_cursor import has_ended
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.replies import EventLine, Reply, refusal
@@ -331,6 +332,8 @@ class ClerkCore:
         if event.name == "CHAT":
             fields = event.fields
             self.listeners.heard(ChatLine(int(fields["index"]), str(fields["client"]), str(fields["text"])))
+        elif has_ended(event):
+            self.listeners.fail(error_of(refusal("ENDED", "none", str(event.fields.get("text", "the chat has ended")))))
 
     # ------------------------------------------------------------------ calls of the driver
 

@@ -48,6 +48,12 @@ class StateError(ClerkError):
     advice = "nothing was changed; look at the state and decide anew"
 
 
+class ChatEnded(StateError):
+    """The cluster does not run the application chat any more, so no line will come."""
+
+    advice = "lines of a chat that begins later count from 1 again"
+
+
 class LockTimeout(StateError):
     """The call has waited for a lock for its `wait` seconds, and another session still holds the lock."""
 
@@ -124,6 +130,7 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "PRECONDITION": StateError,
     "HELD": StateError,
     "NOTHELD": StateError,
+    "ENDED": ChatEnded,
     "TIMEOUT": LockTimeout,
     "COMPACTED": NotKept,
     "UNAVAILABLE": Unavailable,

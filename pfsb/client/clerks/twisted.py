@@ -15,7 +15,7 @@ from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
 from pfsb.client.clerks.chat_lines import ClerkChat
 from pfsb.client.clerks.clerk_core import HeldLock, call_safely
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
-from pfsb.client.clerks.errors import ClerkError, error_of
+from pfsb.client.clerks.errors import ClerkError, Closed, error_of
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.clerks.twisted_chat import TwistedChat
 from pfsb.client.core.replies import Reply
@@ -27,8 +27,10 @@ T = TypeVar("T")
 _log: Final = Logger()
 
 
-def _ignore(_error: ClerkError) -> None:
-    """Do nothing: the default of a callback."""
+def _log_end(error: ClerkError) -> None:
+    """Log why no more lines of the chat will come, unless the program has closed the clerk itself."""
+    if not isinstance(error, Closed):
+        _log.error("listening to the chat has ended: {error}", error=str(error))
 
 
 def _log_failure(text: str) -> None:
@@ -246,19 +248,20 @@ class TwistedClerk:
         self,
         heard: Callable[[ChatLine], object],
         first: int | None = None,
-        failed: Callable[[ClerkError], object] = _ignore,
+        failed: Callable[[ClerkError], object] = _log_end,
     ) -> Listening: ...
 
     def listen(
         self,
         heard: Callable[[ChatLine], object] | None = None,
         first: int | None = None,
-        failed: Callable[[ClerkError], object] = _ignore,
+        failed: Callable[[ClerkError], object] = _log_end,
     ) -> Listening | TwistedChat:
         """Call `heard` with each line of the chat from number `first` on; None: with each that is added from now on.
 
         `failed` is called once, with the error, if no more lines will come, because the clerk was closed or the cluster
-        has no chat. An exception of `heard` is logged, and the next line is delivered all the same.
+        has no chat (any more). Without `failed`, the log tells it. An exception of `heard` is logged, and the next line
+        is delivered all the same.
 
         Without `heard`, returns an iterator over the same lines, for `async for` and `async with` in a coroutine.
         """

@@ -28,6 +28,14 @@ class ChatCursor:
 
     def heard(self, event: EventLine) -> None:
         """Called for every event that a server has sent. If it is a CHAT event and the client follows the chat, the
-        line behind that of the event is the one that is needed next."""
+        line behind that of the event is the one that is needed next. After the ENDED event of LISTEN the client does
+        not follow the chat any more."""
         if event.name == "CHAT" and self.listen_line is not None:
             self.listen_line = f"LISTEN from={int(event.fields['index']) + 1}"
+        elif has_ended(event):
+            self.listen_line = None
+
+
+def has_ended(event: EventLine) -> bool:
+    """Whether this event says that the cluster does not run the chat any more, so that no line of it will come."""
+    return event.name == "ENDED" and event.fields.get("verb") == "LISTEN"

@@ -125,7 +125,7 @@ class EventStream:
         self._keep_alive()
         # The subscription is paused at first, since all lines from `first` on may be a large part of the memory.
         self._subscription = subscription = self._site.server.event_feed.subscribe(
-            CHAT, first or 0, self._tell, self._failed, is_paused=True
+            CHAT, first or 0, self._tell, self._failed, self._ended, is_paused=True
         )
         if not first:
             # Tell the client its place in the log, in case the stream breaks off before the first line.
@@ -173,6 +173,12 @@ class EventStream:
         """Called when a line cannot be told: ends the stream, since lines would be missing in it."""
         _log.failure("a stream of events is ended, since a line could not be told", Failure(error))
         self._request.write(FAILED)
+        self._request.end_stream()
+
+    def _ended(self, why: str) -> None:
+        """Called when the cluster stops running the chat: tells the client why, and ends the stream."""
+        assert self._subscription is not None
+        self._request.write(_block("end", {"next": self._subscription.next, "text": why}))
         self._request.end_stream()
 
     def _granted(self, name: str, token: int) -> None:

@@ -304,8 +304,8 @@ class PfsbRequest(http.Request):
 
     def ask_past(self, question: Command, revision: int, shape: Shape = done_content) -> None:
         """Answer a GET with the value that its key had at an earlier revision."""
-        server = self.site.server
-        server.past_reads.get(question[1], revision, server.deadline(), self.answer_with(shape))
+        server, channel = self.site.server, cast(Any, self.channel)
+        server.past_reads.get(channel.address, question[1], revision, server.deadline(), self.answer_with(shape))
 
     def _in_turn(self, command: Command, handle: Callable[[], None]) -> None:
         """Call `handle`, a function without arguments that submits `command`: at once, or, if the command makes this a

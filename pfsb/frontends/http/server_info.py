@@ -149,6 +149,8 @@ def unready(server: Server) -> str | None:
         return "this server is stopping"
     if server.disk_trouble is not None:
         return DISK_TROUBLES[server.disk_trouble]
+    if server.no_member is not None:
+        return server.no_member.text
     if server.leader() is None:
         return "this server knows no leader"
     if server.differs_from:

@@ -360,7 +360,7 @@ class Conversation:
             if refused is not None:
                 answer(refused)
             else:
-                self._server.past_reads.get(question[1], revision, until, answer)
+                self._server.past_reads.get(self._address, question[1], revision, until, answer)
 
         self.submit_pipelined()
         self.replies.handle_when_first(tag, ask)

@@ -6,9 +6,10 @@ large reply is being written. Events that must wait stay in their event log, whe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pfsb.applications.interfaces import Answer, Done, Event
+from pfsb.applications.interfaces import Answer, Done, Event, Word
 from pfsb.frontends.line.grammar import render_event
 from pfsb.frontends.stream.reply_queue import ReplyQueue
 
@@ -44,7 +45,7 @@ class Subscriptions:
             answer(Done())
         # The subscription is paused at first, since all events from `first` on may be a large part of the memory.
         self._by_verb[verb] = subscription = self._server.event_feed.subscribe(
-            verb, first, self._write_event, self.replies.fail, is_paused=True
+            verb, first, self._write_event, self.replies.fail, partial(self._ended, verb), is_paused=True
         )
         if not first:
             # Tell the client the number of its first event, so that it can resume at another server from there.
@@ -86,6 +87,12 @@ class Subscriptions:
         if (self._page_bytes > PAGE_BYTES or self.replies.is_amid_reply) and not self._page_is_full:
             self._end_page()
         self.replies.write_between_replies(data)
+
+    def _ended(self, verb: str, why: str) -> None:
+        """Called when the event log of `verb` has ended: tells the client, who would otherwise wait for ever."""
+        subscription = self._by_verb.pop(verb)
+        fields = (("verb", Word(verb)), ("next", subscription.next), ("text", why))
+        self.replies.write_between_replies(render_event(Event("ENDED", fields)))
 
     def _end_page(self) -> None:
         self._page_is_full = True

@@ -72,11 +72,15 @@ class SimulatedListener:
             return  # the server was paused for so long that the listener has moved on
         server = self.cluster.process(self._server_id).server
         self._subscription = server.event_feed.subscribe(
-            "LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event), self._fail
+            "LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event), self._fail, self._ended
         )
 
     def _fail(self, error: Exception) -> None:
         self.cluster.findings.add(Failure(error))
+
+    def _ended(self, why: str) -> None:
+        """The simulated clusters always run the chat."""
+        self.cluster.findings.add(Failure(AssertionError(why)))
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:
         """Check an event that a server has sent, unless that server has stopped or the listener has left it.

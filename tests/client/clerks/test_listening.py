@@ -8,11 +8,76 @@ import threading
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.logger import capturedLogs, formatEvent
 
-from pfsb.client import AsyncClerk, Clerk
+from pfsb.applications.key_value import KeyValue
+from pfsb.client import AsyncClerk, ChatEnded, Clerk, ClerkError
 from pfsb.client.clerks import line_buffer
 from pfsb.client.clerks.twisted import TwistedClerk
 from tests.client.clerks.test_clerks import ClerkTestCase
+from tests.client.cluster import reactor
+
+
+class EndOfTheChatTests(ClerkTestCase):
+    """The cluster stops running the chat while a program listens: the program gets `ChatEnded`, and its clerk goes
+    on."""
+
+    def end_chat(self) -> None:
+        self.cluster.shared.catalogue.switch([KeyValue()])
+
+    async def test_iteration_raises(self) -> None:
+        def script(clerk: Clerk) -> Any:
+            chat = clerk.listen(1)
+            clerk.say("first")
+            heard = next(chat).text
+            reactor.callFromThread(self.end_chat)
+            try:
+                next(chat)
+            except ChatEnded as error:
+                return heard, error.text, clerk.incr("n"), clerk.listening
+            return None
+
+        self.assertEqual(await self.blocking(script), ("first", "no chat any more", 1, 0))
+
+    async def test_iteration_in_asyncio_raises(self) -> None:
+        async def program(clerk: AsyncClerk) -> Any:
+            async with clerk.listen(1) as chat:
+                await clerk.say("first")
+                heard = (await anext(chat)).text
+                reactor.callFromThread(self.end_chat)
+                try:
+                    await anext(chat)
+                except ChatEnded as error:
+                    return heard, error.text, await clerk.incr("n"), clerk.listening
+            return None
+
+        self.assertEqual(await self.asynchronous(program), ("first", "no chat any more", 1, 0))
+
+    async def test_iteration_in_twisted_raises(self) -> None:
+        clerk = self.twisted()
+        chat = clerk.listen(first=1)
+        await clerk.say("first")
+        await anext(chat)
+        reactor.callLater(0, self.end_chat)
+        await self.assertFailure(ensureDeferred(anext(chat)), ChatEnded)
+        self.assertEqual((await clerk.incr("n"), clerk.listening), (1, 0))
+
+    async def test_function_is_called_and_without_one_the_log_tells_it(self) -> None:
+        clerk = self.twisted()
+        heard: list[str] = []
+        errors: list[ClerkError] = []
+        clerk.listen(lambda line: heard.append(line.text), 1, errors.append)
+        clerk.listen(lambda line: heard.append(line.text), 1)
+        with capturedLogs() as captured:
+            await clerk.say("first")
+            await self.until(lambda: len(heard) == 2)
+            self.end_chat()
+            await self.until(lambda: errors)
+        self.assertEqual([type(each) for each in errors], [ChatEnded])
+        ours = [event for event in captured if event.get("log_namespace", "").startswith("pfsb.client")]
+        said = [str(formatEvent(event)) for event in ours]
+        self.assertEqual(len(said), 1)
+        self.assertTrue(said[0].startswith("listening to the chat has ended: no chat any more (ENDED"), said)
 
 
 class BlockingTests(ClerkTestCase):

@@ -430,6 +430,21 @@ class ListeningTests(ClientCoreTestCase):
         self.script.connect()
         self.assertEqual(self.script.take(), ["LISTEN from=4"])
 
+    def test_chat_that_has_ended_is_not_asked_for_at_the_next_server(self) -> None:
+        """A client that was told that the chat has ended does not say LISTEN on its next connection."""
+        self.script.submit("LISTEN from=1")
+        self.script.connect()
+        self.script.hear("OK", '* CHAT index=1 client="a" text="b"', '* ENDED verb=FOLLOW next=1 text="other"')
+        self.lose_server()
+        self.script.connect()
+        self.assertEqual(self.script.take(), ["LISTEN from=2"])
+        self.script.hear("OK", '* ENDED verb=LISTEN next=2 text="no chat any more"')
+        self.script.take()
+        self.script.submit("GET a read=stale")
+        self.lose_server()
+        self.script.connect()
+        self.assertNotIn("LISTEN from=2", self.script.take())
+
 
 class StopTests(ClientCoreTestCase):
     def test_stop_says_goodbye_and_closes(self) -> None:

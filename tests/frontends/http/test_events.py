@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pfsb.applications.interfaces import Refused
+from pfsb.applications.key_value import KeyValue
 from pfsb.frontends.http.chat import FAILED, HEARTBEAT_SECONDS, HELD_BACK_MAX
 from pfsb.frontends.http.sessions import LOCK_AGAIN_SECONDS
 from tests.frontends.http.http_client import Connection, HTTPCase
@@ -95,6 +96,19 @@ class ChatTests(EventCase):
         self.assertIn(FAILED, heard := stream.heard())
         self.assertTrue(heard.endswith(b"0\r\n\r\n"))
         self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), self.site.streams), (1, {}))
+
+    def test_chat_that_ends_ends_the_stream(self) -> None:
+        """If the cluster stops running the chat, the stream says so, with the number of the first line that it has not
+        told, and ends; the next request is refused."""
+        self.say("one")
+        stream = self.listen("/v1/events?from=1")
+        stream.heard()
+        self.cluster.catalogue.switch([KeyValue()])
+        heard = stream.heard()
+        self.assertIn(b'event: end\ndata: {"next":2,"text":"no chat any more"}\n\n', heard)
+        self.assertTrue(heard.endswith(b"0\r\n\r\n"))
+        self.assertEqual(self.site.streams, {})
+        self.assertRefused(self.ask("GET", "/v1/events", None), 404, "UNKNOWN")
 
     def test_positions_that_are_no_line_numbers(self) -> None:
         """A position that is no line number is refused with BADREQUEST."""

@@ -18,6 +18,8 @@ class PastTests(HTTPCase):
         reply = self.ask("GET", "/v1/kv/colour?at=3")
         self.assertEqual((reply.status, reply.content), (200, {"key": "colour", "value": "red", "revision": 2}))
         self.assertEqual(reply.headers["ETag"], '"2"')
+        (address,) = self.server.past_reads.addresses  # type: ignore[attr-defined]
+        self.assertEqual(address, "127.0.0.1")
         raw = self.ask("GET", "/v1/kv/colour?at=3", Accept="application/octet-stream")
         self.assertEqual(raw.body, b"red")
         self.assertEqual(self.ask("GET", "/v1/kv/colour?at=3", If_None_Match='"2"').status, 304)

@@ -208,6 +208,14 @@ class ServerInfoTests(HTTPCase):
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 
+    def test_not_ready_while_it_is_no_member(self) -> None:
+        """A server that has not joined yet, or was removed, says so: no election would make it ready."""
+        server: Any = self.server
+        server.no_member = Refused("UNAVAILABLE", "server 2 was removed from the cluster")
+        answer = self.ask("GET", "/readyz")
+        self.assertRefused(answer, 503, "UNAVAILABLE")
+        self.assertIn("was removed", answer.content["text"])
+
     def test_not_ready_while_servers_differ(self) -> None:
         """A server is not ready while servers differ (Departure 40): it refuses changes, so a load balancer should send
         them elsewhere."""

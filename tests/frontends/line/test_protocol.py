@@ -116,6 +116,7 @@ class CommandTests(LineTestCase):
         asked = [(key, revision) for key, revision, _ in self.server.past_reads.asked]
         self.assertEqual(asked, [(b"colour", 3), (b"colour", 3), (b"colour", 2)])
         self.assertEqual(self.server.past_reads.asked[0][2], self.server.deadline())
+        self.assertEqual(self.server.past_reads.addresses[0], "127.0.0.1")
 
     def test_at_takes_a_revision_of_one_key(self) -> None:
         """`at=` takes a revision, and one key; in quotes it is a key, and together with read= it is refused."""
@@ -132,6 +133,16 @@ class CommandTests(LineTestCase):
         self.assertTrue(self.reply('GET "at=1"').startswith("ERR NOTFOUND"))
         self.assertEqual(self.reply('PUT "at=1" x'), "OK revision=2")
         self.assertEqual(self.server.past_reads.asked, [])
+
+    def test_option_of_another_question_is_no_key(self) -> None:
+        """`at=` goes with GET alone: in a question that takes several keys it is refused, and not looked up as a key.
+        In quotes it is one."""
+        for line in ("MGET colour at=5", "MGET at=5", "RANGE a at=5", "KEYS at=5 b", "MGET colour limit=5"):
+            said = self.reply(line)
+            self.assertTrue(said.startswith(f"ERR BADREQUEST fate=none {line.split()[0]} has no option "), said)
+        self.assertIn('in quotes, "at=5" is an argument; usage: MGET key [key ...]', self.reply("MGET colour at=5"))
+        self.assertTrue(self.reply('PUT "at=5" x').startswith("OK"))
+        self.assertEqual(self.ask('MGET "at=5"'), ['+key="at=5" value="x" revision=1', "OK count=1"])
 
     def test_bytes_are_written_and_shown_as_halves_of_surrogate_pairs(self) -> None:
         """Bytes that are no UTF-8, and NUL, are written and shown as halves of surrogate pairs, in keys, values and the

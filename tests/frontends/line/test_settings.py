@@ -84,7 +84,10 @@ class SwitchTests(LineTestCase):
         the other applications go on."""
         self.reply("#1 PUT colour blue")
         self.assertIn("OK", self.reply("LISTEN"))
-        self.assertEqual(self.reply("#2 SETTINGS SET apps=kv"), "#2 OK revision=2")
+        self.assertEqual(
+            self.ask("#2 SETTINGS SET apps=kv"),
+            ['* ENDED verb=LISTEN next=1 text="no chat any more"', "#2 OK revision=2"],
+        )
         for line in ("#3 SAY hello", "LOG", "LISTEN", "LISTEN from=1", "UNLISTEN", "#3 LOCK printer"):
             self.assertIn("ERR UNKNOWN fate=none ", self.reply(line), line)
         self.assertFalse([row for row in self.ask("HELP") if row.startswith(("+SAY ", "+LISTEN", "+LOCK"))])

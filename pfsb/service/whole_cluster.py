@@ -1,0 +1,22 @@
+"""Whether this server stops together with all others of its cluster, so that it hands its view over to none of them.
+
+This module imports nothing that takes time: `pfsb cluster` uses it in the first moments of its servers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import define
+
+
+@define(eq=False)
+class WholeCluster:
+    """What `pfsb cluster` has told this process about the other servers."""
+
+    stops: bool = False
+    """Whether all servers of the cluster are asked to stop now."""
+
+
+WHOLE_CLUSTER: Final = WholeCluster()
+"""What this process was told. There is one object of this class, since twistd makes the server by itself."""
