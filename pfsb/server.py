@@ -39,7 +39,7 @@ from pfsb.sessions.quota_watch import QuotaWatch
 from pfsb.sessions.refusals import HANGING, REMOVED_NOT_SENT, REMOVED_UNDER_WAY
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, values_of_file
-from pfsb.sessions.state_machine import SessionStateMachine, is_birth
+from pfsb.sessions.state_machine import SessionStateMachine, is_birth, may_change_members
 from pfsb.snapshots_asked import SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.hosts import LookUp
@@ -126,6 +126,7 @@ class Server:
             birth=Birth(self.settings.make_birth, is_birth),
         )
         self.machine.settings.on_members = self.replica.ordered_queue.change_members
+        self.replica.ordered_queue.may_hold_change = may_change_members
         self.replica.snapshot_taker.why_none = self._why_no_snapshots
         self._told_without_snapshots: Sequence[str] = ()
         """Names of the applications without snapshots of which the text log has told."""

@@ -61,7 +61,8 @@ HANDLED: Final = {
 """Disk trouble -> the kinds of messages that a server handles during this trouble. None of them forces a record to
 disk.
 
-An ACCEPT or an ORDERED lets a server with a full disk execute slots for which it has voted before.
+An ACCEPT or an ORDERED lets a server with a full disk execute slots for which it has voted before, up to the next
+change of the membership (`OrderedUpdateQueue.may_hold_change`).
 """
 
 LINE: Final = "disk"
@@ -80,6 +81,8 @@ class DiskWatch(Handler):
         self.on_change: Callable[[], None] = lambda: None
         """Called in a turn when trouble of the disk begins or ends, or changes to the other kind of trouble; set by
         `Replica.attach`."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called in a turn when trouble of the disk has ended."""
         self.begun = dict.fromkeys(DiskTrouble, 0)
         """Trouble -> how often it has begun since the start of this server."""
         self._looked_at = core.clock.seconds()
@@ -141,6 +144,8 @@ class DiskWatch(Handler):
         self._tell(before, trouble, seconds)
         self._turn.send_early(self._alive.own_alive())
         self.on_change()
+        if trouble is None:
+            self.on_end()
 
     def _tell(self, before: DiskTrouble | None, trouble: DiskTrouble | None, seconds: float) -> None:
         if self._tracer is not None:

@@ -251,7 +251,8 @@ class EpochHandler(Handler):
     def _note_alive(self, message: Alive, *, is_later: bool) -> None:
         """Take from an ALIVE of another epoch how far its sender has executed, and nothing about views.
 
-        A leader that hears of executed slots from a later epoch leaves its view, since leaders ask for no slots.
+        A leader that hears of executed slots from a later epoch leaves its view, since leaders ask for no slots; one
+        whose disk is in trouble does so when it takes records again.
         """
         sender = message.server_id
         peer = self._peers.by_id[sender]
@@ -260,6 +261,6 @@ class EpochHandler(Handler):
         self._storage_identity.answer_alive(message)
         if not self._peers.is_ahead(sender, self._data.ordering.local_aru):
             return
-        if is_later and self._data.server.state is State.REG_LEADER:
+        if is_later and self._data.server.state is State.REG_LEADER and self._turn.trouble is None:
             self._election.suspect()
         self._reconciliation.catch_up_to(message.local_aru)

@@ -94,12 +94,17 @@ class GlobalOrderingHandler(Handler):
 
         To install it is progress in the same way as to execute slots that other servers have ordered (`_is_progress`).
         """
+        self.go_on()
+        if self._is_progress(ordered_in_this_view=False):
+            self._progress_timer.start()
+
+    def go_on(self) -> None:
+        """Execute the slots that are ordered, and were not executed when they became so: those behind a snapshot, or a
+        change of the membership and those behind it, once the disk is in trouble no more."""
         executed = self._ordered_queue.catch_up()
         if executed:
             self._turn.append(AruRecord(self._data.ordering.local_aru), lazy=True)
-        self._execute(executed, ordered_in_this_view=False)
-        if self._is_progress(ordered_in_this_view=False):
-            self._progress_timer.start()
+            self._execute(executed, ordered_in_this_view=False)
 
     def _order(self, seq: int, slot: Slot) -> None:
         assert slot.proposal is not None

@@ -173,7 +173,8 @@ def _wrong_ordering(replica: Replica, window: int) -> Iterator[str]:
     if replica.ordered_queue.digests.seq != aru:
         yield f"2: Local_Aru is {aru}, but {replica.ordered_queue.digests.seq} slots were executed"
     following = history.get(aru + 1)
-    if following is not None and following.ordered is not None:
+    batch = None if following is None else following.ordered
+    if batch is not None and not replica.ordered_queue.must_wait(batch):
         yield f"2: slot {aru + 1} is ordered, and not executed"
     leads = replica.data.server.state is State.REG_LEADER
     if leads and ordering.last_proposed < aru:

@@ -117,6 +117,9 @@ class OrderedUpdateQueue(Handler):
         self.on_epoch: Callable[[Members, bool], None] | None = None
         """Begins an epoch of the membership; the second argument says whether a snapshot has brought it. None while
         this server recovers."""
+        self.may_hold_change: Callable[[Batch], bool] = lambda batch: False
+        """Says whether a batch may hold a change of the membership. A slot with such a batch is not executed while the
+        disk is in trouble, since it begins an epoch, whose records are forced (Departures 45 and 60)."""
 
     def change_members(self, members: Members) -> None:
         """Begin a later epoch with these servers as soon as the present slot is executed; called by the state machine
@@ -219,6 +222,8 @@ class OrderedUpdateQueue(Handler):
         ordering = self._data.ordering
         executed = []
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
+            if self.must_wait(slot.ordered):
+                break
             ordering.local_aru += 1
             executed.append(self.execute_slot(ordering.local_aru, slot))
             if self.next_members is not None and not self.begin_epoch():
@@ -226,6 +231,10 @@ class OrderedUpdateQueue(Handler):
             if ordering.local_aru == self.snapshot_slot:
                 self.on_snapshot_slot()
         return executed
+
+    def must_wait(self, batch: Batch) -> bool:
+        """Whether an ordered batch must not be executed yet (`may_hold_change`)."""
+        return self._turn.trouble is not None and self.may_hold_change(batch)
 
     def begin_epoch(self, *, by_snapshot: bool = False) -> bool:
         """Begin the epoch whose change was executed last (Departure 60). Returns False if that has to wait, while this

@@ -225,6 +225,7 @@ class Replica:
         self.log_positions = LogPositionHandler(core, peers, storage)
         self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
+        self.disk_watch.on_end = self.ordering.go_on
         self.epochs = EpochHandler(
             core,
             transport=transport,

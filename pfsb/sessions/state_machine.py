@@ -47,7 +47,7 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.members import encode_members
-from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.snapshot import Piece
 from pfsb.paxos.snapshot_rows import FrozenPieces, packed, pieces_of
 from pfsb.sessions import bundle
@@ -80,6 +80,7 @@ EPOCH = "EPOCH"
 ASK, HERE = "ASK", "HERE"
 """ASK is the leader's question, through the log, whether a server that it does not hear still serves its clients. HERE
 is that server's answer (Departure 36)."""
+_EPOCH_BYTES = EPOCH.encode()
 _verb = itemgetter(0)
 _client_id = itemgetter(0)
 _first = itemgetter(0)
@@ -91,6 +92,12 @@ _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings that a client id must not have if a client is to open a session under it."""
 
 _log = Logger()
+
+
+def may_change_members(batch: Batch) -> bool:
+    """Whether a batch may hold EPOCH. One that has these letters in a value of a client counts, too: it then waits as
+    well while the disk is in trouble, which does no harm."""
+    return _EPOCH_BYTES in batch.data
 
 
 class CannotRun(ImportError):

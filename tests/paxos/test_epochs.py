@@ -8,6 +8,7 @@ from typing import ClassVar
 from attrs import define, evolve, field
 
 from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.members import Members, encode_members
 from pfsb.paxos.messages import (
     Accept,
@@ -25,6 +26,7 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     ReconciliationRequest,
     State,
+    VCProof,
     ViewChange,
 )
 from pfsb.paxos.outbound import WaitingVotes
@@ -97,6 +99,66 @@ class EpochTestCase(ReplicaTestCase):
 
     def slot(self, seq: int) -> Slot | None:
         return self.data.ordering.global_history.get(seq)
+
+
+class FullDiskTests(EpochTestCase):
+    """A change while the disk of this server is full (Departures 45 and 60): it begins an epoch, whose records are
+    forced."""
+
+    def after_start(self) -> None:
+        super().after_start()
+        self.replica.ordered_queue.may_hold_change = lambda each: b"change" in each.data
+
+    def fill(self, *, is_full: bool = True) -> None:
+        self.storage.is_full = is_full
+        self.advance(0.2)
+        self.assertEqual(self.replica.turn.trouble, DiskTrouble.FULL if is_full else None)
+        self.transport.sent.clear()
+
+    def vote_for(self, seq: int, update: ClientUpdate) -> None:
+        self.receive(proposal(1, 1, seq, update))
+        self.assertSent(accept(2, 1, seq))
+
+    def test_change_waits_for_room(self) -> None:
+        """A server with a full disk executes what it has voted for before, up to the change."""
+        self.follow()
+        for seq, update in ((1, ALICE), (2, CHANGE), (3, BOB)):
+            self.vote_for(seq, update)
+        self.fill()
+        syncs = self.storage.syncs
+        for seq in (1, 2, 3):
+            self.receive(accept(1, 1, seq))
+        self.assertExecuted([ALICE])
+        self.assertEqual((self.replica.membership.epoch, self.storage.syncs), (0, syncs))
+        self.assertEqual(self.replica.turn.writes_in_trouble, 0)
+
+    def test_change_is_executed_when_there_is_room(self) -> None:
+        """Nothing else has to happen for it; what was ordered above it is void."""
+        self.follow()
+        for seq, update in ((1, CHANGE), (2, BOB)):
+            self.vote_for(seq, update)
+        self.fill()
+        for seq in (1, 2):
+            self.receive(accept(1, 1, seq))
+        self.assertExecuted()
+        self.fill(is_full=False)
+        self.assertExecuted([CHANGE])
+        self.assertEqual((self.replica.membership.epoch, self.data.ordering.local_aru), (1, 1))
+        self.assertIsNone(self.slot(2))
+        self.take(VCProof)
+
+    def test_leader_whose_disk_is_full_attempts_no_view_for_a_later_epoch(self) -> None:
+        """A leader that hears of a later epoch would attempt a view, which is a record; it does so when there is
+        room."""
+        self.lead()
+        self.fill()
+        late = alive(3, self.view, State.REG_NONLEADER, 9)
+        self.receive(late, epoch=1)
+        self.assertEqual((self.data.views.last_attempted, self.replica.turn.writes_in_trouble), (2, 0))
+        self.fill(is_full=False)
+        self.receive(late, epoch=1)
+        self.assertGreater(self.data.views.last_attempted, 2)
+        self.transport.sent.clear()
 
 
 class BeginTests(EpochTestCase):

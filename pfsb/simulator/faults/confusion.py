@@ -28,7 +28,7 @@ class ConfusionFaults(FaultInjector):
         error.
         """
         if len(self._cluster.ids) > 1:
-            sender = random.Random(f"{self._cluster.seed}/confused").choice(self._cluster.ids)
+            sender = random.Random(f"{self._cluster.seed}/confused").choice(self._cluster.founders)
             self.send_wrong(sender, self._cluster.now + between(self._rng, 0.1, 3))
 
     def damaged_frames(self) -> None:
@@ -59,8 +59,9 @@ class ConfusionFaults(FaultInjector):
 
         It numbers its frames from the beginning again. Receivers allow that, since the cluster has no secret.
         """
-        ids, disk = self._cluster.ids, self._cluster.disk(sender)
-        us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))
+        cluster, disk = self._cluster, self._cluster.disk(sender)
+        digest, epoch = cluster_digest("simulated", cluster.founders), cluster.checks.electorate.epoch_on_disk(sender)
+        us = FrameIdentity(sender, frozenset(cluster.machines) - {sender}, digest, epoch=epoch)
         return FrameCodec(
             us, disk.identity or bytes(IDENTITY_BYTES), disk.start_number, position=lambda: position_of(disk, sender)
         )

@@ -80,14 +80,15 @@ def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, m
 def _codec(cluster: SimulatedCluster, name: str, sender: int, identity: bytes) -> FrameCodec:
     """A codec whose frames name the present start of the server `sender`: one of another start would be refused for
     that."""
-    us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.founders))
+    digest, epoch = cluster_digest(name, cluster.founders), cluster.checks.electorate.epoch_on_disk(sender)
+    us = FrameIdentity(sender, frozenset(cluster.machines) - {sender}, digest, epoch=epoch)
     return FrameCodec(us, identity, cluster.disk(sender).start_number)
 
 
 def _incomplete(cluster: SimulatedCluster, receiver: int) -> str:
     """The bytes that a server keeps of frames that came in parts, peer by peer."""
     links = cluster.links(receiver)
-    return f"\n{[links.path(peer).kept_bytes for peer in cluster.ids if peer != receiver]}"
+    return f"\n{[links.path(peer).kept_bytes for peer in sorted(links.membership.peers)]}"
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:

@@ -142,11 +142,16 @@ class MembershipFaults(HandOverFaults):
             return []
         return [("add", self._spare.pop(0))]
 
-    def _removal(self, server_id: int | None = None) -> list[Step]:
-        """The removal of this server, or of any if it is None. While a member has lost its disk, no other is removed:
-        the rest might be no majority."""
+    @property
+    def _lost(self) -> list[int]:
+        """The members that have lost their disk, or execute something otherwise."""
         cluster = self._cluster
-        lost = [i for i in cluster.ids if i in cluster.amnesiacs]
+        return [i for i in cluster.ids if i in cluster.amnesiacs or i in cluster.slipped or i in cluster.dice]
+
+    def _removal(self, server_id: int | None = None) -> list[Step]:
+        """The removal of this server, or of any if it is None. While a member has lost its disk or executes something
+        otherwise, no other is removed: the rest might be no majority."""
+        cluster, lost = self._cluster, self._lost
         voters = len(cluster.checks.electorate.latest.voters)
         if voters < (2 if self._rng.random() < 0.1 else 3) and not lost:
             return []
@@ -190,8 +195,7 @@ class MembershipFaults(HandOverFaults):
             return
         self._asked_at = self._cluster.now
         (verb, about), asked = wish.steps[0], wish.asked
-        lost = [i for i in self._cluster.ids if i in self._cluster.amnesiacs]
-        if verb == "remove" and lost and about not in lost:
+        if verb == "remove" and self._lost and about not in self._lost:
             return  # a paused server gets the request now, and a disk was lost meanwhile
         was_retired = about in self._known_as_retired
         words: list[object] = [about]
@@ -240,12 +244,9 @@ class MembershipFaults(HandOverFaults):
         require(is_made, f"{text}, and its servers are {members.ids}")
         require(verb != "add" or not was_retired, f"{text}, and the server was removed before")
 
-    def may_lose_a_disk(self) -> bool:
-        """False while a change may be under way, which was checked when all disks were there."""
-        members = self._cluster.checks.electorate.latest
-        if self._parameters.joiners and (members.learners or self._cluster.now < self._asked_at + ANSWER_SECONDS):
-            return False
-        return super().may_lose_a_disk()
+    def _is_change_under_way(self) -> bool:
+        learns = bool(self._cluster.checks.electorate.latest.learners)
+        return bool(self._parameters.joiners) and (learns or self._cluster.now < self._asked_at + ANSWER_SECONDS)
 
     # ------------------------------------------------------------------ crashes in the middle
 

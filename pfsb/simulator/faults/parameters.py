@@ -31,6 +31,8 @@ JOINERS: Final = 6
 MORE_SECONDS: Final = 4.0
 """How much longer, in simulated seconds, faults happen in a run that changes the membership: a server learns for 1.5
 seconds before it votes."""
+SHARE_OF_HAND_OVERS: Final = 0.75
+"""Share of the seeds in which leaders hand over, if changes of the membership are added to a profile."""
 MANY_SESSIONS: Final = 100_000
 """Value of the quota `sessions` that no run comes near to: its default."""
 IDS_MAX: Final = (12, SERVER_ID_MAX)
@@ -261,8 +263,9 @@ def with_priority(rng: random.Random, parameters: Parameters) -> Parameters:
 
 
 def with_members(rng: random.Random, parameters: Parameters) -> Parameters:
-    """The parameters of a profile that changes the membership: ids for servers that come later, which stand before,
-    between and behind those of the founders; and users that go to any server. `rng` serves these parameters alone."""
+    """The parameters, changed for a run that changes the membership: more time; ids for servers that come later, which
+    stand before, between and behind those of the founders; and users that go to any server. `rng` serves these
+    parameters alone."""
     taken, joiners = set(parameters.ids), list[int]()
     for _ in range(JOINERS):
         highest = max(taken)
@@ -272,6 +275,13 @@ def with_members(rng: random.Random, parameters: Parameters) -> Parameters:
     return evolve(
         parameters, joiners=tuple(joiners), home_servers=frozenset(taken), seconds=parameters.seconds + MORE_SECONDS
     )
+
+
+def with_added_members(rng: random.Random, parameters: Parameters) -> Parameters:
+    """The parameters of a profile that does not change the membership by itself, changed as by `with_members`, with the
+    family `members`, and in most seeds hand-overs."""
+    added = {"members", *(["hand_overs"] if rng.random() < SHARE_OF_HAND_OVERS else [])}
+    return with_members(rng, evolve(parameters, families=parameters.families | added))
 
 
 def families_left_out(rng: random.Random, profile: Profile) -> frozenset[str]:

@@ -10,7 +10,7 @@ import random
 from math import log
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pfsb.paxos.messages import ReconciliationReply
 from pfsb.simulator.cluster.network import MessageFault
@@ -27,6 +27,9 @@ LOST_SNAPSHOTS: Final = (0, 0, 1, 2)
 """Numbers of servers that lose the snapshot with which they start, of which a seed draws one."""
 CHANGES_PER_SECOND: Final = (0.3, 0.7, 1.5)
 """Numbers of changes of the membership, on average in each second of the simulation, from which a seed draws one."""
+HAND_OVERS_PER_SECOND: Final = (0.1, 0.3, 1.0)
+"""Numbers of hand-overs, on average in each second of the simulation, from which a seed draws one, if changes of the
+membership are added to a profile."""
 CHANGES_BEGIN_SECONDS: Final = 1.0
 """Simulated time, in seconds, of the first change at the earliest: before, no server has executed anything."""
 DAY_SECONDS: Final = 86_400.0
@@ -160,6 +163,32 @@ def draw_changes(rng: random.Random, parameters: Parameters, first_number: int) 
     at = CHANGES_BEGIN_SECONDS + rng.expovariate(per_second)
     while at < parameters.seconds:
         rows.append((at, "members", rng.choice(_KINDS["members"])))
+        at += rng.expovariate(per_second)
+    return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
+
+
+def draw_with_changes(rng: random.Random, parameters: Parameters, until: float, first_number: int) -> tuple[Fault, ...]:
+    """Draw the faults that a run has besides its own, which end at `until`, if changes of the membership are added to
+    its profile: the changes, hand-overs, and further faults of its other families from `until` on. They are numbered
+    from `first_number` on."""
+    faults = draw_changes(rng, parameters, first_number)
+    if "hand_overs" in parameters.families:
+        faults += _draw_hand_overs(rng, parameters, first_number + len(faults))
+    families = parameters.families - {"hand_overs"}
+    rest = evolve(parameters, seconds=parameters.seconds - until, families=families)
+    longer = draw_faults(rng, rest)
+    if "snapshots" in families:
+        longer += draw_snapshot_faults(rng, rest, len(longer))
+    begin = first_number + len(faults)
+    return faults + tuple(evolve(fault, number=begin + fault.number, at=until + fault.at) for fault in longer)
+
+
+def _draw_hand_overs(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
+    per_second = rng.choice(HAND_OVERS_PER_SECOND)
+    rows: list[tuple[float, str, str]] = []
+    at = rng.expovariate(per_second)
+    while at < parameters.seconds:
+        rows.append((at, "hand_overs", rng.choice(_KINDS["hand_overs"])))
         at += rng.expovariate(per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 

@@ -159,7 +159,8 @@ class Profile:
     """Whether the drills are those of `pfsb.simulator.runs.hand_over_drills`, and some seeds prefer servers."""
     has_changing_members: bool = False
     """Whether servers are added, removed, moved and replaced, the drills are those of
-    `pfsb.simulator.runs.membership_drills`, and each family but this one is left out in a quarter of the seeds."""
+    `pfsb.simulator.runs.membership_drills`, and each family but this one is left out in a quarter of the seeds. With
+    `Plan.members` the members of most other profiles change, too (`why_members_stay`)."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -170,6 +171,15 @@ class Profile:
         Then the timers say how soon things must happen when all is healed, so the run ends with liveness drills.
         """
         return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom or self.socket_frames)
+
+    @property
+    def why_members_stay(self) -> str | None:
+        """Why the membership cannot change in runs of this profile; None: it can."""
+        if not self.has_sessions:
+            return "its servers are the protocol alone, and changes are asked of whole servers"
+        if ReconciliationReply in self.never:
+            return "no server is told again what was ordered, so none could learn it"
+        return None
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:

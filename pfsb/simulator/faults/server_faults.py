@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from pfsb.applications.interfaces import IContext
+from pfsb.paxos.peers import Peer
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.cluster.dice import Dice
@@ -44,8 +45,8 @@ class ServerFaults(FaultInjector):
         find it out.
         """
         server_id = self._any_server()
-        may_slip = not self._cluster.slipped and not self._is_a_snapshot_lost()
-        if server_id is not None and len(self._cluster.ids) > 2 and may_slip:
+        may_slip = not self._cluster.slipped and not self._is_a_snapshot_lost() and not self._is_change_under_way()
+        if server_id is not None and self._cluster.is_voter(server_id) and len(self._voters) > 2 and may_slip:
             self._cluster.slip(server_id)
 
     def throw_dice(self) -> None:
@@ -55,8 +56,9 @@ class ServerFaults(FaultInjector):
         All faults of this kind in a run choose the same server. There is none in a cluster of one or two: the correct
         servers must be a majority.
         """
-        server_id = random.Random(f"{self._cluster.seed}/dice").choice(self._cluster.ids)
-        if len(self._cluster.ids) > 2 and self._cluster.is_running(server_id):
+        server_id = random.Random(f"{self._cluster.seed}/dice").choice(self._cluster.founders)
+        is_able = self._cluster.is_running(server_id) and self._cluster.is_voter(server_id)
+        if len(self._voters) > 2 and is_able and not self._is_change_under_way():
             chance, is_lasting = self._rng.choice((0.02, 0.2, 1.0)), self._rng.random() < 0.5
             dice_rng = random.Random(self._rng.random())
             self._cluster.throw_dice(server_id, Dice(dice_rng, chance, is_lasting))
@@ -412,7 +414,7 @@ class ServerFaults(FaultInjector):
         others = self._whole_others(server_id)
         return all(
             cluster.is_running(i)
-            and cluster.replica(i).peers.by_id[server_id].voted_in == start
+            and self._facts_at(i, server_id).voted_in == start
             and (cluster.replica(i).turn.idle or not is_on_disk)
             for i in others
         )
@@ -447,13 +449,27 @@ class ServerFaults(FaultInjector):
         Until then the other servers must not be crashed: only some of them may know what the disk has lost.
         """
         cluster = self._cluster
-        is_able = self.may_lose_a_disk() and server_id not in cluster.amnesiacs
-        return is_able and cluster.amnesiacs <= set(cluster.failures)
+        is_whole = cluster.is_voter(server_id) and server_id not in cluster.amnesiacs
+        return self.may_lose_a_disk() and is_whole and cluster.amnesiacs <= set(cluster.failures)
 
     def _is_a_snapshot_lost(self) -> bool:
         """Whether a server has lost its snapshot, and no other one has taken its place yet: it may need all others."""
         cluster = self._cluster
         return bool(cluster.checks.without_state) or any(cluster.disk(i).lost_snapshot for i in cluster.ids)
+
+    def may_lose_a_disk(self) -> bool:
+        """Whether a further server may lose its disk, or a part of it, as far as the others are concerned."""
+        is_minority = len(self._cluster.amnesiacs) < (len(self._voters) - 1) // 2
+        is_too_small = self._parameters.joiners and len(self._voters) < LOSING_VOTERS_MIN
+        return is_minority and not (is_too_small or self._is_a_snapshot_lost() or self._is_change_under_way())
+
+    def _is_change_under_way(self) -> bool:
+        """Whether a change of the membership may be under way, which was checked when all servers were well."""
+        return False
+
+    @property
+    def _voters(self) -> Sequence[int]:
+        return self._cluster.checks.electorate.latest.voters
 
     def _whole_others(self, server_id: int) -> list[int]:
         return [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
@@ -461,10 +477,11 @@ class ServerFaults(FaultInjector):
     def _all_know_more(self, server_id: int, position: int) -> bool:
         """Whether all other servers run, and know a higher log position of this server than `position`."""
         others = self._whole_others(server_id)
-        return all(
-            self._cluster.is_running(i) and self._cluster.replica(i).peers.by_id[server_id].position > position
-            for i in others
-        )
+        return all(self._cluster.is_running(i) and self._facts_at(i, server_id).position > position for i in others)
+
+    def _facts_at(self, server_id: int, about: int) -> Peer:
+        """The facts that a running server has about another one; empty ones if it does not know that one yet."""
+        return self._cluster.replica(server_id).peers.by_id.get(about, Peer())
 
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one does not know it. Then empty the disk of a third server.
@@ -495,13 +512,6 @@ class ServerFaults(FaultInjector):
             # Without this link the server would never hear of the deposed leader.
             cluster.network.mend(server_id, old)
         self._later(between(self._rng, 0.01, 0.3), self._restart, server_id)
-
-    def may_lose_a_disk(self) -> bool:
-        """Whether a majority is left if a further server loses its disk, or a part of it."""
-        cluster = self._cluster
-        if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost():
-            return False
-        return not self._parameters.joiners or len(cluster.checks.electorate.latest.voters) >= LOSING_VOTERS_MIN
 
     def able_to_lose_their_disk(self) -> list[int]:
         """The servers that may lose their disk now: voters whose loss leaves a majority, and would be noticed."""

@@ -28,7 +28,7 @@ class HandOverDrills(LivenessDrills):
     def possible_drills(self) -> list[Callable[[], None]]:
         if not self.times.is_steady or len(self.cluster.ids) < 2:
             return []
-        if self.cluster.settings.priority:
+        if self._preferred is not None:
             return [self.preference]
         drills = [self.hand_over, self.hand_over]
         if len(self.cluster.ids) > 2:
@@ -38,7 +38,7 @@ class HandOverDrills(LivenessDrills):
     def run_drills(self, drills: int) -> None:
         """Run the drills as `LivenessDrills` does. Where servers are preferred, no view is settled before the first of
         them leads, so the drill `preference` waits for that itself."""
-        if not self.cluster.settings.priority or not self.possible_drills():
+        if self._preferred is None or not self.possible_drills():
             super().run_drills(drills)
             return
         self.cluster.network.lose_frames_under_way()
@@ -110,11 +110,12 @@ class HandOverDrills(LivenessDrills):
             raise Violation(f"{why}: servers attempt views\n{self.cluster.picture()}")
 
     def preference(self) -> None:
-        """The first server of `priority` comes to lead, and leads on while nothing happens.
+        """The first server of `priority` that is there comes to lead, and leads on while nothing happens.
 
         A server that leads because of LEAD is stopped before: the preference rests as long as it leads.
         """
-        first = self.cluster.settings.priority[0]
+        first = self._preferred
+        assert first is not None, "the drill is possible"
         self._wait(self.cluster.has_leader, 60.0, "all is well")
         leader = self.cluster.required_leader()
         if leader != first and self.cluster.replica(leader).hand_over.rests:
@@ -123,13 +124,19 @@ class HandOverDrills(LivenessDrills):
             self._wait(lambda: not self.cluster.is_running(leader), 2.0, f"server {leader} was asked to stop")
             self.cluster.restart(leader)
         handlers = [self.cluster.replica(i).hand_over for i in self.cluster.ids]
-        waits = sum(handler.wait_for(i) for handler in handlers for i in self.cluster.settings.priority)
+        present = [i for i in self.cluster.settings.priority if i in self.cluster.ids]
+        waits = sum(handler.wait_for(i) for handler in handlers for i in present)
         longest = self.times.longest(2 * waits)
         self._wait(lambda: self.cluster.leader() == first, longest + 60.0, f"server {first} is the preferred server")
         self._wait(lambda: all_follow(self.cluster), 60.0, f"server {first} is the preferred server")
         view = self._view()
         self.cluster.run(8 * self.times.progress)
         self._require_view(view, f"the preferred server {first} leads")
+
+    @property
+    def _preferred(self) -> int | None:
+        """The first server of `priority` that is there; None: servers prefer none."""
+        return next((i for i in self.cluster.settings.priority if i in self.cluster.ids), None)
 
     # ------------------------------------------------------------------ requirements
 

@@ -106,7 +106,7 @@ class UserPopulation:
             parameters.limits,
             parameters.quotas,
             parameters.servers_without_runs,
-            RULES_OF_EPOCHS if parameters.joiners else 1,
+            RULES_OF_EPOCHS if parameters.joiners and not parameters.changing_settings else 1,
         )
         self.checks = SessionChecker(
             cluster.checks.durability.disks,
@@ -165,7 +165,7 @@ class UserPopulation:
         if self.parameters.joiners:
             ids = self.cluster.file_of(server_id)
             servers = {i: ServerConfig(i, (f"server-{i}", 1), "tcp:1") for i in ids}
-            return evolve(config, servers=servers, founders=self.cluster.founders)
+            config = evolve(config, servers=servers, founders=self.cluster.founders)
         if not changing:
             return config
         self._starts[server_id] += 1
@@ -174,7 +174,8 @@ class UserPopulation:
         limits = evolve(config.limits, session_window=values.pop("session_window"))
         drawn = evolve(config.drawn, horizon_slots=values.pop("horizon"))
         del values["rules"], values["apps"]
-        self._is_later[server_id] |= rng.random() < SHARE_OF_LATER_VERSIONS
+        # A server that is added meets settings which the others have announced that they can follow: the latest.
+        self._is_later[server_id] |= rng.random() < SHARE_OF_LATER_VERSIONS or server_id in self.parameters.joiners
         return evolve(
             config,
             limits=limits,

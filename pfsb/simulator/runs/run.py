@@ -34,6 +34,7 @@ from pfsb.simulator.faults.parameters import (
     Parameters,
     draw_parameters,
     families_left_out,
+    with_added_members,
     with_batching,
     with_buffers,
     with_changing_settings,
@@ -51,6 +52,7 @@ from pfsb.simulator.faults.plan import (
     draw_changes,
     draw_faults,
     draw_snapshot_faults,
+    draw_with_changes,
 )
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.dice_drills import DiceDrills
@@ -68,6 +70,9 @@ EQUALITY_SECONDS = 60.0
 """How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
 LOSSY = 0.2
 """Share of lost frames from which on a network counts as lossy."""
+SHARE_OF_MEMBERSHIP_DRILLS = 0.5
+"""Share of the seeds, if changes of the membership are added to a profile, whose drills are `MembershipDrills`; the
+others have those of the profile."""
 BOUNDS_SECONDS = 0.5
 """How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
@@ -92,6 +97,10 @@ class Plan:
     """Whether servers take snapshots, and further faults are about these, though the profile has none. All else is
     drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong
     state before a result has shown it."""
+    members: bool = False
+    """Whether servers are added, removed, moved and replaced, and leaders hand over, though the profile has neither.
+    All else is drawn as without that, but that faults go on for longer. Where this cannot be
+    (`Profile.why_members_stay`) the members stay all the same."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -104,6 +113,8 @@ class Plan:
                 words.append(f"--{name} {value}")
         if self.snapshots:
             words.append("--snapshots")
+        if self.members:
+            words.append("--members")
         if self.without:
             words.append(f"--without {','.join(sorted(self.without))}")
         if self.faults is not None:
@@ -141,9 +152,10 @@ class Run:
         ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
         drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
         members_rng = random.Random(f"{plan.seed}/{plan.profile}/members")
+        is_about_members = self.profile.has_changing_members
         if self.profile.has_changing_members:
             drawn = with_members(members_rng, _switched_off(drawn, families_left_out(members_rng, self.profile)))
-        faults = draw_faults(rng, drawn)
+        faults, families = draw_faults(rng, drawn), drawn.families
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
         drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
@@ -156,6 +168,13 @@ class Run:
             faults += draw_snapshot_faults(snapshots_rng, drawn, len(faults))
         if self.profile.has_changing_members:
             faults += draw_changes(members_rng, drawn, len(faults))
+        elif plan.members and self.profile.why_members_stay is None:
+            until, drawn = drawn.seconds, with_added_members(members_rng, drawn)
+            with_all = evolve(drawn, families=drawn.families | families)
+            faults += draw_with_changes(members_rng, with_all, until, len(faults))
+            drawn = _switched_off(drawn, plan.without)
+            is_about_members = members_rng.random() < SHARE_OF_MEMBERSHIP_DRILLS and not drawn.settings.priority
+        self._drills_are_about_members = is_about_members
         self.parameters = parameters = drawn
         self.faults = tuple(
             fault
@@ -259,7 +278,7 @@ class Run:
             self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
             self._cure_applications()
             heal_all(self.cluster)
-        if self.profile.has_changing_members:
+        if self.parameters.joiners:
             self._wait_for(
                 self._all_members_vote, "a member does not vote, or lacks the latest epoch", EQUALITY_SECONDS
             )
@@ -285,12 +304,12 @@ class Run:
             self._start_from_snapshots()
 
     def _drills(self, slowness: float) -> LivenessDrills:
+        if self._drills_are_about_members:
+            return MembershipDrills(self.cluster, self._rng, self.marks, slowness)
         if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
         if "dice" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiceDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
-        if self.profile.has_changing_members:
-            return MembershipDrills(self.cluster, self._rng, self.marks, slowness)
         if self.profile.has_hand_overs:
             return HandOverDrills(self.cluster, self._rng, self.marks, slowness)
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills

@@ -74,7 +74,8 @@ class Options:
         """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
         plan = self.plan
         left_out = (plan.servers, plan.seconds, plan.users, plan.faults)
-        as_drawn = plan.profile == "mixed" and not plan.without and not plan.snapshots and self.broken is None
+        is_plain = not (plan.without or plan.snapshots or plan.members)
+        as_drawn = plan.profile == "mixed" and is_plain and self.broken is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
@@ -112,6 +113,7 @@ class Options:
 )
 @click.option("--faults", metavar="N,...", help="Numbers of the faults that happen, or none; otherwise all.")
 @click.option("--snapshots", is_flag=True, help="Servers take snapshots, and drop what is below, in any profile.")
+@click.option("--members", is_flag=True, help="Servers come and go, and leaders hand over, in any profile.")
 @click.option("--users", type=Number(1, 1_000), help="How many of the users take part.")
 @click.option(
     "--broken",
@@ -129,6 +131,7 @@ def command(
     faults: str | None,
     users: int | None,
     snapshots: bool,
+    members: bool,
     **given: Any,
 ) -> Options:
     """Run whole clusters in one process, on a simulated clock, network and disks, while everything goes wrong that the
@@ -154,9 +157,11 @@ def command(
         raise click.UsageError(
             f"--snapshots: the profile {profile} takes none; they could keep a wrong state before a result has shown it"
         )
+    if members and (reason := PROFILES[profile].why_members_stay):
+        raise click.UsageError(f"--members: they stay in the profile {profile}; {reason}")
     # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
     first = seed if seed is not None else 0 if seeds_count else random.SystemRandom().randrange(SEEDS_MAX)
-    plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users, snapshots)
+    plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users, snapshots, members)
     options = Options(plan=plan, seed=seed, schedule=schedule, **given)
     if not options.is_single and (options.trace or options.diagram):
         raise click.UsageError("--trace and --diagram are for one run (example: pfsb simulate --seed 7 --trace t)")

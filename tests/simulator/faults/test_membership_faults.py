@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.simulator.faults.membership_faults import address
@@ -15,6 +16,55 @@ from pfsb.support.hosts import literal, parsed
 from pfsb.support.limits import SERVER_ID_MAX
 
 PROFILE = PROFILES["membership"]
+
+
+class ModifierTests(SynchronousTestCase):
+    """Changes of the membership can be added to most profiles."""
+
+    def test_all_else_is_drawn_as_without_them(self) -> None:
+        """With changes, the users, sizes and faults of a seed are those that it has without them; further ones come
+        while the run goes on for longer."""
+        for profile, snapshots in (("mixed", False), ("mixed", True), ("disks", False), ("settings", True)):
+            plan = Plan(5, profile, snapshots=snapshots)
+            without, with_them = Run(plan), Run(evolve(plan, members=True))
+            before, after = without.parameters, with_them.parameters
+            self.assertEqual(with_them.faults[: len(without.faults)], without.faults)
+            self.assertEqual([each.number for each in with_them.faults], list(range(len(with_them.faults))))
+            further = with_them.faults[len(without.faults) :]
+            changes = {"members", "hand_overs"}
+            self.assertTrue(all(each.at > before.seconds or each.family in changes for each in further))
+            self.assertLess({"members"}, {each.family for each in further})
+            changed = evolve(
+                after,
+                seconds=before.seconds,
+                families=after.families - changes,
+                joiners=(),
+                home_servers=before.home_servers,
+            )
+            self.assertEqual(changed, before)
+
+    def test_leaders_hand_over_in_most_seeds(self) -> None:
+        """Hand-overs are added with the changes, but not in all seeds."""
+        found = [any(each.family == "hand_overs" for each in Run(Plan(n, members=True)).faults) for n in range(12)]
+        self.assertIn(True, found)
+        self.assertIn(False, found)
+
+    def test_members_stay_where_they_cannot_change(self) -> None:
+        """A profile without sessions, or one in which no server is told again what was ordered, runs as without
+        changes."""
+        staying = {name for name, profile in PROFILES.items() if profile.why_members_stay}
+        self.assertEqual(staying, {"pace", "told-once", "overtaking", "snapshot-paper", "paper"})
+        for name in sorted(staying):
+            plan = Plan(2, name)
+            plain, run = Run(plan), Run(evolve(plan, members=True))
+            self.assertEqual((run.faults, run.parameters), (plain.faults, plain.parameters), name)
+
+    def test_family_that_is_left_out_changes_no_other_draw(self) -> None:
+        """`--without` leaves out faults, and the others keep their numbers, times and kinds."""
+        plan = Plan(5, snapshots=True, members=True)
+        some = Run(evolve(plan, without=frozenset({"hand_overs", "crashes"}))).faults
+        kept = [each for each in Run(plan).faults if each.family not in ("hand_overs", "crashes")]
+        self.assertEqual(list(some), kept)
 
 
 class DrawingTests(SynchronousTestCase):

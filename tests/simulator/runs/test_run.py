@@ -192,6 +192,20 @@ class ProfileTests(SynchronousTestCase):
             marks.update(outcome.marks)
         self.assertGreater(marks["snapshot of another server installed"], len(plans) / 2)
 
+    @longest
+    def test_every_profile_keeps_every_promise_while_servers_come_and_go(self) -> None:
+        """One seed of each profile whose members do not change by themselves is run with changes."""
+        marks: Counter[str] = Counter()
+        plans = [
+            Plan(0, name, members=True)
+            for name, profile in PROFILES.items()
+            if not profile.has_changing_members and profile.why_members_stay is None and len(seeds_of(name)) == SEEDS
+        ]
+        for outcome in self._made(plans):
+            self.assertEqual(outcome.failure, "", f"{outcome.plan.command()}\n{outcome.picture}")
+            marks.update(outcome.marks)
+        self.assertGreater(marks["epoch begun"], len(plans))
+
 
 @long
 class DefectiveServerTests(SynchronousTestCase):
@@ -318,6 +332,7 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
         self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
         self.assertEqual(Plan(7, snapshots=True).command(), "pfsb simulate --seed 7 --snapshots")
+        self.assertEqual(Plan(7, members=True).command(), "pfsb simulate --seed 7 --members")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
         """When faults are left out of a plan, the others stay as they are: each is drawn independently, which shrinking

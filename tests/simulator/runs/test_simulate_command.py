@@ -48,6 +48,7 @@ class OptionsTests(SynchronousTestCase):
             (("--seeds", "3", "--trace", "file"), "for one run"),
             (("--broken", "accept-erly"), 'did you mean "accept-early"?'),
             (("--profile", "dice", "--snapshots"), "before a result has shown it"),
+            (("--profile", "paper", "--members"), "changes are asked of whole servers"),
         ):
             self.assertIn(text, str(self.assertRaises(click.UsageError, parsed, *words)))
 
@@ -55,6 +56,8 @@ class OptionsTests(SynchronousTestCase):
         """The command that a failure prints gives the same plan when it is parsed."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         self.assertEqual(parsed(*plan.command().split()[2:]).plan, plan)
+        added = Plan(7, snapshots=True, members=True)
+        self.assertEqual(parsed(*added.command().split()[2:]).plan, added)
         none = Plan(7, faults=())
         self.assertEqual(parsed(*none.command().split()[2:]).plan, none)
 
