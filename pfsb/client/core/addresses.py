@@ -11,7 +11,7 @@ from pfsb.support.endpoint_strings import endpoint_parts, escaped
 
 CONNECT_SECONDS: Final = 1
 """How long, in seconds, a server may take to accept a connection before the client tries another server."""
-
+PORT_MAX: Final = 65_535
 
 TLS: Final = "tls://"
 """The beginning of the address of a server that speaks TLS, as a person writes it."""
@@ -52,10 +52,14 @@ def address_from_text(server_id: int, text: str, authority: str | None = None) -
         return unix_address(server_id, text)
     has_tls = text.startswith(TLS)
     host, colon, port = text.removeprefix(TLS).rpartition(":")
-    if not colon or not host or not port.isdecimal():
+    if not colon or not host or not _is_port(port):
         raise ConfigError(f'"{text}" is no address of a server (example: 127.0.0.1:9400)')
     found = tcp_address(server_id, host.strip("[]"), port)
     return with_tls(found, authority) if has_tls else found
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= PORT_MAX
 
 
 def with_tls(address: ServerAddress, authority: str | None) -> ServerAddress:

@@ -211,14 +211,18 @@ class ClientCore:
 
     def _begin(self) -> None:
         """Called when the present connection is ready, with the token shown if there is one: go on where the former
-        connection has ended."""
+        connection has ended.
+
+        MEMBERS goes first: a server that refuses HELLO, since it was removed or only learns, tells before that which
+        servers do not.
+        """
+        if self.learns:
+            self._request(None, "MEMBERS", _ignore)
         if self._chat_cursor.listen_line is not None:
             self._request(None, self._chat_cursor.listen_line, _ignore)
         if self._hello.has_session and self._final_refusal is None:
             self._say_hello()
         self._pump()
-        if self.learns:
-            self._request(None, "MEMBERS", _ignore)
 
     def received(self, data: bytes, now: float) -> None:
         """Called by the driver when the connected server has sent these bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final
@@ -13,6 +14,12 @@ from pfsb.config.yaml_file import ConfigError
 
 _NAME: Final = "server"
 """Beginning of the names of the fields of the event MEMBERS that tell an address; the id of the server follows."""
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
+"""The form of a host that a client takes: a name, or an IP address of either version."""
+_ID_DIGITS_MAX: Final = 9
+"""Maximum number of digits of the id of a server."""
+TOLD_MAX: Final = 256
+"""Maximum number of addresses that a client takes from one event MEMBERS. A cluster has fewer servers."""
 
 
 @define(eq=False)
@@ -24,18 +31,26 @@ class KnownServers:
     """
 
     _given: Sequence[ServerAddress]
+    _epoch: int = field(init=False, default=-1)
+    """The latest epoch of the membership of which a server has told."""
+    _latest: Sequence[ServerAddress] = field(init=False, default=())
+    """The addresses that were told for that epoch."""
     _is_near: bool = field(init=False, default=False)
     """Whether servers have told an address that was given: then those that mean something on one machine alone, such as
     127.0.0.1, mean the same here. At the end of a tunnel they would lead to programs of this machine."""
 
     def with_told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
         """The addresses to use from now on, by the fields of an event MEMBERS: those told, and then the given ones that
-        are none of them."""
-        told = self.told(fields)
-        places, ids = {each.shown for each in told}, {each.id for each in told}
-        free = 1 + max(ids.union(each.id for each in self._given))
-        others = [each for each in self._given if each.shown not in places]
-        return told + [evolve(each, id=free + i) if each.id in ids else each for i, each in enumerate(others)]
+        are none of them.
+
+        A server that was removed, or is cut off, tells of an earlier epoch, whose servers may all be gone. Its
+        addresses come behind those of the latest epoch that was told, and take the place of none."""
+        told, epoch = self.told(fields), fields.get("epoch")
+        if isinstance(epoch, int) and epoch < self._epoch:
+            told = [*self._latest, *told]
+        elif isinstance(epoch, int):
+            self._epoch, self._latest = epoch, told
+        return _distinct([*told, *self._given])
 
     def told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
         """The addresses of servers in the fields of an event MEMBERS, of the kinds that the client was given. So one
@@ -45,7 +60,8 @@ class KnownServers:
         told = []
         for name, text in fields.items():
             server_id = name.removeprefix(_NAME)
-            if name != server_id and server_id.isdecimal() and isinstance(text, str):
+            is_id = server_id.isdecimal() and len(server_id) <= _ID_DIGITS_MAX
+            if name != server_id and is_id and isinstance(text, str) and len(told) < TOLD_MAX:
                 address = self._address(int(server_id), text)
                 if address is not None:
                     told.append(address)
@@ -62,9 +78,25 @@ class KnownServers:
             found = address_from_text(server_id, text, authority)
         except ConfigError:
             return None
-        if _kind(found) not in map(_kind, self._given):
+        is_host = isinstance(found.place, str) or _HOST.fullmatch(found.place[0])
+        if not is_host or _kind(found) not in map(_kind, self._given):
             return None
         return evolve(found, token=self._given[0].token)
+
+
+def _distinct(addresses: Sequence[ServerAddress]) -> list[ServerAddress]:
+    """The addresses in their order, each place once, the first time, with an id that none before it has. A client that
+    had a place twice would go from one to the other, and back at the next event."""
+    by_place = {each.shown: each for each in reversed(addresses)}
+    found, ids = [], set[int]()
+    free = 1 + max((each.id for each in addresses), default=0)
+    for place in dict.fromkeys(each.shown for each in addresses):
+        each = by_place[place]
+        if each.id in ids:
+            each, free = evolve(each, id=free), free + 1
+        ids.add(each.id)
+        found.append(each)
+    return found
 
 
 def _stays_on_machine(address: ServerAddress) -> bool:

@@ -108,7 +108,7 @@ class AsyncioDriver:
                         await self.loop.create_connection(lambda: _Wire(self, attempt), host, port, ssl=context)
                     case path:
                         await self.loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError, OverflowError) as error:  # the last two: no socket takes the address
             if attempt == self._attempt and self._wire is None:
                 self._connecting = None
                 self._core.lost(str(error) or "it does not take the connection", self.now)

@@ -30,6 +30,7 @@ class KnownServersTests(SynchronousTestCase):
     def test_what_is_no_address_is_left_out(self) -> None:
         found = KnownServers(ADDRESSES[:1]).told(
             {"server1": "nowhere", "server2": 5, "serverx": "a:1", "server": "a:1"}
+            | {"server3": "a:0", "server4": "b:99999", "server5": "a b:1", "server6": "tls://a:99999"}
         )
         self.assertEqual(found, [])
 
@@ -65,6 +66,30 @@ class KnownServersTests(SynchronousTestCase):
         found = KnownServers(given).with_told({"server1": "a:1", "server0": "b:1"})
         self.assertEqual(len({each.id for each in found}), 5)
 
+    def test_place_that_two_servers_tell_is_used_once(self) -> None:
+        """Two servers advertise one address, as by a copied configuration. A client that tried it twice would go back
+        from the second time to the first one at each event, and never come to the server behind them."""
+        told = {"epoch": 1, "server0": "127.0.0.1:9400", "server1": "127.0.0.1:9400", "server2": "127.0.0.1:9402"}
+        found = KnownServers(ADDRESSES[:1]).with_told(told)
+        self.assertEqual([(each.id, each.shown) for each in found], [(0, "127.0.0.1:9400"), (2, "127.0.0.1:9402")])
+
+    def test_earlier_epoch_takes_no_server_away(self) -> None:
+        """A removed server tells of servers that are gone since. Those of the latest epoch stay, before them."""
+        known = KnownServers(ADDRESSES[:1])
+        known.with_told({"epoch": 7, "server4": "127.0.0.1:9400", "server5": "127.0.0.1:9405"})
+        found = known.with_told({"epoch": 2, "server5": "127.0.0.1:9400", "server1": "127.0.0.1:9401"})
+        places = [each.shown for each in found]
+        self.assertEqual(places, ["127.0.0.1:9400", "127.0.0.1:9405", "127.0.0.1:9401"])
+        self.assertEqual(len({each.id for each in found}), 3)
+        found = known.with_told({"epoch": 8, "server6": "127.0.0.1:9406", "server4": "127.0.0.1:9400"})
+        self.assertEqual([each.shown for each in found], ["127.0.0.1:9406", "127.0.0.1:9400"])
+
+    def test_strange_event_costs_little(self) -> None:
+        """Ids that are no numbers of servers, and more servers than a cluster has."""
+        many = {f"server{i}": f"a{i}:1" for i in range(5_000)}
+        found = KnownServers(ADDRESSES[:1]).with_told({"server" + "9" * 5_000: "a:1", "serverx": "a:2", **many})
+        self.assertEqual(len(found), 257)
+
     def test_troubles_stay_with_their_servers(self) -> None:
         """The client knows a server by another id than before."""
         rotation = ServerRotation(ADDRESSES, Random(1))
@@ -79,14 +104,35 @@ class LearningTests(SynchronousTestCase):
         self.script = Script(self.core)
 
     def test_client_asks_on_each_connection(self) -> None:
-        """Behind everything else that it has to send."""
+        """Before everything else that it has to send."""
         self.script.take()
         self.script.connect()
         self.assertEqual(self.script.take(), ["MEMBERS"])
         self.script.hear("OK epoch=0")
+        self.core.submit("PUT a b", self.script.answers.append, self.script.now)
+        self.script.take()
         self.script.hang_up()
+        self.script.take()
         self.script.connect()
-        self.assertIn("MEMBERS", self.script.take())
+        self.assertEqual([line.split()[0] for line in self.script.take()], ["MEMBERS", "HELLO"])
+
+    def test_server_that_refuses_the_session_tells_the_servers_that_do_not(self) -> None:
+        """The client was given a server that was removed, or one that only learns."""
+        core = ClientCore(ADDRESSES[:1], client_id="bob", dice=Random(1), learns=True)
+        script = Script(core)
+        core.submit("PUT a b", script.answers.append, script.now)
+        script.take()
+        script.connect()
+        asked = [line.split()[0] for line in script.take()]
+        self.assertEqual(asked, ["MEMBERS", "HELLO"])
+        told = '* MEMBERS epoch=2 server3="127.0.0.1:9403" server9="127.0.0.1:9400"'
+        script.hear("OK epoch=2", told, "ERR UNAVAILABLE fate=none server 9 learns for good: ask server 3")
+        reached = set[str]()
+        for _ in range(2):
+            script.pass_time(2.0)
+            reached.add(core.server.shown)
+            script.hang_up("refused")
+        self.assertIn("127.0.0.1:9403", reached)
 
     def test_client_goes_on_at_servers_that_it_was_not_given(self) -> None:
         """All given servers are gone; a command that was not answered is repeated with its number."""
@@ -109,7 +155,9 @@ class LearningTests(SynchronousTestCase):
             self.script.hang_up("refused")
             self.script.pass_time(2.0)
         self.script.take()
-        self.script.answer_hello(epoch=2)
+        self.script.connect()
+        self.assertEqual([line.split()[0] for line in self.script.take()], ["MEMBERS", "HELLO"])
+        self.script.hear("OK epoch=2", TOLD, "OK epoch=1 last=0 resumed=no opened=1")
         self.assertIn("#1 PUT a b", self.script.take())
 
     def test_removed_server_stays_until_the_client_leaves_it(self) -> None:
