@@ -73,6 +73,8 @@ LOSSY = 0.2
 SHARE_OF_MEMBERSHIP_DRILLS = 0.5
 """Share of the seeds, if changes of the membership are added to a profile, whose drills are `MembershipDrills`; the
 others have those of the profile."""
+SHARE_OF_RENEWED_FILES = 0.5
+"""Share of the founders that find servers which came later in their configuration file when they start again."""
 BOUNDS_SECONDS = 0.5
 """How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
@@ -198,6 +200,9 @@ class Run:
             kept_slots=parameters.kept_slots,
             founders=parameters.ids,
         )
+        if parameters.joiners:
+            files_rng = random.Random(f"{plan.seed}/{plan.profile}/files")
+            self.cluster.renewed_files.update(i for i in parameters.ids if files_rng.random() < SHARE_OF_RENEWED_FILES)
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.set_limits(parameters.path_limits)
