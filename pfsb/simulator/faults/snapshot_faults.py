@@ -93,8 +93,9 @@ class SnapshotFaults(ServerFaults):
         fault does not happen while a server has lost its disk, a snapshot or its digests.
         """
         damage, seconds = self._rng.choice((None, None, 0.0, self._rng.random())), between(self._rng, 0.05, 4)
-        able = [i for i in self._cluster.running_ids if self._needs_its_snapshot(i)]
-        if len(self._cluster.ids) < 3 or not able or not self._are_all_whole():
+        able = [i for i in self._cluster.running_ids if self._cluster.is_voter(i) and self._needs_its_snapshot(i)]
+        may_lose = len(self._voters) > 2 and self._are_all_whole() and not self._is_change_under_way()
+        if not able or not may_lose:
             return
         server_id = self._rng.choice(able)
         self._die(server_id)
