@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pfsb.applications.interfaces import Done, Result
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import (
     Accept,
     GloballyOrderedUpdate,
@@ -166,6 +167,34 @@ def two_servers_are_asked_at_once(seed: int, patch: Plant | None) -> None:
     require(held <= done, f"a change to {held} was refused, and is made: {asked}")
 
 
+def change_is_ordered_while_a_disk_is_full(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a server whose disk is full executes no change of the membership before there is room."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    leader = scene.present_leader()
+    full = scene.rng.choice([i for i in cluster.ids if i != leader])
+    disk, watch = cluster.disk(full), cluster.replica(full).disk_watch
+    # The vote of this server takes a second to be written; its disk is full before it has a majority of votes.
+    cluster.servers[full].sync_seconds = (1.0, 1.0)
+    late = cluster.network.hold(
+        lambda p: p.receiver == full and isinstance(p.message, Accept | Ordered | ReconciliationReply)
+    )
+    told = scene.ask(leader, "move", full, address(1))
+    cluster.run_until(lambda: cluster.replica(full).turn.is_writing, 1)
+    disk.reserve_records, disk.free_records = 1_000, 1_000
+    cluster.run_until(lambda: bool(watch.begun[DiskTrouble.FULL]), 0.9)
+    votes = [p for p in late.passages if isinstance(p.message, Accept)]
+    for passage in votes:
+        cluster.hand_over(passage.sender, full, [passage.message])
+    late.release()
+    cluster.run(1.0)
+    require(bool(votes) and isinstance(told[0], Done), f"a change is answered {told}")
+    require(cluster.replica(full).membership.epoch == 0, f"server {full}, whose disk is full, has begun an epoch")
+    disk.free_records = None
+    cluster.servers[full].sync_seconds = (0.0005, 0.002)
+    cluster.run_until(lambda: cluster.replica(full).membership.epoch == 1 and cluster.all_equal(), 5)
+
+
 def change_ends_a_hand_over(seed: int, patch: Plant | None) -> None:
     """Departure 60: a change that is executed while a leader hands over is in force at once."""
     scene = _Members(seed, patch)
@@ -189,5 +218,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     change_overtakes_what_is_ordered_above_it,
     promise_brings_a_change_and_what_is_above_it,
     two_servers_are_asked_at_once,
+    change_is_ordered_while_a_disk_is_full,
     change_ends_a_hand_over,
 )
