@@ -32,7 +32,8 @@ from pfsb.simulator.workload.users import User
 SHARE_OF_LATER_VERSIONS: Final = 0.4
 """Chance, drawn at each start of a server in a run whose settings change, that it has later versions from then on."""
 SHARE_IF_MEMBERS_CHANGE: Final = 0.8
-"""The same chance in a run whose members change as well: that needs servers that all have a later version."""
+"""Chance of a later version, as `SHARE_OF_LATER_VERSIONS`, in a run whose members change as well: that needs servers
+that all have one."""
 
 
 class Population(Protocol):
