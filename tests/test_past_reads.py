@@ -115,7 +115,7 @@ class PastReadsTests(ClusterTestCase):
         self.assertEqual(self.get(b"colour", self.first), [])
 
     def test_no_address_keeps_others_away(self) -> None:
-        """The clients of one address have half of the questions at most, and less while others ask: whoever comes next
+        """The clients of one address have half of the questions at most, and less while others ask: the next client
         still gets an answer. What is free again can be asked again."""
         answered, share = [], ASKED_MAX
         for address in ("greedy", "second", "third"):

@@ -160,11 +160,11 @@ class EpochHandler(Handler):
         if self._tracer is not None:
             self._tracer.trace("epoch", epoch=members.epoch, seq=reached)
         self._log.info(
-            "epoch {epoch} of the membership begins behind slot {seq}: servers {voters} vote, servers {learners} learn",
+            "epoch {epoch} of the membership begins behind slot {seq}: servers {voters} vote, {learners}",
             epoch=members.epoch,
             seq=reached,
             voters=", ".join(map(str, members.voters)),
-            learners=", ".join(map(str, members.learners)) or "none",
+            learners=f"servers {', '.join(map(str, members.learners))} learn" if members.learners else "none learns",
         )
 
     def _take_place(self, first_view: int, *, by_snapshot: bool) -> None:

@@ -175,8 +175,9 @@ class ReconciliationHandler(Handler):
 
     def _patience(self) -> float:
         """How long, in seconds, to wait before this server asks for slots that are ordered elsewhere: longer while no
-        client of this server waits, because ACCEPTs to this server may then come late (Departure 25)."""
-        if self._demand.has_clients():
+        client of this server waits, because ACCEPTs to this server may then come late (Departure 25). To a server that
+        learns for good no slot comes by votes."""
+        if self._demand.has_clients() or self._membership.server_id in self._membership.members.permanent:
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
 
@@ -537,6 +538,10 @@ class ReconciliationHandler(Handler):
             self.bytes_sent += sum(len(batch.data) for _, batch in rows)
             updates = tuple(GloballyOrderedUpdate(own_id, at, batch) for at, batch in reversed(rows))
             self._turn.send_early(ReconciliationReply(own_id, seq, seq, updates), server_id)
+
+    def tell(self, server_id: int, first: int, rows: list[tuple[int, Batch]]) -> None:
+        """Send a server the slots from `first` on, which are executed here and which it has not asked for."""
+        self._serve(server_id, first, rows)
 
     def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         """The executed slots from `first` to `last`, which are in memory, as many as fit a burst."""

@@ -42,6 +42,7 @@ from pfsb.paxos.interfaces import (
     StorageRefused,
 )
 from pfsb.paxos.leader_election import LeaderElectionHandler
+from pfsb.paxos.learner_news import LearnerNews
 from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
@@ -264,7 +265,9 @@ class Replica:
         self._introduce_waiting: Callable[[], None] = _nothing
         self._after_answers: Callable[[], None] = _nothing
         self.checks: list[Callable[[], None]] = []
-        """Functions called last at the end of every turn: tests and the simulator check the invariants by them."""
+        """Functions called last at the end of every turn: tests and the simulator check the invariants by them, and
+        `LearnerNews` looks what is to be told, if there are servers that learn for good."""
+        self.learner_news = LearnerNews(core, peers, self.alive, self.reconciliation, self.checks)
         self.discarded: dict[str, int] = {}
         """Line of Figure 4, or another reason -> number of messages that this server has discarded for it since its
         start."""
@@ -444,6 +447,7 @@ class Replica:
         self.reads.stop()
         self.hand_over.stop()
         self.retransmission.stop()
+        self.learner_news.stop()
         if self._tracer is not None:
             self._tracer.trace("stop")
         return self._transport.stop()

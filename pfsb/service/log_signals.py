@@ -20,7 +20,7 @@ def _end_process() -> None:
 
 
 class LogSignals:
-    """What the signals that programs send to reopen logs do in this process."""
+    """Handles the signals that programs send to this process so that it reopens its log."""
 
     def __init__(self) -> None:
         self.reopen: Callable[[], None] = _do_nothing

@@ -12,11 +12,11 @@ from attrs import define
 
 @define(eq=False)
 class WholeCluster:
-    """What `pfsb cluster` has told this process about the other servers."""
+    """Knowledge about the other servers, from `pfsb cluster`, which has started this one."""
 
     stops: bool = False
     """Whether all servers of the cluster are asked to stop now."""
 
 
 WHOLE_CLUSTER: Final = WholeCluster()
-"""What this process was told. There is one object of this class, since twistd makes the server by itself."""
+"""The knowledge of this process. There is one object of this class, since twistd makes the server by itself."""

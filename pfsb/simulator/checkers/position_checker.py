@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from pfsb.paxos.log_positions import first_told
-from pfsb.simulator.checkers.violation import require
+from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.storage.memory import MemoryDisk
 from pfsb.transports.frames import HEADER
 
@@ -28,13 +28,16 @@ class PositionChecker:
     def sent(self, server_id: int, frame: bytes, disk: MemoryDisk) -> None:
         """Check a frame that leaves the server `server_id`, whose present disk is `disk`."""
         *_, identity, start, _counter, position = HEADER.unpack_from(frame)
-        require(identity == disk.identity, f"server {server_id} sends a frame in the name of another storage")
+        # This is called for every frame, so the texts are made only when they are needed.
+        if identity != disk.identity:
+            raise Violation(f"server {server_id} sends a frame in the name of another storage")
         told = (start, position)
         on_disk = (disk.start_number, position_of(disk, server_id))
-        require(told <= on_disk, f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
+        if told > on_disk:
+            raise Violation(f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
         before = self._highest.get(identity, told)
-        is_later = start >= before[0] and position >= before[1]
-        require(is_later, f"server {server_id} tells the log position {told} after {before}")
+        if start < before[0] or position < before[1]:
+            raise Violation(f"server {server_id} tells the log position {told} after {before}")
         self._highest[identity] = told
 
     def voted(self, server_id: int, position: int, disk: MemoryDisk) -> None:

@@ -1,8 +1,9 @@
 """A second opinion on sessions: which commands run, and which sessions are open, computed from the ordered updates.
 
 The model is written after docs/protocol.rst and docs/internals/sessions.rst, and shares no code with
-`SessionStateMachine` but the decoding of bundles and of settings. So it notices a state machine that is wrong about
-epochs, numbers or ends of sessions in the same way at every server, which a comparison of servers cannot notice.
+`SessionStateMachine` but the decoding of bundles, of settings and of members. So it notices a state machine that is
+wrong about epochs, numbers or ends of sessions in the same way at every server, which a comparison of servers cannot
+notice.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 from attrs import define, field, frozen
 
+from pfsb.paxos.members import Members, decode_members
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
@@ -75,6 +77,8 @@ class SessionModel:
     """Minimum that the servers let users choose for the horizon."""
     _announced: dict[int, Abilities] = field(factory=dict)
     """Server -> the versions of applications and rules that it has announced last."""
+    _members: Members | None = None
+    """The servers of the present epoch if a change has brought them; None: the founding servers are there."""
     _counts: Counter[str] = field(factory=Counter)
     """Name -> how often TALLY has counted it."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
@@ -142,7 +146,7 @@ class SessionModel:
             values = self.settings.change(changes, self.horizon_min)
         except WrongSetting:
             return "BADREQUEST"
-        for server_id in values.members:
+        for server_id in self._present.ids:
             able = self._announced.get(server_id)
             if able is None or values.rules > able.rules:
                 return "CONFLICT"
@@ -150,6 +154,24 @@ class SessionModel:
                 return "CONFLICT"
         self._adopt(values)
         return (("revision", self.revision),), ()
+
+    @property
+    def _present(self) -> Members:
+        """The servers of the present epoch."""
+        assert self.settings is not None, "nothing runs before BIRTH"
+        return self._members or Members(self.settings.members)
+
+    def _change_members(self, following: Members) -> None:
+        """Follow a change of the membership, if it was made for the present epoch, brings no server back, and lists all
+        that are gone."""
+        present = self._present
+        gone = {*present.retired, *(i for i in present.ids if i not in following.ids)}
+        rules = 0 if self.settings is None else self.settings.rules
+        if rules < 2 or following.epoch != present.epoch + 1 or not gone <= {*following.retired}:
+            return
+        if not {*following.ids} & {*present.retired}:
+            self._members = following
+            self._announced = {i: able for i, able in self._announced.items() if i in following.ids}
 
     def _adopt(self, values: ClusterSettings) -> None:
         self.settings, self.horizon_slots = values, values.horizon
@@ -170,8 +192,11 @@ class SessionModel:
         if operation[0] in ABOUT_SERVERS:
             if operation[0] == "BIRTH" and isinstance(operation[1], bytes) and self.settings is None:
                 self._adopt(ClusterSettings.decode(operation[1]))
-            if operation[0] == "ANNOUNCE" and isinstance(operation[1], bytes):
+            is_announced = operation[0] == "ANNOUNCE" and isinstance(operation[1], bytes)
+            if is_announced and server_id in self._present.ids:
                 self._announced[server_id] = Abilities.decode(operation[1])
+            if operation[0] == "EPOCH" and isinstance(operation[1], bytes):
+                self._change_members(decode_members(operation[1]))
             if operation[0] == "ASK" and isinstance(operation[1], int):
                 self._asked[operation[1]] = seq
             return

@@ -91,8 +91,13 @@ class SimulatedTransport:
         self.links.know_cluster(identity)
 
     def enter_epoch(self, members: Members, others: Collection[int]) -> None:
-        """Pass the servers of an epoch of the membership to the links; see `ITransport`."""
+        """Pass the servers of an epoch of the membership to the links, and measure the paths to new ones; see
+        `ITransport`."""
+        before = self.links.membership.peers
         self.links.enter_epoch(members, others)
+        if self.links.is_running:
+            for peer in sorted(self.links.membership.peers - before):
+                self._measure(peer)
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         if self._clock.closed:
@@ -112,7 +117,8 @@ class SimulatedTransport:
 
     def _measure(self, peer: int) -> None:
         """Have the size of the datagrams to a peer measured, anew if it was before, if the link to it has limits."""
-        if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
+        is_peer = peer in self.links.membership.peers
+        if is_peer and self.network.link(self.server_id, peer).limits is not None:
             self.links.measure(peer)
 
     def _moved(self, server_id: int) -> None:

@@ -195,3 +195,12 @@ def _window_closed_over_change(process: Any) -> None:
 @DEFECTS.add("change-not-brought", "Departure 60", "a server that begins an epoch sends the change to no other")
 def _change_not_brought(process: Any) -> None:
     override(process.replica.reconciliation, "bring", lambda _: do_nothing)
+
+
+@DEFECTS.add(
+    "change-on-full-disk",
+    "Departure 60",
+    "a server whose disk is full executes a change of the membership all the same",
+)
+def _change_on_full_disk(process: Any) -> None:
+    process.replica.ordered_queue.may_hold_change = lambda batch: False

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import define
+from attrs import define, frozen
 
 from pfsb.applications.interfaces import Done, Result
 from pfsb.paxos.records import EpochRecord
@@ -31,8 +31,33 @@ STAGES: Final = ("asked", "writing", "begun", "begun", "alone")
 """Names of the moments at which a fault crashes servers in the middle of a change: soon after it was asked for; while a
 server writes the epoch; when the first server has written it; and then all others at once."""
 
-Step = tuple[str, int]
-"""A change to ask for, as (the name of the method of `MembershipChanges`, the server that it is about)."""
+
+@frozen
+class Step:
+    """A change to ask for."""
+
+    verb: str
+    """The name of the method of `MembershipChanges`."""
+    about: int
+    """The server that is added, removed, moved or replaced."""
+    heir: int | None = None
+    """The server that takes the place of the one that is replaced."""
+    is_permanent: bool = False
+    """Whether the server that is added never votes."""
+
+    @property
+    def added(self) -> int | None:
+        """The server that the change adds; None: it adds none."""
+        return self.about if self.verb == "add" else self.heir
+
+    @property
+    def gone(self) -> int | None:
+        """The server that is there no more when all is done; None: all stay."""
+        return self.about if self.verb in ("remove", "replace") else None
+
+    def __str__(self) -> str:
+        words = [self.verb.upper(), str(self.about), *([] if self.heir is None else [str(self.heir)])]
+        return " ".join(["SERVERS", *words, *["LEARNER"] * self.is_permanent])
 
 
 @define(eq=False)
@@ -91,9 +116,23 @@ class MembershipFaults(HandOverFaults):
         steps = [*self._removal(), *self._addition()]
         self._wish_for(steps if self._rng.random() < 0.7 else steps[::-1])
 
+    def order_replacement(self) -> None:
+        """Ask for one command by which a new server takes the place of a voter, running or not."""
+        self._wish_for(self._replacement())
+
+    def add_read_replica(self) -> None:
+        """Start a server with an id that was never used, and add it as one that never votes."""
+        self._wish_for(self._addition(is_permanent=True))
+
+    def remove_read_replica(self) -> None:
+        """Remove a server that never votes: that needs no majority without it."""
+        permanent = self._cluster.checks.electorate.latest.permanent
+        if permanent:
+            self._wish_for([Step("remove", self._rng.choice(permanent))])
+
     def move_server(self) -> None:
         """Give a member another address. Its frames reach the others as before."""
-        self._wish_for([("move", self._rng.choice(self._cluster.ids))])
+        self._wish_for([Step("move", self._rng.choice(self._cluster.ids))])
 
     def two_changes(self) -> None:
         """Ask two servers for two changes at the same moment: one of them at most is made for the present epoch."""
@@ -104,7 +143,7 @@ class MembershipFaults(HandOverFaults):
         """Try to add a server that was removed, with its old storage."""
         retired = self._cluster.checks.electorate.latest.retired
         if retired:
-            self._wish_for([("add", self._rng.choice(retired))], tries=2)
+            self._wish_for([Step("add", self._rng.choice(retired))], tries=2)
 
     def change_in_hand_over(self) -> None:
         """Ask for a change, and let the leader hand over just before, meanwhile or soon after."""
@@ -134,30 +173,41 @@ class MembershipFaults(HandOverFaults):
     def _any_change(self) -> list[Step]:
         kind = self._rng.random()
         if kind < 0.35:
-            return self._addition()
-        return self._removal(self._cluster.leader() if kind > 0.7 else None)
+            return self._addition(is_permanent=kind < 0.08)
+        if kind < 0.5:
+            return self._replacement()
+        return self._removal(self._cluster.leader() if kind > 0.75 else None)
 
-    def _addition(self) -> list[Step]:
+    def _addition(self, *, is_permanent: bool = False) -> list[Step]:
         if not self._spare or len(self._cluster.ids) >= MEMBERS_MAX:
             return []
-        return [("add", self._spare.pop(0))]
+        return [Step("add", self._spare.pop(0), is_permanent=is_permanent)]
+
+    def _replacement(self) -> list[Step]:
+        """The replacement of a voter by a new server; of one that has lost its disk, if there is one."""
+        lost, voters = self._lost, self._cluster.checks.electorate.latest.voters
+        former = self._rng.choice(lost or voters)
+        if not self._spare or former not in voters:
+            return []
+        return [Step("replace", former, self._spare.pop(0))]
 
     @property
     def _lost(self) -> list[int]:
-        """The members that have lost their disk, or execute something otherwise."""
+        """The members that have lost their disk or their snapshot, or execute something otherwise."""
         cluster = self._cluster
-        return [i for i in cluster.ids if i in cluster.amnesiacs or i in cluster.slipped or i in cluster.dice]
+        lost = {*cluster.amnesiacs, *cluster.slipped, *cluster.dice, *cluster.checks.without_state}
+        return [i for i in cluster.ids if i in lost or cluster.disk(i).lost_snapshot]
 
     def _removal(self, server_id: int | None = None) -> list[Step]:
-        """The removal of this server, or of any if it is None. While a member has lost its disk or executes something
-        otherwise, no other is removed: the rest might be no majority."""
+        """The removal of this server, or of any if it is None. While a member has lost its disk or snapshot, or
+        executes something otherwise, no other is removed: the rest might be no majority."""
         cluster, lost = self._cluster, self._lost
         voters = len(cluster.checks.electorate.latest.voters)
         if voters < (2 if self._rng.random() < 0.1 else 3) and not lost:
             return []
         if lost or server_id is None:
             server_id = self._rng.choice(lost or cluster.ids)
-        return [("remove", server_id)]
+        return [Step("remove", server_id)]
 
     # ------------------------------------------------------------------ asking
 
@@ -174,9 +224,9 @@ class MembershipFaults(HandOverFaults):
     def _ask_for_change(self, wish: Wish) -> None:
         """Ask a server for the next change of a wish."""
         cluster = self._cluster
-        verb, about = wish.steps[0]
-        if verb == "add" and not cluster.is_running(about):
-            self._later(wish.rng.choice((0.0, 0.0, 0.3, 2.0)), self._restart, about)
+        added = wish.steps[0].added
+        if added is not None and not cluster.is_running(added):
+            self._later(wish.rng.choice((0.0, 0.0, 0.3, 2.0)), self._restart, added)
         running = [i for i in cluster.running_ids if i not in cluster.amnesiacs]
         members = [i for i in running if i in cluster.ids]
         able = running if wish.rng.random() < SHARE_OF_OUTSIDERS else members
@@ -194,25 +244,26 @@ class MembershipFaults(HandOverFaults):
         if self._has_ceased or not wish.steps:
             return
         self._asked_at = self._cluster.now
-        (verb, about), asked = wish.steps[0], wish.asked
-        if verb == "remove" and self._lost and about not in self._lost:
+        step, asked = wish.steps[0], wish.asked
+        if step.gone is not None and self._lost and step.gone not in self._lost:
             return  # a paused server gets the request now, and a disk was lost meanwhile
-        was_retired = about in self._known_as_retired
-        words: list[object] = [about]
-        if verb != "remove":
+        was_retired = step.added in self._known_as_retired
+        words: list[object] = [step.about, *([] if step.heir is None else [step.heir])]
+        if step.verb != "remove":
             words.append(address(self._addresses))
             self._addresses += 1
+        how = {"permanent": True} if step.is_permanent else {}
 
         def answered(result: Result) -> None:
             if not clock.closed:
-                self._cluster.findings.note(self._check_answer, verb, about, result, was_retired)
-                self._told_change(wish, asked, verb, result)
+                self._cluster.findings.note(self._check_answer, step, result, was_retired)
+                self._told_change(wish, asked, step, result)
 
-        getattr(self._cluster.process(server_id).server.changes, verb)(*words, answered)
+        getattr(self._cluster.process(server_id).server.changes, step.verb)(*words, answered, **how)
 
-    def _told_change(self, wish: Wish, asked: int, verb: str, result: Result) -> None:
+    def _told_change(self, wish: Wish, asked: int, step: Step, result: Result) -> None:
         code = "done" if isinstance(result, Done) else f"{result.code} fate={result.fate}"
-        self._marks.counts[f"SERVERS {verb.upper()}: {code}"] += 1
+        self._marks.counts[f"SERVERS {step.verb.upper()}{' LEARNER' * step.is_permanent}: {code}"] += 1
         if asked != wish.asked:
             return  # another server was asked since
         if isinstance(result, Done):
@@ -228,25 +279,40 @@ class MembershipFaults(HandOverFaults):
         if asked == wish.asked and wish.steps and wish.tries:
             self._ask_for_change(wish)
 
-    def _check_answer(self, verb: str, about: int, result: Result, was_retired: bool) -> None:
+    def _check_answer(self, step: Step, result: Result, was_retired: bool) -> None:
         """Check that a change which a server calls done was made, in the epoch that the answer names. `was_retired`
-        says whether the server `about` had been removed before the change was asked for."""
+        says whether the server that it adds had been removed before the change was asked for."""
         if not isinstance(result, Done):
             return
         epoch = int(dict(result.fields)["epoch"])
         electorate = self._cluster.checks.electorate
-        text = f"SERVERS {verb.upper()} {about} is answered with epoch {epoch}"
+        text = f"{step} is answered with epoch {epoch}"
         require(epoch <= electorate.latest.epoch, f"{text}, which no disk holds")
         members = electorate.of(epoch)
         begun = [i for i in members.voters if electorate.epoch_on_disk(i) >= members.epoch]
         require(len(begun) >= members.quorum, f"{text}, and is not in force: only servers {begun} have begun it")
-        is_made = about in members.retired if verb == "remove" else about in members.ids
+        is_made = step.about in (members.retired if step.verb == "remove" else members.ids)
         require(is_made, f"{text}, and its servers are {members.ids}")
-        require(verb != "add" or not was_retired, f"{text}, and the server was removed before")
+        require(not step.is_permanent or step.about in members.permanent, f"{text}, and the server may come to vote")
+        heirs = (step.about, step.heir)
+        require(step.heir is None or members.replacing == heirs, f"{text}, in which {members.replacing} is replaced")
+        require(not was_retired, f"{text}, and the server was removed before")
 
     def _is_change_under_way(self) -> bool:
-        learns = bool(self._cluster.checks.electorate.latest.learners)
-        return bool(self._parameters.joiners) and (learns or self._cluster.now < self._asked_at + ANSWER_SECONDS)
+        """Whether one was asked for just now or waits at a server, a server learns, or the latest epoch has not been
+        begun by a majority of its voters and one more, the one that may be lost."""
+        cluster, electorate = self._cluster, self._cluster.checks.electorate
+        if not self._parameters.joiners:
+            return False
+        latest = electorate.latest
+        begun = sum(electorate.epoch_on_disk(i) >= latest.epoch for i in latest.voters)
+        return (
+            cluster.now < self._asked_at + ANSWER_SECONDS
+            or bool(latest.candidates)
+            or latest.replacing is not None
+            or begun <= latest.quorum
+            or not all(cluster.process(i).server.local_clients.idle for i in cluster.running_ids)
+        )
 
     # ------------------------------------------------------------------ crashes in the middle
 

@@ -26,7 +26,7 @@ SHARE_OF_IDS_WITH_GAPS: Final = 0.2
 APPS_OF_FILES: Final = 3
 """Number of values of the setting `apps`, the first ones, that any server of a run with changing settings can run from
 the beginning."""
-JOINERS: Final = 6
+JOINERS: Final = 8
 """Number of servers that may be added in a run that changes the membership."""
 MORE_SECONDS: Final = 4.0
 """How much longer, in simulated seconds, faults happen in a run that changes the membership: a server learns for 1.5
@@ -281,7 +281,9 @@ def with_added_members(rng: random.Random, parameters: Parameters) -> Parameters
     """The parameters of a profile that does not change the membership by itself, changed as by `with_members`, with the
     family `members`, and in most seeds hand-overs."""
     added = {"members", *(["hand_overs"] if rng.random() < SHARE_OF_HAND_OVERS else [])}
-    return with_members(rng, evolve(parameters, families=parameters.families | added))
+    changing = {**parameters.changing_settings, "rules": (2,)} if parameters.changing_settings else {}
+    changed = evolve(parameters, families=parameters.families | added, changing_settings=changing)
+    return with_members(rng, changed)
 
 
 def families_left_out(rng: random.Random, profile: Profile) -> frozenset[str]:

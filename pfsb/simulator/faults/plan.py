@@ -74,6 +74,7 @@ _KINDS: Final = {
     ),
     "members": (
         *("add_server", "add_server", "remove_server", "remove_leader", "replace_server", "replace_server"),
+        *("order_replacement", "order_replacement", "add_read_replica", "add_read_replica", "remove_read_replica"),
         *("move_server", "two_changes", "two_changes", "add_again", "change_in_hand_over", "change_and_retire"),
         *("crash_in_change", "crash_in_change", "crash_in_change"),
     ),

@@ -532,7 +532,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "servers that are added, removed, moved and replaced, or come back, amid all kinds of trouble and hand-overs",
         (
             *("members", "hand_overs", "crashes", "network", "moods", "partitions", "pauses", "drains", "disks"),
-            *("clients", "clocks", "holes", "lost_disks"),
+            *("clients", "clocks", "holes", "lost_disks", "disk_troubles"),
         ),
         servers=(1, 2, 3, 3, 3, 4, 5),
         users=(2, 4),

@@ -93,7 +93,7 @@ class SnapshotFaults(ServerFaults):
         fault does not happen while a server has lost its disk, a snapshot or its digests.
         """
         damage, seconds = self._rng.choice((None, None, 0.0, self._rng.random())), between(self._rng, 0.05, 4)
-        able = [i for i in self._cluster.running_ids if self._needs_its_snapshot(i)]
+        able = [i for i in self._cluster.running_ids if self._cluster.is_voter(i) and self._needs_its_snapshot(i)]
         if not able or not self.may_lose_a_disk() or not self._are_all_whole():
             return
         server_id = self._rng.choice(able)

@@ -47,7 +47,8 @@ class MembershipDrills(HandOverDrills):
             return []
         drills: list[Callable[[], None]] = [self.moving]
         if self._fresh is not None:
-            drills += [self.addition, self.addition_and_crash]
+            drills += [self.addition, self.addition_and_crash, self.read_replica]
+            drills += [self.replacement] * (len(self.cluster.ids) > 1)
         if len(self.cluster.ids) > 1:
             drills += [self.change_in_hand_over, self.change_in_hand_over]
         if len(self.cluster.ids) > 2:
@@ -132,6 +133,43 @@ class MembershipDrills(HandOverDrills):
             self.cluster.restart(fresh)
         self._await_promotion(fresh)
 
+    def read_replica(self) -> None:
+        """A server that never votes is added, executes what the others order, and is removed again, also while another
+        server is away that votes."""
+        before = expiries(self.cluster)
+        fresh = self._begin_addition(permanent=True)
+        request = self._ask(self._any_voter())
+        self._require_answer(request, self._patience, f"server {fresh} was added, and never votes")
+        reached = max(self.cluster.aru(i) for i in self.cluster.ids)
+        told = 2 * self.times.catching_up + self.times.alive
+        self._wait(lambda: self.cluster.aru(fresh) >= reached, told, f"server {fresh} was added, and falls behind")
+        self.cluster.run(self.rng.choice((0.0, self.times.longest(PROMOTION_SECONDS))))
+        require(not self.cluster.is_voter(fresh), f"server {fresh} was added as one that never votes, and votes")
+        asked = self._any_voter()
+        others = [i for i in before if i not in (asked, self.cluster.required_leader())]
+        if len(before) > 2 and self.rng.random() < 0.5:
+            away = self.rng.choice(others)
+            del before[away]
+            self.cluster.pause(away)
+            self.cluster.run(self.rng.choice((0.0, 1.0)))
+        gone = self._change(asked, "remove", fresh)
+        self._require_done(gone, f"server {fresh} is removed, which never votes")
+        heal_all(self.cluster)
+        self._require_quiet(before, f"server {fresh}, which never votes, was added and removed")
+
+    def replacement(self) -> None:
+        """A new server takes the place of another one by one command, whether that one runs on or is down."""
+        former, before = self._any_server(), expiries(self.cluster)
+        is_down = len(self.cluster.ids) > 2 and former != self.cluster.required_leader() and self.rng.random() < 0.5
+        if is_down:
+            self.cluster.crash(former)
+        heir = self._begin_addition(instead_of=former)
+        self._await_promotion(heir)
+        longest = self.times.longest(PROMOTION_SECONDS) + 10 * self.times.alive
+        why = f"server {heir} votes, and server {former}, which it replaces, is not removed"
+        self._wait(lambda: former in self.cluster.checks.electorate.latest.retired, longest, why)
+        self._require_quiet(before, f"server {heir} has taken the place of server {former}")
+
     def two_at_once(self) -> None:
         """Two servers are asked for changes at the same moment: one of them is made, or both one after the other."""
         epoch, before = self._epoch(), expiries(self.cluster)
@@ -198,10 +236,13 @@ class MembershipDrills(HandOverDrills):
     def _epoch(self) -> int:
         return self.cluster.checks.electorate.latest.epoch
 
-    def _change(self, at: int, verb: str, about: int, *words: object) -> Change:
-        change = Change(f"SERVERS {verb.upper()} {about} at server {at}", at, words[0] if words else None)
-        getattr(self.cluster.process(at).server.changes, verb)(about, *words, change.results.append)
+    def _change(self, at: int, verb: str, about: int, *words: object, **how: bool) -> Change:
+        change = Change(f"SERVERS {verb.upper()} {about} at server {at}", at, words[-1] if words else None)
+        getattr(self.cluster.process(at).server.changes, verb)(about, *words, change.results.append, **how)
         return change
+
+    def _any_voter(self) -> int:
+        return self.rng.choice([i for i in self.cluster.ids if self.cluster.is_voter(i)])
 
     def _begin_if_possible(self, leader: int, target: int) -> list[str | None]:
         """Let the leader hand over, as `_begin` does, unless a change has ended its view already."""
@@ -213,15 +254,26 @@ class MembershipDrills(HandOverDrills):
         self._addresses += 1
         return self._change(self._any_server() if at is None else at, "move", server_id, address(self._addresses))
 
-    def _begin_addition(self) -> int:
+    def _begin_addition(self, *, permanent: bool = False, instead_of: int | None = None) -> int:
+        """Start a server and add it: as one that never votes, or `instead_of` another one, which it is to replace."""
         fresh = self._fresh
         assert fresh is not None, "the drill is possible"
         heal_some(self.cluster, [fresh])  # this starts it, with a disk as quick as those of the others
         self.cluster.run(self.rng.choice((0.0, 0.01, 0.5)))
         self._addresses += 1
-        change = self._change(self._any_server(), "add", fresh, address(self._addresses))
+        where, at = (
+            address(self._addresses),
+            self.rng.choice([i for i in self.cluster.running_ids if self._is_there(i)]),
+        )
+        if instead_of is not None:
+            change = self._change(at, "replace", instead_of, fresh, where)
+        else:
+            change = self._change(at, "add", fresh, where, **({"permanent": True} if permanent else {}))
         self._require_done(change, f"server {fresh} is added")
         return fresh
+
+    def _is_there(self, server_id: int) -> bool:
+        return server_id in self.cluster.ids and self.cluster.is_running(server_id)
 
     def _await_promotion(self, fresh: int) -> None:
         longest = self.times.longest(PROMOTION_SECONDS) + 3 * self.times.catching_up + 10 * self.times.alive

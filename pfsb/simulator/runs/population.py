@@ -31,6 +31,8 @@ from pfsb.simulator.workload.users import User
 
 SHARE_OF_LATER_VERSIONS: Final = 0.4
 """Chance, drawn at each start of a server in a run whose settings change, that it has later versions from then on."""
+SHARE_IF_MEMBERS_CHANGE: Final = 0.8
+"""The same chance in a run whose members change as well: that needs servers that all have a later version."""
 
 
 class Population(Protocol):
@@ -175,7 +177,8 @@ class UserPopulation:
         drawn = evolve(config.drawn, horizon_slots=values.pop("horizon"))
         del values["rules"], values["apps"]
         # A server that is added meets settings which the others have announced that they can follow: the latest.
-        self._is_later[server_id] |= rng.random() < SHARE_OF_LATER_VERSIONS or server_id in self.parameters.joiners
+        share = SHARE_IF_MEMBERS_CHANGE if self.parameters.joiners else SHARE_OF_LATER_VERSIONS
+        self._is_later[server_id] |= rng.random() < share or server_id in self.parameters.joiners
         return evolve(
             config,
             limits=limits,

@@ -17,10 +17,13 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.applications.interfaces import Result
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.log_positions import StorageWentBack
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.storage_identity import StorageWasReplaced
+from pfsb.server import Server
+from pfsb.sessions.cluster_settings import RULES_OF_EPOCHS
 from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
@@ -73,6 +76,8 @@ LOSSY = 0.2
 SHARE_OF_MEMBERSHIP_DRILLS = 0.5
 """Share of the seeds, if changes of the membership are added to a profile, whose drills are `MembershipDrills`; the
 others have those of the profile."""
+SHARE_OF_RENEWED_FILES = 0.5
+"""Share of the founders that find servers which came later in their configuration file when they start again."""
 BOUNDS_SECONDS = 0.5
 """How often, in simulated seconds, the sizes of the servers' tables in memory, and their timers, are checked."""
 
@@ -198,6 +203,9 @@ class Run:
             kept_slots=parameters.kept_slots,
             founders=parameters.ids,
         )
+        if parameters.joiners:
+            files_rng = random.Random(f"{plan.seed}/{plan.profile}/files")
+            self.cluster.renewed_files.update(i for i in parameters.ids if files_rng.random() < SHARE_OF_RENEWED_FILES)
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.set_limits(parameters.path_limits)
@@ -220,6 +228,9 @@ class Run:
         self._phase = "trouble"
         self._well: list[int] = []
         """The servers of the majority that is healed when the faults are over."""
+        self._removals: list[list[Result]] = []
+        """For each time that a server was asked, before the drills, to remove one that learns: a list with the answer,
+        or an empty one until there is one."""
 
     def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
         rng = random.Random(f"{self.plan.seed}/names")
@@ -286,6 +297,8 @@ class Run:
         self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
         if self.profile.clears_up:
             self._phase = "fair weather"
+            if self.parameters.joiners:
+                self._wait_for(self._no_member_learns, "a server that never votes is not removed", EQUALITY_SECONDS)
             slowness = self.profile.slowness
             self._drills(slowness).run_drills(self.profile.drills)
             if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
@@ -304,7 +317,7 @@ class Run:
             self._start_from_snapshots()
 
     def _drills(self, slowness: float) -> LivenessDrills:
-        if self._drills_are_about_members:
+        if self._drills_are_about_members and self._members_can_change():
             return MembershipDrills(self.cluster, self._rng, self.marks, slowness)
         if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
@@ -314,6 +327,12 @@ class Run:
             return HandOverDrills(self.cluster, self._rng, self.marks, slowness)
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills
         return drills(self.cluster, self._rng, self.marks, slowness)
+
+    def _members_can_change(self) -> bool:
+        """Whether the rules that the cluster follows by now know changes of the membership. In runs whose settings
+        change, an operator may not have brought that about."""
+        server: Server = self.cluster.process(self.cluster.ids[0]).server
+        return bool(server.machine.settings.values.rules >= RULES_OF_EPOCHS)
 
     def begin(self) -> None:
         """Start the servers and the users, and schedule the faults."""
@@ -379,7 +398,7 @@ class Run:
         """
         electorate = self.cluster.checks.electorate
         latest = electorate.latest
-        well = sorted({*well, *latest.learners})
+        well = sorted({*well, *latest.candidates})
         known = max(electorate.epoch_on_disk(i) for i in well)
         for epoch in range(known, latest.epoch + 1):
             members = electorate.of(epoch)
@@ -399,17 +418,28 @@ class Run:
         return self._all_are_served()
 
     def _all_members_vote(self) -> bool:
-        """Whether each member runs in the latest epoch and votes, and no change is under way. Members that a late
-        change has brought are healed first."""
+        """Whether each member runs in the latest epoch and votes, but for those that never vote, and no change is under
+        way. Members that a late change has brought are healed first."""
         cluster, electorate = self.cluster, self.cluster.checks.electorate
         away = [i for i in cluster.ids if not cluster.is_running(i)]
         if away:
             heal_some(cluster, away)
         latest = electorate.latest
-        return not latest.learners and all(
+        goes_on = bool(latest.candidates) or latest.replacing is not None
+        return not goes_on and all(
             cluster.replica(i).membership.epoch == latest.epoch and cluster.process(i).server.local_clients.idle
             for i in cluster.ids
         )
+
+    def _no_member_learns(self) -> bool:
+        """Whether all members vote, as drills need it. Servers that learn are removed first, one after the other."""
+        learners = self.cluster.checks.electorate.latest.learners
+        asked = self._removals
+        if learners and (not asked or asked[-1]):
+            asked.append([])
+            voter = self._rng.choice([i for i in self.cluster.ids if self.cluster.is_voter(i)])
+            self.cluster.process(voter).server.changes.remove(self._rng.choice(learners), asked[-1].append)
+        return not learners and all(asked) and self._all_are_equal()
 
     def _was_admitted(self, server_id: int) -> bool:
         views = self.cluster.disk(server_id).contents.views

@@ -39,6 +39,7 @@ class ModifierTests(SynchronousTestCase):
                 seconds=before.seconds,
                 families=after.families - changes,
                 joiners=(),
+                changing_settings=before.changing_settings,
                 home_servers=before.home_servers,
             )
             self.assertEqual(changed, before)
