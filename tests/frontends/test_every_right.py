@@ -250,7 +250,8 @@ class EveryResourceTests(DoorCase):
 
 class EveryRedisCommandTests(DoorCase):
     def test_every_command_has_its_line(self) -> None:
-        """All commands of Redis that are known here; the others are verbs of the line protocol."""
+        """Each command of Redis that is known here has a line in this module; the others are verbs of the line
+        protocol."""
         stated = {line.split(" ")[0] for lines in REDIS.values() for line in lines}
         self.assertLessEqual({*OWN, *TRANSLATED}, stated)
 

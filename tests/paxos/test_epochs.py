@@ -634,7 +634,7 @@ class ReadTests(EpochTestCase):
         self.assertEqual(self.answers, [True])
 
     def test_index_below_the_change_holds(self) -> None:
-        """The index was found before the change was proposed."""
+        """A read index below the slot of the change holds: it was found before the change was proposed."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.take(Accept)
         self.receive(ReadIndex(1, self.asked.number, 1))

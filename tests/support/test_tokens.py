@@ -52,7 +52,7 @@ class TokenTests(SynchronousTestCase):
         self.assertLess(sum(map(made.may_be, guesses)), 5)
 
     def test_texts_that_are_no_tokens(self) -> None:
-        """No hash is made of such a text."""
+        """A text that is no token is told from one by its form, without a hash."""
         right = "alice.x"
         self.assertTrue(is_token(right))
         for text in ("", "alice", "alice.", ".x", "al ice.x", "alice.x y", "alice.\u00e9", 'alice."', "a/b.x"):

@@ -112,7 +112,8 @@ class SourceTests(TransportTestCase):
         self.addresses = {i: (f"127.0.0.{i + 1}", port) for i, (_, port) in self.addresses.items()}
 
     async def test_servers_send_from_their_own_address(self) -> None:
-        """A host with several addresses: the kernel would choose 127.0.0.1 for all of these."""
+        """A server sends from its own address, also on a host with several ones, where the kernel would choose
+        127.0.0.1."""
         started = {i: self.start(i) for i in sorted(self.ids)}
         await self.meet(*started.values())
         for sender, (transport, _) in started.items():

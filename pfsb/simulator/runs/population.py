@@ -32,7 +32,8 @@ from pfsb.simulator.workload.users import User
 SHARE_OF_LATER_VERSIONS: Final = 0.4
 """Chance, drawn at each start of a server in a run whose settings change, that it has later versions from then on."""
 SHARE_IF_MEMBERS_CHANGE: Final = 0.8
-"""The same chance in a run whose members change as well: that needs servers that all have a later version."""
+"""Chance, drawn at each start of a server in a run whose settings and members change, that it has later versions from
+then on. It is higher than in other runs, since changes of the membership need later versions at all servers."""
 
 
 class Population(Protocol):
