@@ -98,8 +98,8 @@ class ExecutionTests(EpochTestCase):
         self.assertEqual(len(self.begun), 1)
 
     def test_server_that_is_added_announces_and_one_that_was_removed_does_not(self) -> None:
-        """What a server of the present epoch can run is noted when it announces it, and forgotten when a change removes
-        the server."""
+        """The abilities of a server of the present epoch are noted when it announces them, and forgotten when a change
+        removes the server."""
         for server_id in (0, 1, 2):
             self.driver.execute(self.driver.operation(ANNOUNCE, ABLE.encode(), server_id=server_id))
         self.change(NEXT)

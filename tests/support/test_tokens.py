@@ -45,8 +45,8 @@ class TokenTests(SynchronousTestCase):
         self.assertNotEqual(make_token("a", Right.READ, 2), make_token("a", Right.READ, 2))
 
     def test_few_wrong_tokens_fit_the_quick_hash(self) -> None:
-        """Of wrong tokens, a share of 2^-16 fits the quick hash: of 2,000 guesses, one in thirty runs of this test, and
-        never five."""
+        """A share of 2^-16 of all wrong tokens fits the quick hash: of 2,000 guesses, one in thirty runs of this test,
+        and never five."""
         _, made = make_token("alice", Right.READ, log2_n=2)
         guesses = (f"alice.{number:043}" for number in range(2_000))
         self.assertLess(sum(map(made.may_be, guesses)), 5)
