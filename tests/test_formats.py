@@ -157,7 +157,8 @@ class RecordTests(SynchronousTestCase):
                 at += len(data)
 
     def test_storage_writes_these_bytes(self) -> None:
-        """A start, the groups, and a slot that is left out: the bytes of the vectors, and zeros behind."""
+        """A storage that starts, writes groups and leaves out a slot writes the bytes of the vectors, and zeros behind
+        them."""
         server = self.server()
         server.storage.recover()
         file = server.storage.write_snapshot(1, formats.CLUSTER)

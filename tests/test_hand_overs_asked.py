@@ -26,7 +26,7 @@ class LeadTests(ClusterTestCase):
         return result.text
 
     def test_named_server_leads(self) -> None:
-        """The answer comes when it does; commands of clients go on."""
+        """LEAD is answered when the named server leads; commands of clients go on meanwhile."""
         client = self.open("alice", self.follower)
         self.assertEqual(value(self.do(client, "INCR", "n")), "1")
         done = self.lead(self.follower)
@@ -38,13 +38,14 @@ class LeadTests(ClusterTestCase):
         self.assertEqual(self.server(self.leader).status()["hand_over"]["done"], 1)  # type: ignore[index]
 
     def test_new_leader_hands_over_as_soon_as_it_is_followed(self) -> None:
-        """One LEAD after the other: the second one waits for the next ALIVEs."""
+        """A LEAD at a server that has just come to lead waits until ALIVEs tell that others follow, and is then carried
+        out."""
         self.lead(self.follower)
         self.assertEqual(value(self.lead(self.other, at=self.follower), "changed"), "yes")
         self.assertEqual(self.cluster.leader(), self.other)
 
     def test_server_that_leads_already(self) -> None:
-        """LEAD for the present leader is no mistake: nothing changes."""
+        """LEAD for the present leader changes nothing, and is no mistake."""
         self.assertEqual(value(self.lead(self.leader), "changed"), "no")
         self.assertEqual(value(self.lead(self.leader, at=self.follower), "changed"), "no")
 
@@ -54,7 +55,7 @@ class LeadTests(ClusterTestCase):
         self.assertEqual(self.text(result), "there is no server 7; known are 0, 1, 2")
 
     def test_follower_says_who_leads(self) -> None:
-        """Only the leader hands over; its address is in the text."""
+        """A follower refuses LEAD, and names the leader with its address, since only the leader hands over."""
         result = self.lead(self.other, at=self.follower)
         self.assertEqual(code(result), ("CONFLICT", "none"))
         self.assertIn(f"server {self.leader} leads now, and only it can hand over", self.text(result))
@@ -68,7 +69,7 @@ class LeadTests(ClusterTestCase):
         self.assertEqual(self.text(result), f"server {self.follower} is not heard; server {self.leader} leads on")
 
     def test_server_that_stands_still(self) -> None:
-        """The target does not answer; the leader leads on."""
+        """If the target of LEAD does not answer, the leader leads on, and says so."""
         self.cluster.pause(self.follower)
         result = self.lead(self.follower)
         self.assertEqual(code(result), ("UNAVAILABLE", "none"))
@@ -86,7 +87,7 @@ class LeadTests(ClusterTestCase):
 
 class RetiringTests(ClusterTestCase):
     def test_server_is_drained_when_another_one_leads(self) -> None:
-        """A server that does not lead is drained at once."""
+        """A leader is drained when another server leads; a server that does not lead, at once."""
         self.begin(3)
         leader = self.cluster.required_leader()
         drained: list[int] = []

@@ -111,7 +111,8 @@ class RefusalTests(ChangesTestCase):
             self.cluster.crash(server_id)
 
     def test_wrong_ids_and_addresses_are_refused(self) -> None:
-        """An id in use, an address in use, and texts that are no address."""
+        """A change is refused if its id or its address is in use, if it names a server that is no member, or if its
+        address is none of a single machine."""
         self.refused("add", 1, OTHER, parts=("server 1 is a member already",))
         self.refused("add", 3, "127.0.0.1:7402", parts=("is the address of server 2",))
         self.refused("add", 3, "nowhere", code="BADREQUEST", parts=("'nowhere' is no address",))
@@ -136,7 +137,7 @@ class RefusalTests(ChangesTestCase):
         self.assertEqual(self.members().addresses, {3: "somewhere.test:7500"})
 
     def test_second_change_is_refused_while_a_server_learns(self) -> None:
-        """The server that learns may be removed; its id is not used again."""
+        """While a server learns, no other change is made but its removal; its id is not used again."""
         self.assertDone(self.change("add", 3, OTHER), 1)
         self.epoch_before = 1
         self.refused("add", 4, "127.0.0.1:7501", parts=("another change is under way: server 3 still learns",))
@@ -146,7 +147,7 @@ class RefusalTests(ChangesTestCase):
         self.refused("add", 3, OTHER, parts=("server 3 was removed, and an id is not used again",))
 
     def test_two_servers_that_change_at_once(self) -> None:
-        """One change is done, the other one changes nothing."""
+        """If two servers order a change at the same time, one of the two is made, and the other one changes nothing."""
         self.cluster.run_until(lambda: all(self.server(i).machine.settings.values.rules == 2 for i in (0, 1, 2)))
         told = [Waiting(), Waiting()]
         self.server(0).changes.add(3, OTHER, told[0])
@@ -160,7 +161,8 @@ class RefusalTests(ChangesTestCase):
         self.assertEqual(len(self.members().ids), 4)
 
     def test_removal_that_leaves_no_majority_is_refused_with_the_arithmetic(self) -> None:
-        """One of three servers is down: the second cannot go, the dead one can."""
+        """While one of three servers is down, the removal of another one is refused, with the numbers; the server that
+        is down can be removed."""
         self.cluster.crash(2)
         self.cluster.run(3.0)
         at = self.leader
@@ -178,7 +180,8 @@ class OldRulesTests(ChangesTestCase):
     joining, rules = 1, 1
 
     def test_change_is_refused_until_the_rules_know_it(self) -> None:
-        """An earlier version would execute the change in another way. The refusal says what to do."""
+        """A change is refused while the setting `rules` does not know changes, and the refusal says which setting to
+        change: earlier versions would execute the change in another way."""
         self.assertRefusedChange(self.change("add", 3, OTHER), "CONFLICT", "SETTINGS SET rules=2")
         self.assertIsInstance(self.do(self.connect(), "SETTINGS SET", "rules=2"), Done)
         self.assertDone(self.change("add", 3, OTHER), 1)
@@ -188,7 +191,8 @@ class RemovalTests(ChangesTestCase):
     """Servers that are removed for good."""
 
     def test_server_keeps_up_that_lags_by_what_was_executed_since_its_last_alive(self) -> None:
-        """Under load the others have executed many slots since then, which a server cannot have told of yet."""
+        """A server counts as keeping up even if it lags by all slots that the others have executed since its last
+        ALIVE, as under load."""
         at, moved = self.leader, next(i for i in (0, 1, 2) if i != self.leader)
         server = self.server(at)
         connection = self.connect(at)
@@ -200,7 +204,8 @@ class RemovalTests(ChangesTestCase):
         self.assertDone(self.change("move", moved, OTHER, at=at), 1)
 
     def test_removed_server_answers_when_the_others_go_on(self) -> None:
-        """Until then its disk may be needed, and a client that is told would stop it for good."""
+        """A server that removes itself answers its client when the others have begun the next epoch: until then its
+        disk may be needed, and a client that is told would stop it for good."""
         gone, told = self.leader, Waiting()
         self.server(gone).changes.remove(gone, told)
         self.cluster.run_until(lambda: self.members(gone).epoch == 1)
@@ -212,7 +217,8 @@ class RemovalTests(ChangesTestCase):
         self.assertDone(told.results[0], 1)
 
     def test_removed_server_that_hears_nothing_tells_no_fate(self) -> None:
-        """The change is made, and not in force as far as the server knows, when the time of its client is over."""
+        """A server that removes itself, and hears nothing of the others until the time of its client is over, answers
+        with an unknown fate."""
         gone, told = self.leader, Waiting()
         self.server(gone).changes.remove(gone, told)
         self.cluster.run_until(lambda: self.members(gone).epoch == 1)
@@ -223,7 +229,7 @@ class RemovalTests(ChangesTestCase):
         self.assertEqual((result.code, result.fate), ("UNAVAILABLE", "unknown"))
 
     def test_server_that_was_removed_knows_it_and_takes_no_part(self) -> None:
-        """STATUS says so, and its clients are sent to the others."""
+        """A removed server shows the role `removed`, and sends its clients to the others."""
         gone = next(i for i in (0, 1, 2) if i != self.leader)
         at = next(i for i in (0, 1, 2) if i != gone)
         self.assertDone(self.change("remove", gone, at=at), 1)
@@ -239,7 +245,8 @@ class RemovalTests(ChangesTestCase):
         self.assertNotIn(gone, [dict(row)["id"] for row in self.server(at).servers()])
 
     def test_commands_under_way_are_answered_when_their_server_is_removed(self) -> None:
-        """Clients repeat such commands at another server, and need not wait until their time is over."""
+        """Commands that are under way when their server is removed are answered with an unknown fate, so that clients
+        need not wait until their time is over to repeat them elsewhere."""
         gone = next(i for i in (0, 1, 2) if i != self.leader)
         at = next(i for i in (0, 1, 2) if i != gone)
         client = self.open("alice", gone)
@@ -256,7 +263,8 @@ class RemovalTests(ChangesTestCase):
         self.assertIn("was removed", refused.text)
 
     def test_change_needs_the_storages_of_all_voters(self) -> None:
-        """A server that comes later must not take any storage for that of a voter."""
+        """A change is refused if the identity of a voter's storage is unknown: a server that comes later would take any
+        storage for that of the voter."""
         leader = self.leader
         other = next(i for i in (0, 1, 2) if i != leader)
         self.cluster.crash(other)
@@ -280,7 +288,7 @@ class RemovalTests(ChangesTestCase):
         self.assertDone(told.results[0], 1)
 
     def test_storage_that_was_not_admitted_is_not_named(self) -> None:
-        """The former disk of that server has perhaps voted."""
+        """A change does not name a storage that was not admitted: the former disk of its server has perhaps voted."""
         leader = self.leader
         other = next(i for i in (0, 1, 2) if i != leader)
         self.server(leader).replica.peers.by_id[other].position = 0
@@ -289,7 +297,8 @@ class RemovalTests(ChangesTestCase):
         self.assertRefusedChange(result, "CONFLICT", f"does not know the storage of server {other}")
 
     def test_leader_removes_itself(self) -> None:
-        """The server that the change names leads without an election, and the client has its answer."""
+        """When a leader removes itself, the server that the change names leads without an election, and the client has
+        its answer."""
         leader = self.leader
         self.assertDone(self.change("remove", leader, at=leader), 1)
         left = [i for i in (0, 1, 2) if i != leader]
@@ -297,7 +306,7 @@ class RemovalTests(ChangesTestCase):
         self.assertIsInstance(self.do(self.connect(left[0]), "PUT", "a", "b"), Done)
 
     def test_servers_start_again_in_the_epoch(self) -> None:
-        """The members are on disk."""
+        """Servers that all start again after a change are in its epoch, since the members are on disk."""
         gone = next(i for i in (0, 1, 2) if i != self.leader)
         left = [i for i in (0, 1, 2) if i != gone]
         self.assertDone(self.change("remove", gone, at=left[0]), 1)
@@ -316,7 +325,7 @@ class LearnerTests(ChangesTestCase):
     joining = 1
 
     def test_server_that_waits_refuses_its_clients(self) -> None:
-        """A server that was not added says what to do."""
+        """A server that was not added yet refuses its clients, and says which command adds it."""
         self.assertEqual(self.server(3).facts.role, "joining")
         refused = self.do(self.connect(3), "PUT", "a", "b")
         assert isinstance(refused, Refused)
@@ -326,7 +335,8 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual(self.lead(3, 0), refused)
 
     def test_server_that_learns_sends_its_clients_to_those_that_vote(self) -> None:
-        """The log would take a second or two to answer; what it knows itself it tells."""
+        """A server that learns refuses commands, and names the servers that vote; it answers questions about the state
+        that it has itself."""
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
         self.assertDone(self.change("add", 3, OTHER), 1)
         self.cluster.run_until(lambda: self.server(3).facts.role == "learner", 30.0)
@@ -369,7 +379,8 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual((self.members(at).permanent, self.members(at).retired), ((), (*sorted((gone, 3)),)))
 
     def test_server_that_was_added_learns_and_then_votes(self) -> None:
-        """The new server has the whole state, and the cluster can do without one of the others."""
+        """A server that was added votes once it has the whole state; then the cluster can do without one of the
+        others."""
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
         self.assertDone(self.change("add", 3, OTHER), 1)
         self.cluster.run_until(lambda: self.members(3).voters == (0, 1, 2, 3), 60.0)
@@ -384,8 +395,8 @@ class LearnerTests(ChangesTestCase):
         self.assertIn(("value", b"b"), found.fields)
 
     def test_server_takes_the_place_of_another_one(self) -> None:
-        """The former one is dead, and the server that was asked is killed meanwhile: the leader makes both changes, one
-        after the other."""
+        """A server takes the place of a dead one although the server that was asked is killed meanwhile: the leader
+        makes both changes, one after the other."""
         gone, at = (i for i in (0, 1, 2) if not self.leads(i))
         self.assertIsInstance(self.do(self.connect(at), "PUT", "a", "b"), Done)
         self.cluster.crash(gone)
@@ -425,7 +436,8 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual((self.members(at).replacing, self.members(at).voters), (None, (0, 1, 2)))
 
     def test_replaced_server_stays_while_no_majority_is_there_without_it(self) -> None:
-        """The new one votes already, and is down, too."""
+        """A replaced server is not removed while the others that are there are no majority without it, since the new
+        voter is down."""
         gone, other = (i for i in (0, 1, 2) if not self.leads(i))
         at = self.leader
         self.assertDone(self.change("replace", gone, 3, OTHER, at=at), 1)

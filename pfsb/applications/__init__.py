@@ -19,6 +19,7 @@ application of a third party is a plugin of the same kind: `catalogue` finds it 
 * `interfaces`: the interfaces, and the values that cross them (`Done`, `Refused`, `Command`, `Event`, ...);
 * `application`: the table of verbs that the applications share; `arguments`: how a command line is taken apart;
 * `catalogue`: which applications and verbs a server has; `admission`: which applications are refused;
+* `pieces`, `frozen_keys`: the state of an application as a snapshot, which is read while commands go on;
 * `results`, `names`: which answers can be told to a client; `failures`: exceptions of applications;
 * `testing`: tests of an application without servers;
 * `chat`, `lock`, `key_value`, `instances` (with `unfinished`): the applications.

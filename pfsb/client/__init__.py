@@ -2,6 +2,9 @@
 
 The clerks are imported on first use, so that a program imports only the event loop that its clerk needs, and so that
 `pfsb.client.core` can be imported without any event loop.
+
+* `clerks`: the clerks. `core`: the session with a cluster, without sockets. `drivers`: event loops that drive the core.
+* `servers`: the addresses of servers, from a configuration or a list.
 """
 
 from typing import TYPE_CHECKING

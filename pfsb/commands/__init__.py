@@ -17,9 +17,13 @@ never import a server.
     status, why       one line per server; what keeps a cluster from working
     survey            the STATUS of all servers, asked for at once
     settings          shows or changes the settings of a cluster
+    servers           shows, adds, removes, moves or replaces servers
     token             makes tokens for clients
+    secret            makes and changes the secret of the servers
+    certificates      makes and renews the certificates of the servers
     check             what a configuration says
     cluster           all servers of a configuration as child processes (`cluster_child` is one of them)
+    columns           tables with aligned columns
     one_question      one line to one server, on a connection of its own
     exit_status       the exit statuses of the subcommands that ask a cluster
 """

@@ -138,7 +138,7 @@ class Cluster:
     _started: float = field(init=False, default=0.0)
     """When the servers were started, by the reactor's clock."""
     _signals: list[IDelayedCall] = field(init=False, factory=list)
-    """The signals that servers get that have not stopped by then."""
+    """Delayed calls that send SIGTERM, and later SIGKILL, to the servers that have not stopped by then."""
     _poll: IDelayedCall | None = field(init=False, default=None)
 
     def run(self) -> Deferred[bool]:

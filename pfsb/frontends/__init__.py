@@ -10,7 +10,7 @@ a client that would have to survive a restart.
   which says what each verb does and in which order replies are given.
 - `resp`: the Redis protocol (docs/redis.rst); it translates commands of Redis into requests of a Conversation.
 - `stream`: the part that both share: reading, back-pressure, the queue of replies. It knows neither of the two.
-- `http`: HTTP (docs/http.rst), on a port of its own.
+- `http`: HTTP (docs/http.rst), on a port of its own; `http_port` loads it when the first client connects.
 - `rights`: which rights a client has at any of these doors (docs/rights.rst).
 
 `line` and `resp` import `stream`, `resp` imports the Conversation of `line`, and `stream` imports neither.

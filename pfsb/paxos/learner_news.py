@@ -1,8 +1,9 @@
 """LearnerNews: tells the servers that learn for good at once which slots are ordered (Departure 60).
 
 Such a server has no vote, so no votes tell it. By the others' ALIVE alone, which tell how far their disks are, it would
-be behind by a third of a second. So the leader sends it what was ordered in the last `NEWS_SECONDS`, or, if that is too
-much for one frame, an ALIVE, after which it asks for it. A server that lacks earlier slots asks for them, as ever.
+be behind by a third of a second. So the leader sends it what was ordered in the last `NEWS_SECONDS`; or, if that is too
+much for one frame, an ALIVE, after which the server asks for the slots. A server that lacks earlier slots asks for them
+in any case.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class LearnerNews(Handler):
         self._reconciliation = reconciliation
         self._checks = checks
         self._told = 0
-        """The slot up to which this server has told the others."""
+        """The last slot that this server has sent, or told by an ALIVE, to servers that learn for good."""
         self._call: IDelayedCall | None = None
         self._learners: tuple[int, ...] = ()
         self.follow_membership()
         core.membership.on_change.append(self.follow_membership)
 
     def follow_membership(self) -> None:
-        """Tell the servers that learn for good in the present epoch."""
+        """Send to the servers that learn for good in the present epoch, from now on."""
         own_id = self._membership.server_id
         self._learners = tuple(i for i in self._membership.members.permanent if i != own_id)
         if self._learners and self.look not in self._checks:
@@ -65,7 +66,7 @@ class LearnerNews(Handler):
             self._checks.remove(self.look)
 
     def look(self) -> None:
-        """At the end of a turn: if this server leads and has executed slots, tell them soon."""
+        """Called at the end of a turn: if this server leads and has executed slots, send them soon."""
         data = self._data
         if self._call is None and data.server.state is State.REG_LEADER and data.ordering.local_aru > self._told:
             self._call = self._clock.callLater(NEWS_SECONDS, self._turn.run, self._tell)

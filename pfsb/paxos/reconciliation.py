@@ -174,9 +174,9 @@ class ReconciliationHandler(Handler):
             self.ask_a_peer()
 
     def _patience(self) -> float:
-        """How long, in seconds, to wait before this server asks for slots that are ordered elsewhere: longer while no
-        client of this server waits, because ACCEPTs to this server may then come late (Departure 25). To a server that
-        learns for good no slot comes by votes."""
+        """How long, in seconds, to wait before this server asks for slots that are ordered elsewhere. The wait is
+        longer while no client of this server waits, because ACCEPTs to this server may then come late (Departure 25),
+        but not at a server that learns for good, to which no votes come."""
         if self._demand.has_clients() or self._membership.server_id in self._membership.members.permanent:
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)
@@ -220,8 +220,8 @@ class ReconciliationHandler(Handler):
             self._turn.send(ReconciliationRequest(self._data.server.server_id, first, local_aru), server_id)
 
     def on_stranger_reply(self, message: ReconciliationReply, epoch: int) -> None:
-        """Departure 60: take slots that such a server has executed, and ask it on as long as they bring this server
-        ahead."""
+        """Departure 60: take slots that a server of a later epoch, which is none of this one, has executed; and ask it
+        for the next ones as long as they bring this server ahead."""
         before = self._data.ordering.local_aru
         self.on_reconciliation_reply(message, epoch)
         if self._data.ordering.local_aru > before and message.server_id not in self._peers.by_id:

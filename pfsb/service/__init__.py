@@ -18,4 +18,10 @@ server together.
     metrics       the figures of a server as text for Prometheus
     reactor_lag   how late the reactor makes its calls
     chat_log      the chat of a server as a file
+    text_log      the text log, written in a thread
+    memory_watch  refuses changes before the memory is used up
+    past_process  a process that builds states of the past
+    certificates  makes the certificates of a cluster
+    log_command, migrate_command, pass_command
+                  `pfsb log`, `pfsb migrate` and `pfsb pass`, which work on a data directory
 """

@@ -19,4 +19,5 @@ class WholeCluster:
 
 
 WHOLE_CLUSTER: Final = WholeCluster()
-"""The knowledge of this process. There is one object of this class, since twistd makes the server by itself."""
+"""The knowledge of this process about the other servers. There is one object of this class, since twistd makes the
+server by itself."""

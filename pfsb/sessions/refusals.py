@@ -35,15 +35,15 @@ class TroubleRefusals:
     """The refusals of a server whose disk is in trouble (Departures 44 and 45)."""
 
     change: Refused
-    """The refusal of a command that comes during the trouble and is no question."""
+    """The refusal of a command that is no question, and that comes while the disk is in trouble."""
     question: Refused
-    """The refusal of a question that this server cannot answer during the trouble."""
+    """The refusal of a question that this server cannot answer while its disk is in trouble."""
     repeated: Refused
     """The refusal of a command whose number was used before, so that it may have run."""
     under_way: Provisional
-    """The refusal of a command that was under way when the trouble began."""
+    """The refusal of a command that was under way when the disk came into trouble."""
     not_sent: NotSent
-    """The refusal of a command that waited for an earlier one of its session when the trouble began."""
+    """The refusal of a command that waited for an earlier one of its session when the disk came into trouble."""
 
     def of(self, *, is_question: bool, is_used: bool) -> Refused:
         """The refusal of a command that a client sends during the trouble. `is_question` says whether it is a question,
@@ -87,7 +87,7 @@ TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
         not_sent="READONLY",
     ),
 }
-"""Disk trouble -> the refusals during the trouble."""
+"""Disk trouble -> the refusals of a server whose disk has this trouble."""
 
 HANGING: Final = TROUBLE_REFUSALS[DiskTrouble.HANGS]
 

@@ -71,7 +71,8 @@ class RecoverEpochsTests(RecoverEpochsCase):
         self.assertEqual((found.members.epoch, found.members.voters), (1, (0, 1, 3)))
 
     def test_of_two_epochs_in_one_slot_the_later_one_counts(self) -> None:
-        """A batch of the former epoch does not count there, also if it was stored as ordered."""
+        """If directories hold batches of two epochs in one slot, that of the later epoch counts, also if the other one
+        was stored as ordered."""
         self.begin(0)
         self.write(0, ProposalRecord(self.at + 1, NEXT.first_view, self.put(b"next")))
         self.write(1, OrderedRecord(self.at + 1, self.put(b"void")))
@@ -79,14 +80,15 @@ class RecoverEpochsTests(RecoverEpochsCase):
         self.assertEqual((self.colour(found), found.void, found.open_slots), (b"next", 0, 1))
 
     def test_a_change_that_is_only_accepted_ends_its_epoch_too(self) -> None:
-        """The change is executed as a slot that was accepted; those above it in the same directory are void."""
+        """A change that was only accepted is executed, and slots above it in the same directory are void."""
         self.write(1, ProposalRecord(self.at, 1, self.change), ProposalRecord(self.at + 1, 1, self.put(b"void")))
         found = self.latest(1)
         self.assertEqual((found.state.history.seq, self.colour(found)), (self.at, b"blue"))
         self.assertEqual((found.open_slots, found.void, found.members.epoch), (1, 1, 1))
 
     def test_slots_below_the_change_count_from_whichever_epoch(self) -> None:
-        """A change in a later slot does not void the slots up to it."""
+        """Slots below a change count whether the epoch of their proposal is that before the change or the one that it
+        begins."""
         first, self.at = self.at, self.at + 1
         batch = self.put(b"before")
         self.write(0, ProposalRecord(first, 1, batch), AruRecord(first))
@@ -96,7 +98,8 @@ class RecoverEpochsTests(RecoverEpochsCase):
         self.assertEqual((found.state.history.seq, self.colour(found), found.void), (self.at, b"before", 0))
 
     def test_what_is_said_counts_the_voters_of_the_last_epoch(self) -> None:
-        """Servers 0 and 2 are left of 0, 1 and 2, which was a majority until server 3 has taken the place of 2."""
+        """The text counts the voters of the last epoch: servers 0 and 2 are left of 0, 1 and 2, which was a majority
+        until server 3 has taken the place of server 2."""
         self.begin(0)
         self.write(2, ProposalRecord(self.at + 1, 1, self.put(b"void")))
         self.assertIs(self.recover(0, 2), ExitStatus.OK)
@@ -134,8 +137,8 @@ class RecoverEpochsTests(RecoverEpochsCase):
 
 class PastEpochsTests(RecoverEpochsCase):
     def test_void_slots_are_no_part_of_the_past(self) -> None:
-        """One server has begun the next epoch, and another one, whose directory is read first, has stored batches as
-        ordered above the change: they count neither as ordered nor as executed."""
+        """If one server has begun the next epoch, batches above the change that another one has stored as ordered count
+        neither as ordered nor as executed, even if its directory is read first."""
         self.begin(1)
         self.write(1, ProposalRecord(self.at + 1, NEXT.first_view, self.put(b"next")), AruRecord(self.at + 1))
         void = self.put(b"void")
@@ -145,7 +148,8 @@ class PastEpochsTests(RecoverEpochsCase):
         self.assertEqual(replay.machine.entry(b"colour")[0], b"next")  # type: ignore[index]
 
     def test_void_slots_of_a_server_that_has_left_are_no_part_of_the_past(self) -> None:
-        """The epoch of server 2 has ended where its own Local_Aru has."""
+        """A slot above the change is no part of the past if only a server that the change has removed has stored it as
+        ordered."""
         self.write(2, OrderedRecord(self.at + 1, self.put(b"void")))
         self.begin(1, 2)
         self.write(1, ProposalRecord(self.at + 1, NEXT.first_view, self.put(b"next")), AruRecord(self.at + 1))

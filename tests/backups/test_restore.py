@@ -539,7 +539,8 @@ class RecoverTests(RecoverCase):
             self.write(server_id, *[PeerRecord(i, identities[i]) for i in servers if i != server_id])
 
     def test_a_log_counts_without_its_snapshot_if_another_directory_leads_up_to_it(self) -> None:
-        """All slots behind the snapshot of the other one are there."""
+        """If the snapshot of one directory is lost, its slots count all the same if another directory has all slots up
+        to them."""
         seq = self.made.seq
         self.meet(0, 1)
         for step in range(1, 5):
@@ -552,7 +553,8 @@ class RecoverTests(RecoverCase):
         self.assertNotIn("left out", self.out.getvalue())
 
     def test_slots_that_nothing_leads_up_to_are_left_out_and_that_is_said(self) -> None:
-        """Server 1 has installed a snapshot of a later slot, and dropped what server 0 does not know."""
+        """Slots behind a lost snapshot are left out, and `pfsb recover` says so, if no other directory has the slots
+        before them."""
         seq = self.made.seq
         self.meet(0, 1)
         self.write(1, SnapshotRecord(SnapshotName(seq + 10, 4, bytes(SNAPSHOT_DIGEST_BYTES))), AruRecord(seq + 10))
@@ -564,7 +566,8 @@ class RecoverTests(RecoverCase):
         self.assertIn(f"slots {seq + 1} to {seq + 1} were accepted here", self.out.getvalue())
 
     def test_the_latest_snapshot_counts_and_slots_come_from_any_directory(self) -> None:
-        """Server 0 has the snapshot and some slots, server 1 those behind them, server 2 the latest of all."""
+        """The state is put together of one snapshot and of slots from several directories: here server 0 has the
+        snapshot and some slots, server 1 those behind them, server 2 the latest of all."""
         seq = self.made.seq
         self.meet(0, 1, 2)
         batches = [Batch.of(1_700_000_100_000 + step, []) for step in range(1, 7)]
@@ -593,7 +596,8 @@ class RecoverTests(RecoverCase):
         self.assertEqual((found.state.cluster_identity, found.state.history.seq), (b"cluster1", 3))
 
     def test_a_directory_without_its_snapshot_goes_with_those_that_know_its_storage(self) -> None:
-        """A log alone does not tell the cluster, which another one of the same name may have been."""
+        """A directory without its snapshot is refused if no other one knows its storage: its log alone does not tell
+        the cluster, and another one may have the same name."""
         self.lose_snapshot(1)
         self.assertIn(
             f"{self.left(1)}: its snapshot is lost, and nothing tells", self.refusal(self.left(0), self.left(1))

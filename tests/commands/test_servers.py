@@ -23,7 +23,7 @@ class ServersTests(ToolTestCase):
         return await settle(reactor, self.options(*arguments), self.out, self.err)
 
     async def test_table_has_a_line_for_each_server(self) -> None:
-        """The epoch, and who is there."""
+        """`pfsb servers` prints the epoch, and a row for each server."""
         self.assertIs(await self.settle(self.file), ExitStatus.OK)
         lines = self.out.getvalue().splitlines()
         self.assertEqual(lines[0], "epoch 0")
@@ -31,13 +31,13 @@ class ServersTests(ToolTestCase):
         self.assertRegex(lines[2], "^0 +voter +yes +REG_LEADER +1 +127.0.0.1 +127.0.0.1:9400$")
 
     async def test_servers_as_json(self) -> None:
-        """One object."""
+        """With --json, `pfsb servers` prints one object with the epoch and the servers."""
         self.assertIs(await self.settle(self.file, "--json"), ExitStatus.OK)
         found = json.loads(self.out.getvalue())
         self.assertEqual((found["epoch"], found["servers"][0]["role"]), (0, "voter"))
 
     async def test_change_goes_to_the_first_server_that_is_there(self) -> None:
-        """One server gets it, once."""
+        """A change is sent once, to the first server that can be reached."""
         await self.cluster.members[0].crash()
         self.assertIs(await self.settle(self.file, "add", "4", "127.0.0.1:7404"), ExitStatus.OK)
         self.assertEqual(self.out.getvalue(), "done, in epoch 1\n")
@@ -45,7 +45,7 @@ class ServersTests(ToolTestCase):
         self.assertEqual(asked, [("add", 4, "127.0.0.1:7404")])
 
     async def test_server_that_learns_for_good(self) -> None:
-        """The option belongs to `add` alone."""
+        """With --learner, `add` asks for a server that learns for good; no other change takes the option."""
         self.assertIs(await self.settle(self.file, "add", "4", "127.0.0.1:7404", "--learner"), ExitStatus.OK)
         asked = [each for member in self.cluster.members for each in member.server.changes.asked]
         self.assertEqual(asked, [("add", 4, "127.0.0.1:7404", "permanent")])
@@ -58,7 +58,8 @@ class ServersTests(ToolTestCase):
         self.assertEqual(asked, [("replace", 1, 4, "127.0.0.1:7404")])
 
     async def test_refusal_is_one_line(self) -> None:
-        """No other server is asked, unless the first one cannot serve at present."""
+        """A refusal is printed as one line, and no other server is asked, unless the first one cannot serve at
+        present."""
         first, second = self.cluster.members[:2]
         first.server.changes.refusal = Refused("CONFLICT", "another change is under way")
         self.assertIs(await self.settle(self.file, "remove", "1"), ExitStatus.REFUSED)
@@ -70,21 +71,21 @@ class ServersTests(ToolTestCase):
         self.assertEqual(second.server.changes.asked, [("remove", 1)])
 
     async def test_change_whose_fate_is_unknown_is_sent_to_no_other_server(self) -> None:
-        """The change may still happen."""
+        """A change whose fate is unknown is sent to no other server, since it may still happen."""
         first, second = self.cluster.members[:2]
         first.server.changes.refusal = Refused("UNAVAILABLE", "no majority has answered in time", "unknown")
         self.assertIs(await self.settle(self.file, "remove", "1"), ExitStatus.UNAVAILABLE)
         self.assertEqual(second.server.changes.asked, [])
 
     async def test_no_server_is_reached(self) -> None:
-        """One line, and an exit status of its own."""
+        """If no server can be reached, `pfsb servers` prints one line, and has an exit status of its own."""
         for member in self.cluster.members:
             await member.crash()
         self.assertIs(await self.settle(self.file), ExitStatus.UNREACHABLE)
         self.assertEqual(self.err.getvalue(), "pfsb servers: no server accepts a connection\n")
 
     def test_wrong_command_lines(self) -> None:
-        """Each is a mistake that is told before anything is sent."""
+        """A wrong command line is refused before anything is sent."""
         for words in (
             ("add", "4"),
             ("add", "four", "127.0.0.1:7404"),

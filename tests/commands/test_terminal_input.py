@@ -97,7 +97,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
     def test_token_that_was_typed_is_not_kept(self) -> None:
-        """The client refuses the line, but the person has typed it."""
+        """A line with AUTH that a person has typed is not kept in the file of the history."""
         self.history.store_string("GET a\n  auth alice.secret\nGET b")
         self.assertEqual(list(self.history.load_history_strings()), ["GET b", "GET a"])
 

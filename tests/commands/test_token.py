@@ -51,7 +51,7 @@ class TokenTests(SynchronousTestCase):
         self.assertIn("chmod 600", str(self.assertRaises(ConfigError, token.add, self.file, "bob", "read")))
 
     def test_command_line(self) -> None:
-        """Each mistake is told with the right form."""
+        """A wrong command line of `pfsb token` is refused before a file is written."""
         options = parse(token.command, ["f", "alice", "--role", "write", "--out", "t"])
         self.assertEqual((options.name, options.role, options.out), ("alice", "write", Path("t")))
         for words in (
@@ -76,7 +76,8 @@ class OwnTokenTests(SynchronousTestCase):
             return own_token.own_token(file)
 
     def test_where_a_token_comes_from(self) -> None:
-        """The command line names a file, never a token; then the environment counts."""
+        """The token comes from the file that the command line names, or else the environment; the command line never
+        holds a token."""
         path = str(self.path)
         self.assertIsNone(self.found())
         self.assertEqual(self.found(PFSB_TOKEN="env.secret"), "env.secret")

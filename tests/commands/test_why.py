@@ -52,7 +52,8 @@ class EpochTests(SynchronousTestCase):
     """Servers of different epochs of the membership answer."""
 
     def test_servers_of_the_latest_epoch_tell_who_votes(self) -> None:
-        """Server 2 was removed, and server 3 votes now; server 0 has not executed that yet."""
+        """The servers of the latest epoch tell who votes: a server that has not executed the change yet, and a removed
+        one, do not count."""
         now = {"epoch": 2, "voters": [0, 1, 3], "quorum": 2, "view": "2.1"}
         survey = found(
             status(epoch=0, voters=[0, 1, 2], quorum=2),
@@ -71,7 +72,8 @@ class EpochTests(SynchronousTestCase):
         self.assertFalse(can_take_commands(survey))
 
     def test_servers_that_were_added_are_asked_too(self) -> None:
-        """By the addresses that those of the latest epoch tell, each once."""
+        """Servers that a change has added are asked, too, once each, at the addresses that servers of the latest epoch
+        tell."""
         clients = {"0": "127.0.0.1:9400", "1": "127.0.0.1:9401", "3": "127.0.0.1:9403"}
         asked: list[str] = []
 

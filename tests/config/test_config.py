@@ -118,7 +118,8 @@ class ReadingTests(ConfigTestCase):
         self.assertRefused(same, "archive: is the directory of storage, and must be another one")
 
     def test_priority(self) -> None:
-        """Ids of servers, each once; the protocol gets them. Without the key no server is preferred."""
+        """The key `priority` has ids of servers, each once, for the protocol; without the key no server is
+        preferred."""
         self.assertEqual(self.load(four()).settings().priority, ())
         self.assertEqual(self.load({**four(), "priority": [2, 0]}).settings().priority, (2, 0))
         self.assertRefused({**four(), "priority": [2, 7]}, "priority: there is no server 7; known are 0, 1, 2, 3")
@@ -213,7 +214,8 @@ class DerivedValueTests(ConfigTestCase):
         self.assertNotEqual(self.load(fewer).membership_digest(), digest)
 
     def test_founders_tell_the_cluster_whoever_is_there_now(self) -> None:
-        """A server of the file that is no founder joins, and takes all of the file for members."""
+        """The founders give the digest of the cluster, whichever servers the file has now; a server of the file that is
+        no founder joins."""
         digest = load(ETC / "four.yaml").membership_digest()
         later = four()
         later["servers"][7] = {"peer": "127.0.0.1:7407", "client": "tcp:9407:interface=127.0.0.1"}
@@ -226,7 +228,7 @@ class DerivedValueTests(ConfigTestCase):
         self.assertEqual(load(ETC / "four.yaml").founding_ids, (0, 1, 2, 3))
 
     def test_wrong_founders_are_refused(self) -> None:
-        """Each id once."""
+        """`founders` is refused if it is empty, has an id twice, or has a number that is no id."""
         self.assertRefused({**four(), "founders": []}, "founders: is empty (example: [0, 1, 2])")
         self.assertRefused({**four(), "founders": [0, 1, 0]}, "founders: 0 is there twice")
         self.assertRefused({**four(), "founders": [-1]}, "founders.0: must be a whole number from 0 to 65535, not -1")

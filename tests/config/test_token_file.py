@@ -36,7 +36,7 @@ class TokenFileTests(SynchronousTestCase):
         self.assertEqual(found, {"alice": ALICE, "bob": BOB})
 
     def test_files_that_are_refused_and_what_is_said(self) -> None:
-        """Each text names the place, and what would be right."""
+        """The error for a wrong token file names the place, and says what would be right."""
         self.assertIn("chmod 600", self.refused(ALICE.line, 0o640))
         self.assertIn("chmod 600", self.refused(ALICE.line, 0o604))
         self.assertIn("pfsb token FILE NAME", self.refused("# nothing yet\n"))
@@ -47,7 +47,8 @@ class TokenFileTests(SynchronousTestCase):
         self.assertEqual(str(missing), "four.yaml: token_file: there is no such file")
 
     def test_file_of_a_server_is_a_regular_one(self) -> None:
-        """A server that waits for a program at the other end of a pipe answers no client meanwhile."""
+        """A server refuses a token file that is a pipe or a device: while it waited for the program at the other end,
+        it would answer no client."""
         os.mkfifo(self.path, 0o600)
         for read in (read_tokens, read_secrets):
             error = self.assertRaises(ConfigError, read, str(self.path), "four.yaml: file")
@@ -57,12 +58,13 @@ class TokenFileTests(SynchronousTestCase):
         self.assertIn("is no regular file", str(self.assertRaises(ConfigError, read_tokens, str(other), "x")))
 
     def test_mark_of_utf_8_at_the_beginning_is_left_out(self) -> None:
-        """Some editors write it."""
+        """The mark that some editors write at the beginning of a file in UTF-8 is left out."""
         self.assertEqual(read_tokens(self.write(f"\ufeff{ALICE.line}\n"), "x"), {"alice": ALICE})
         self.assertEqual(read_token(self.write(f"\ufeff{TOKEN}\n")), TOKEN)
 
     def test_configuration_names_the_file(self) -> None:
-        """Without the key there are no tokens, and all clients may read and write."""
+        """The key `token_file` names the file with the tokens; without the key there are none, and all clients may read
+        and write."""
         config = Path(self.mktemp())
         servers = 'servers: {0: {peer: "127.0.0.1:7400", client: "tcp:9400"}}'
         config.write_text(f"cluster: one\n{servers}\n")
@@ -73,14 +75,14 @@ class TokenFileTests(SynchronousTestCase):
         self.assertIn("token_file", str(self.assertRaises(ConfigError, load(config).tokens)))
 
     def test_file_of_a_client(self) -> None:
-        """One token, alone; the errors do not show it."""
+        """The file of a client holds one token alone; the errors do not show it."""
         self.assertEqual(read_token(self.write(f"{TOKEN}\n")), TOKEN)
         for text, mode in ((TOKEN, 0o644), (f"{TOKEN}\n{TOKEN}", 0o600), (f"token: {TOKEN}", 0o600), ("", 0o600)):
             error = self.assertRaises(ConfigError, read_token, self.write(text, mode))
             self.assertNotIn(TOKEN.partition(".")[2], str(error))
 
     def test_client_reads_its_token_from_a_pipe(self) -> None:
-        """A shell makes a pipe of `<(...)`."""
+        """A client can read its token from a pipe, such as a shell makes of `<(...)`."""
         reads, writes = os.pipe()
         self.addCleanup(os.close, reads)
         with open(writes, "w") as file:

@@ -173,7 +173,8 @@ class DoorCase(SynchronousTestCase):
 
 class EveryVerbTests(DoorCase):
     def test_every_verb_has_its_line(self) -> None:
-        """All verbs of applications, of the settings, and of a server whatever it runs."""
+        """Each verb of applications, of the settings and of a server has a line in this module, with the right that it
+        needs."""
         applications = (Chat(), Instances(), KeyValue(), Lock(), OrderedSettings())
         rights = {each.verb: each.right for each in ALWAYS}
         rights |= {each.verb: each.right for application in applications for each in application.commands}
@@ -188,7 +189,8 @@ class EveryVerbTests(DoorCase):
         self.assertEqual(stated, rights)
 
     def test_every_line_with_every_role(self) -> None:
-        """Whether it is refused, and by which code; plain lines and others."""
+        """A line is refused for each role that lacks its right, with NOAUTH or DENIED, whether it is a plain one or
+        not."""
         factory = LineFactory(self.server, self.clock, self.shared)  # type: ignore[arg-type]
         for right, lines in LINES.items():
             for line in lines:
@@ -215,7 +217,7 @@ class EveryVerbTests(DoorCase):
 
 class EveryResourceTests(DoorCase):
     def test_resource_may_have_the_right_of_a_command_with_arguments(self) -> None:
-        """As one that changes which servers there are."""
+        """A resource that changes which servers there are has the right of SERVERS with arguments."""
         site = HTTPSite(self.server, self.clock, bytes, self.shared)  # type: ignore[arg-type]
         self.assertEqual((site.right_of("SERVERS"), site.right_of("SERVERS ...")), (Right.READ, Right.ADMIN))
 
@@ -248,12 +250,14 @@ class EveryResourceTests(DoorCase):
 
 class EveryRedisCommandTests(DoorCase):
     def test_every_command_has_its_line(self) -> None:
-        """All commands of Redis that are known here; the others are verbs of the line protocol."""
+        """Each command of Redis that is known here has a line in this module; the others are verbs of the line
+        protocol."""
         stated = {line.split(" ")[0] for lines in REDIS.values() for line in lines}
         self.assertLessEqual({*OWN, *TRANSLATED}, stated)
 
     def test_every_command_with_every_role(self) -> None:
-        """HELLO needs AUTH or a token that was shown."""
+        """A command of Redis is refused for each role that lacks its right; HELLO needs AUTH or a token that was shown
+        before."""
         lines = LineFactory(self.server, self.clock, self.shared)  # type: ignore[arg-type]
         factory = RespFactory(self.server, self.clock, lines.verbs, lines)  # type: ignore[arg-type]
         for right, commands in REDIS.items():

@@ -36,7 +36,8 @@ def peer(address: Any) -> Any:
 
 class NearTests(SynchronousTestCase):
     def test_clients_on_this_machine(self) -> None:
-        """All of 127.0.0.0/8, ::1, the same as a mapped address, and Unix sockets."""
+        """Clients at 127.0.0.0/8, at ::1, at the mapped form of such an address, and at Unix sockets are on this
+        machine."""
         for host in ("127.0.0.1", "127.8.0.1"):
             self.assertTrue(is_near(peer(IPv4Address("TCP", host, 1))), host)
         for host in ("::1", "::ffff:127.0.0.1"):
@@ -45,7 +46,7 @@ class NearTests(SynchronousTestCase):
         self.assertTrue(is_near(peer(UNIXAddress(None))))
 
     def test_clients_elsewhere(self) -> None:
-        """In the same network, too, and where no address can be told."""
+        """Clients of the same network, and those without an address, do not count as being on this machine."""
         for host in ("10.0.0.1", "192.168.1.1", "0.0.0.0", "1.127.0.0"):
             self.assertFalse(is_near(peer(IPv4Address("TCP", host, 1))), host)
         for host in ("fe80::1%eth0", "::", "::2", "::ffff:10.0.0.1", "2001:db8::1"):
@@ -78,7 +79,7 @@ class RightsTestCase(SynchronousTestCase):
         return (own or self.rights).of_client(transport, address, "say it", self.lost.append)
 
     def show(self, token: str, client: ClientRights | None = None) -> list[Refused | None]:
-        """The answers that come, sooner or later."""
+        """The answers to a token that a client shows; those that come later are added to the list."""
         answers: list[Refused | None] = []
         (client or self.client()).show(token, answers.append)
         return answers
@@ -96,7 +97,7 @@ class CheckTests(RightsTestCase):
             self.assertEqual(client.level.word, role)
 
     def test_token_is_checked_once(self) -> None:
-        """Later requests with it, as each of HTTP has one, cost one quick hash."""
+        """After the first check of a token, later requests with it, as each of HTTP has one, cost one quick hash."""
         self.show(TOKENS["read"])
         self.make_checks()
         self.assertEqual(self.show(TOKENS["read"]), [None])
@@ -109,7 +110,7 @@ class CheckTests(RightsTestCase):
         self.assertEqual(answers, 100 * [[None]])
 
     def test_few_checks_run_at_once(self) -> None:
-        """Each takes 16 MiB."""
+        """Few checks of tokens run at once, since each takes 16 MiB."""
         self.file.tokens = {}
         made = [make_token(f"n{number}", Right.READ, 2) for number in range(2 * CHECKED_AT_ONCE)]
         self.file.tokens = {known.name: known for _, known in made}
@@ -120,7 +121,8 @@ class CheckTests(RightsTestCase):
         self.assertEqual(answers, len(made) * [[None]])
 
     def test_one_address_does_not_fill_the_queue(self) -> None:
-        """A thief of the file can make tokens that fit the quick hashes."""
+        """One address does not fill the queue of checks: a thief of the token file can make tokens that fit the quick
+        hashes."""
         made = [make_token(f"n{number}", Right.READ, 2) for number in range(WAITING_OF_ADDRESS_MAX + 2)]
         self.file.tokens = {known.name: known for _, known in made}
         self.rights.read_again()
@@ -148,7 +150,7 @@ class CheckTests(RightsTestCase):
         self.assertEqual(elsewhere, [None])
 
     def test_many_addresses_do_not_fill_the_queue(self) -> None:
-        """When it is full, an address without a token in it may have one checked all the same."""
+        """When the queue of checks is full, a token from an address that has none in it may be checked all the same."""
         self.patch(rights, "WAITING_MAX", 4)
         made = [make_token(f"n{number}", Right.READ, 2) for number in range(7)]
         self.file.tokens = {known.name: known for _, known in made}
@@ -160,7 +162,8 @@ class CheckTests(RightsTestCase):
         self.assertEqual(elsewhere, [None])
 
     def test_wrong_tokens_cost_no_check(self) -> None:
-        """A token of an unknown name, a text that is none, and almost all others."""
+        """No check is made for a token of an unknown name, for a text that is no token, and for almost all wrong
+        tokens."""
         for token in (WRONG, "nobody.x", "the-read", "", "\u20ac.\ud800"):
             answers = self.show(token)
             self.assertEqual((self.checks, answers), ([], []))
@@ -179,7 +182,7 @@ class CheckTests(RightsTestCase):
         self.assertEqual(answers[0].code, "BADTOKEN")
 
     def test_failed_check_is_logged_and_refused(self) -> None:
-        """As when there is no memory for it."""
+        """If a check fails, as without memory for it, the token is refused, and the failure is logged."""
         answers = self.show(TOKENS["read"])
         self.checks.pop()[1].errback(MemoryError())
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
@@ -274,7 +277,8 @@ class TokenFileTests(RightsTestCase):
         self.assertEqual(answers[0].code, "BADTOKEN")
 
     def test_another_token_under_the_name(self) -> None:
-        """As after `--remove` and a new one: the former is revoked."""
+        """When the token file has another token under a name, connections with the former one lose their rights, as if
+        it was removed."""
         client = self.connected("read")
         self.file.tokens["the-read"] = make_token("the-read", Right.READ, 2)[1]
         self.rights.read_again()
@@ -282,7 +286,8 @@ class TokenFileTests(RightsTestCase):
         self.assertEqual(len(self.lost), 1)
 
     def test_lower_role_ends_connections_and_a_higher_one_counts_at_once(self) -> None:
-        """A session that was opened with the right to write may hold locks."""
+        """If a token gets a lower role, its connections end, since a session that was opened with the right to write
+        may hold locks; a higher role counts at once."""
         lowered, raised = self.connected("write"), self.connected("read")
         for name, right in (("the-write", Right.READ), ("the-read", Right.ADMIN)):
             self.file.tokens[name] = evolve(self.file.tokens[name], right=right)
@@ -337,19 +342,21 @@ class WithoutTokenFileTests(RightsTestCase):
         self.rights = ServerRights(self.clock, lambda: None)
 
     def test_who_may_do_what(self) -> None:
-        """As ever: but administering is for this machine."""
+        """Without a token file all clients may read and write, and those on this machine may administer."""
         self.assertIs(self.client("127.0.0.1").level, Right.ADMIN)
         self.assertIs(self.client("10.0.0.1").level, Right.WRITE)
 
     def test_text_of_the_refusal_says_how_a_token_file_is_made(self) -> None:
-        """A script that administers from elsewhere stops working with this version."""
+        """Without a token file, the refusal of an administrator elsewhere says how to make one: a script that
+        administers from elsewhere stops working with this version."""
         error = self.client().refusal(Right.ADMIN, "SNAPSHOT")
         self.assertEqual(error.code, "DENIED")
         for text in ("SNAPSHOT", "loopback", "10.0.0.1", "pfsb token FILE NAME --role admin", "token_file"):
             self.assertIn(text, str(error))
 
     def test_token_is_taken_and_gives_nothing(self) -> None:
-        """Clients can be given their tokens before servers are given the file."""
+        """Without a token file, a token is accepted and gives no right, so that clients can be given their tokens
+        before the servers have the file."""
         client = self.client()
         self.assertEqual(self.show(TOKENS["admin"], client), [None])
         self.assertIs(client.level, Right.WRITE)

@@ -59,7 +59,7 @@ class HandOverTests(ClusterCase):
         self.assertEqual(await self.expiries(cluster, *cluster.ids), before)
 
     async def test_lead_refuses_a_server_that_is_not_heard(self) -> None:
-        """The leader leads on."""
+        """LEAD refuses a server that is not heard, and the present leader leads on."""
         cluster = await self.start_cluster(3)
         _, leader = await cluster.wait_leader()
         gone = next(server_id for server_id in cluster.ids if server_id != leader)
@@ -70,7 +70,7 @@ class HandOverTests(ClusterCase):
         self.assertEqual((await cluster.status(leader))["state"], "REG_LEADER")
 
     async def test_preferred_server_leads_again(self) -> None:
-        """When it was stopped and is back, it leads within some seconds, once, and leads on."""
+        """A preferred server that was stopped and is back leads within some seconds, once, and leads on."""
         cluster = await self.start_cluster(3, priority=[2])
 
         async def leads() -> bool:

@@ -150,8 +150,8 @@ class MembershipTests(ClusterCase):
         self.assertTrue(said.ok, said.line)
 
     async def test_clerks_go_on_when_all_servers_that_they_were_given_are_replaced(self) -> None:
-        """Each server is killed and replaced by one command; no sum is left out, and none comes twice. The commands
-        with the old configuration find the new servers, too."""
+        """While each server that a clerk was given is killed and replaced by one command, its counting goes on: no sum
+        is left out, and none comes twice. The commands with the old configuration find the new servers, too."""
         cluster = await self.begin(6)
         given = [cluster.address(i).shown for i in (0, 1, 2)]
         clerk = TwistedClerk(reactor, given, timeout_seconds=SECONDS)
@@ -204,7 +204,8 @@ class RoundsTests(ClusterCase):
     """A short form of `tests.integration.membership_rounds`."""
 
     async def test_all_servers_are_replaced_and_some_are_killed_meanwhile(self) -> None:
-        """No acknowledged write is lost, and none runs twice."""
+        """While all servers are replaced, and some are killed meanwhile, no acknowledged write is lost, and none runs
+        twice."""
         said: list[str] = []
         directory = self.directory()
         directory.mkdir()

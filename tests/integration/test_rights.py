@@ -84,8 +84,8 @@ class TokensCase(ClusterCase):
 
 class DoorTests(TokensCase):
     async def test_every_kind_of_client_shows_its_token(self) -> None:
-        """Clerks, redis-py, curl and the tools; with the right role, with too low a one, and with none. Afterwards no
-        file of a server holds a secret of a token."""
+        """Clerks, redis-py, curl and the tools show a token, of the right role and of too low a one, or none.
+        Afterwards no file of a server holds a secret of a token."""
         cluster = await self.start_with_tokens(3)
         await deferToThread(self.look_at_clerks, cluster)
         if importlib.util.find_spec("redis"):
@@ -226,7 +226,7 @@ class RevocationTests(TokensCase):
         self.assertTrue((await other.ask("PUT a 1")).startswith("OK"))
 
     async def test_server_does_not_start_with_a_file_that_cannot_be_used(self) -> None:
-        """One line in the terminal, before anything runs."""
+        """A server whose token file cannot be used does not start, and prints one line in the terminal."""
         cluster = self.make_cluster(1, token_file=TOKEN_FILE)
 
         def start() -> subprocess.CompletedProcess[str]:

@@ -120,7 +120,7 @@ class FullDiskTests(EpochTestCase):
         self.assertSent(accept(2, 1, seq))
 
     def test_change_waits_for_room(self) -> None:
-        """A server with a full disk executes what it has voted for before, up to the change."""
+        """A server with a full disk executes what it has voted for before, up to the change of the membership."""
         self.follow()
         for seq, update in ((1, ALICE), (2, CHANGE), (3, BOB)):
             self.vote_for(seq, update)
@@ -133,7 +133,8 @@ class FullDiskTests(EpochTestCase):
         self.assertEqual(self.replica.turn.writes_in_trouble, 0)
 
     def test_change_is_executed_when_there_is_room(self) -> None:
-        """Nothing else has to happen for it; what was ordered above it is void."""
+        """A change that waited for room on the disk is executed when there is room, without a further message; what was
+        ordered above it is void."""
         self.follow()
         for seq, update in ((1, CHANGE), (2, BOB)):
             self.vote_for(seq, update)
@@ -165,7 +166,8 @@ class BeginTests(EpochTestCase):
     """The turn that executes the change, and its results."""
 
     def test_follower_follows_the_first_leader_of_the_next_epoch(self) -> None:
-        """There is no election, and no Prepare phase."""
+        """A follower that executes the change follows the first leader of the next epoch, without an election or a
+        Prepare phase."""
         self.follow()
         self.change()
         views = self.data.views
@@ -177,7 +179,8 @@ class BeginTests(EpochTestCase):
         self.assertSent(accept(2, self.view, 2))
 
     def test_records_of_the_epoch_are_forced_together(self) -> None:
-        """The slots up to the change, the servers, and a promise for the first view."""
+        """The slots up to the change, the servers of the next epoch, and a promise for its first view are forced to
+        disk together."""
         self.follow()
         self.change()
         records = [each for each in self.storage.records if isinstance(each, AruRecord | EpochRecord | ViewRecord)]
@@ -186,7 +189,8 @@ class BeginTests(EpochTestCase):
         )
 
     def test_nothing_of_the_next_epoch_leaves_before_its_record(self) -> None:
-        """A crash would take this server back into its former epoch."""
+        """No message of the next epoch leaves before the record of that epoch is on disk: a crash would take this
+        server back into its former epoch."""
         self.follow()
         self.receive(proposal(1, 1, 1, CHANGE))
         self.assertSent(accept(2, 1, 1))
@@ -199,7 +203,7 @@ class BeginTests(EpochTestCase):
         self.assertEqual([sent.message.view for sent in self.transport.sent if isinstance(sent.message, Alive)], [1])
 
     def test_messages_of_the_former_epoch_that_have_not_left_are_dropped(self) -> None:
-        """Frames tell the epoch at which they leave, so none may carry what was made before."""
+        """Messages of the former epoch that have not left are dropped: a frame tells the epoch at which it leaves."""
         self.follow()
         self.hold_syncs = True
         self.receive(proposal(1, 1, 2, ALICE))
@@ -210,7 +214,8 @@ class BeginTests(EpochTestCase):
         self.assertNotSent(Accept)
 
     def test_votes_that_wait_for_company_are_dropped(self) -> None:
-        """Trap lazy_vote_over_switch: such a vote would leave in a frame of the next epoch."""
+        """Votes that wait to travel with other messages are dropped at a change: they would leave in a frame of the
+        next epoch."""
         self.follow()
         self.receive(proposal(1, 1, 1, CHANGE))
         self.take(Accept)
@@ -220,7 +225,7 @@ class BeginTests(EpochTestCase):
         self.assertEqual(self.replica.outbound.waiting_votes, {})
 
     def test_second_change_needs_a_later_epoch(self) -> None:
-        """Executing an old change again, at a restart, begins nothing."""
+        """Executing an old change again, as at a restart, begins no epoch."""
         self.follow()
         self.change()
         self.replica.ordered_queue.change_members(self.next)
@@ -240,13 +245,15 @@ class BringTests(EpochTestCase):
         return [each.to for each in replies]
 
     def test_change_is_sent_to_the_servers_of_both_epochs(self) -> None:
-        """The votes of this server for it are dropped, so the others may lack a majority of them."""
+        """A server that executes the change sends it to the servers of both epochs: its own votes for it are dropped,
+        so the others may lack a majority."""
         self.follow()
         self.change()
         self.assertEqual(self.brought_to(), [1, 3, 4])
 
     def test_change_waits_for_the_record_of_the_epoch(self) -> None:
-        """Another server counts upon what is executed."""
+        """The change is sent to others when the record of the epoch is on disk: they count upon this server having
+        executed it."""
         self.follow()
         self.hold_syncs = True
         self.receive(proposal(1, 1, 1, CHANGE))
@@ -271,14 +278,15 @@ class BringTests(EpochTestCase):
         return {to: [u.seq for u in reply.updates] for to, reply in sent if isinstance(reply, ReconciliationReply)}
 
     def test_slots_before_the_change_go_with_it(self) -> None:
-        """The votes of this server for them are dropped, too. Server 4 comes, and lacks more than is in memory."""
+        """Slots before the change are sent with it, since this server's votes for them are dropped, too; a server that
+        lacks more than is in memory, as one that comes, is sent the change alone."""
         self.follow()
         self.order(1, ALICE)
         self.change(2)
         self.assertEqual(self.brought(), {1: [1, 2], 3: [1, 2], 4: [2]})
 
     def test_slots_that_a_server_has_are_left_out(self) -> None:
-        """Server 3 has told by its ALIVE that it has executed slot 1."""
+        """Slots that a server has executed, as its ALIVE tells, are not sent to it with the change."""
         self.follow()
         self.order(1, ALICE)
         self.receive(alive(3, 1, local_aru=1))
@@ -286,7 +294,8 @@ class BringTests(EpochTestCase):
         self.assertEqual(self.brought(), {1: [1, 2], 3: [2], 4: [2]})
 
     def test_highest_slots_go_if_not_all_fit_a_frame(self) -> None:
-        """A server that lacks more asks for the rest."""
+        """If the slots before the change do not fit a frame, the highest ones are sent with it; a server that lacks
+        more asks for the rest."""
         self.follow()
         for seq in range(1, 9):
             self.order(seq, evolve(ALICE, timestamp=seq, payload=bytes(self.settings.frame_data_bytes_max // 4)))
@@ -305,7 +314,8 @@ class VoidTests(EpochTestCase):
     """Slots that the former epoch has left above the change do not count."""
 
     def test_slot_that_was_ordered_above_the_change_is_filled_anew(self) -> None:
-        """Trap void_slot_ordered_before_C."""
+        """A batch that the former epoch has ordered above the change is void: the next epoch orders another one in its
+        slot."""
         self.follow()
         self.receive(proposal(1, 1, 2, ALICE))
         self.take(Accept)
@@ -320,7 +330,7 @@ class VoidTests(EpochTestCase):
         self.assertExecuted([CHANGE], [BOB])
 
     def test_votes_behind_the_change_in_one_message_are_void(self) -> None:
-        """Trap list_goes_on_after_switch: the ACCEPT that orders the change votes for the next slot, too."""
+        """If an ACCEPT orders the change, its votes for slots above the change are void."""
         self.follow()
         self.receive(proposal(1, 1, 1, CHANGE), proposal(1, 1, 2, ALICE))
         self.take(Accept)
@@ -329,7 +339,7 @@ class VoidTests(EpochTestCase):
         self.assertIs(self.slot(2), None)
 
     def test_data_list_ends_with_the_change(self) -> None:
-        """Trap list_goes_on_after_switch: a promise that brings the change, and a proposal above it."""
+        """A promise whose data list brings the change ends there: a proposal above it is void."""
         self.begin_prepare_phase()
         void = evolve(proposal(1, 1, 2, ALICE))
         self.receive(prepare_ok(3, 2, ordered(3, 1, CHANGE), void))
@@ -339,7 +349,8 @@ class VoidTests(EpochTestCase):
         self.assertEqual(self.data.views.last_installed, self.view)
 
     def test_other_messages_of_the_same_frame_are_void(self) -> None:
-        """A frame may bring the vote that orders the change, and then a PROPOSAL of its epoch."""
+        """If a frame brings the vote that orders the change, a PROPOSAL of the former epoch behind it in the frame is
+        discarded."""
         self.follow()
         self.receive(proposal(1, 1, 1, CHANGE))
         self.take(Accept)
@@ -348,7 +359,8 @@ class VoidTests(EpochTestCase):
         self.assertIs(self.slot(2), None)
 
     def test_change_and_more_from_a_server_that_it_removes(self) -> None:
-        """One frame of the next epoch brings the change, and then an ALIVE of its sender, which is gone by then."""
+        """If one frame of the next epoch brings the change, and then an ALIVE of a sender that the change removes, the
+        ALIVE is discarded."""
         self.follow()
         self.receive(reply(1, ordered(1, 1, CHANGE), local_aru=1), alive(1, self.view, local_aru=1), epoch=1)
         self.assertExecuted([CHANGE])
@@ -356,7 +368,8 @@ class VoidTests(EpochTestCase):
         self.assertNotIn(1, self.replica.peers.by_id)
 
     def test_history_of_the_next_epoch_meets_a_void_mark(self) -> None:
-        """Trap history_meets_void_mark: another batch was ordered in the slot; this server does not stop."""
+        """If the next epoch has ordered another batch in a slot that the former epoch had ordered here, this server
+        takes it, and does not stop."""
         self.follow()
         self.receive(proposal(1, 1, 2, ALICE))
         self.take(Accept)
@@ -365,7 +378,8 @@ class VoidTests(EpochTestCase):
         self.assertExecuted([CHANGE], [BOB])
 
     def test_slot_above_a_change_that_is_missing_is_not_taken(self) -> None:
-        """The slot would count as ordered in the epoch that the change ends."""
+        """An ordered slot of a later epoch is not taken while the change is missing: it would count as ordered in the
+        epoch that the change ends."""
         self.follow()
         self.receive(reply(3, ordered(3, 2, BOB), local_aru=2), epoch=1)
         self.assertIs(self.slot(2), None)
@@ -386,7 +400,8 @@ class FirstLeaderTests(EpochTestCase):
     view = view_of(1, 1)
 
     def test_first_leader_leads_at_once_and_fills_the_next_slot(self) -> None:
-        """No PREPARE: nothing older is in the epoch. An empty batch brings the epoch into force."""
+        """The first leader of an epoch leads without a PREPARE, as the epoch holds nothing older, and proposes an empty
+        batch, which brings the epoch into force."""
         self.follow()
         self.change()
         self.assertIs(self.data.server.state, State.REG_LEADER)
@@ -397,7 +412,7 @@ class FirstLeaderTests(EpochTestCase):
         self.take(Accept)
 
     def test_updates_that_the_former_epoch_has_lost_are_taken_again(self) -> None:
-        """Trap void_update_enqueued: Last_Enqueued of a leader does not hold what stood in a void slot."""
+        """A leader proposes an update again that stood in a void slot: Last_Enqueued does not hold such updates."""
         self.lead(2)
         self.receive(CHANGE, sender=1)
         self.receive(ALICE, sender=3)
@@ -412,7 +427,8 @@ class FirstLeaderTests(EpochTestCase):
         self.take(Accept)
 
     def test_first_slot_is_filled_at_once_though_the_view_was_being_handed_over(self) -> None:
-        """The change ends the hand-over with its view: the window is open in the turn that begins the epoch."""
+        """A change ends a hand-over under way, so that the first leader of the next epoch fills its first slot at once:
+        its window is open."""
         self.lead(2)
         self.receive(CHANGE, sender=1)
         self.take(Proposal)
@@ -432,7 +448,8 @@ class FirstLeaderTests(EpochTestCase):
         self.take(Accept)
 
     def test_target_of_a_hand_over_that_a_change_has_ended_is_asked_again(self) -> None:
-        """A leader that stops hands over to it in the next epoch: it has done nothing wrong."""
+        """A leader that stops asks the target of a hand-over again in the next epoch if a change has ended that
+        hand-over."""
         self.lead(2)
         self.receive(CHANGE, sender=1)
         self.take(Proposal)
@@ -450,7 +467,8 @@ class FirstLeaderTests(EpochTestCase):
         self.assertTrue(self.replica.hand_over.is_stopping)
 
     def test_updates_of_servers_that_are_gone_are_dropped(self) -> None:
-        """Other servers would accept no batch with one, and the leader would repeat it for ever."""
+        """At a change, a leader drops queued updates of servers that are gone: other servers would accept no batch with
+        one, and the leader would repeat it for ever."""
         self.lead(2)
         self.receive(CHANGE, sender=1)
         self.take(Proposal)
@@ -467,7 +485,8 @@ class CountTests(EpochTestCase):
     """Votes of the next epoch are those of its voters."""
 
     def test_server_that_is_gone_counts_no_more(self) -> None:
-        """Server 1 votes on: it is none of the next epoch, and is told so."""
+        """A vote of a server that the change has removed does not count, and its sender is told by an ALIVE how far the
+        others are."""
         self.follow()
         self.change()
         self.receive(proposal(3, self.view, 2, ALICE))
@@ -480,7 +499,7 @@ class CountTests(EpochTestCase):
         self.assertExecuted([CHANGE], [ALICE])
 
     def test_server_of_a_later_epoch_is_asked_for_slots(self) -> None:
-        """Server 4, which the change brings, is none of this epoch. Nothing is asked of it if it is no further."""
+        """A server of a later epoch that is none of this epoch is asked for slots if it has executed more."""
         self.follow()
         self.receive(alive(4, self.view, local_aru=2), epoch=1)
         self.assertEqual(self.take(ReconciliationRequest), [ReconciliationRequest(2, 1, 2)])
@@ -491,7 +510,8 @@ class CountTests(EpochTestCase):
         self.take(Alive)
 
     def test_stranger_of_no_later_epoch_is_asked_for_nothing(self) -> None:
-        """A server that was removed before it is in an earlier epoch, or in this one."""
+        """A server that is none of this epoch, and in no later one, is asked for nothing: it may have been removed
+        before."""
         self.follow()
         self.receive(alive(4, 1, local_aru=2), epoch=0)
         self.receive(reply(4, ordered(4, 1, ALICE), local_aru=2), epoch=0)
@@ -500,7 +520,7 @@ class CountTests(EpochTestCase):
         self.take(Alive)
 
     def test_stranger_that_brings_slots_is_asked_on(self) -> None:
-        """Slots come one burst after the other until the change is executed."""
+        """A server of a later epoch is asked for one burst of slots after the other until the change is executed."""
         self.follow()
         self.receive(alive(4, self.view, local_aru=3), epoch=1)
         self.take(ReconciliationRequest)
@@ -520,7 +540,7 @@ class CountTests(EpochTestCase):
         self.assertEqual([each.updates for each in self.take(ReconciliationReply)], [(ordered(2, 1, CHANGE),)])
 
     def test_view_of_the_next_epoch_is_not_installed_by_a_proof(self) -> None:
-        """Trap vc_proof_of_next_epoch: joining it would skip the change."""
+        """A VC_PROOF of the next epoch is discarded: a server that followed it would skip the change."""
         self.expire_progress_timer() if self.replica.progress_timer.running else None
         self.receive(vc_proof(3, self.view), epoch=1)
         self.assertDiscarded("epoch")
@@ -547,7 +567,7 @@ class CountTests(EpochTestCase):
                 self.assertDiscarded("epoch")
 
     def test_sender_in_an_earlier_epoch_is_told_once_in_a_while(self) -> None:
-        """By an ALIVE that shows how far this server has executed."""
+        """A sender in an earlier epoch is told now and then, by an ALIVE, how far this server has executed."""
         self.follow()
         self.change()
         self.transport.sent.clear()
@@ -561,7 +581,7 @@ class LateTests(EpochTestCase):
     """A server that has not executed the change while others have."""
 
     def test_leader_that_is_told_leaves_its_view_and_asks(self) -> None:
-        """Trap stale_leader_told: a leader asks for no slots."""
+        """A leader that is told of a later epoch leaves its view, and asks for slots: a leader asks for none."""
         self.lead(2)
         self.receive(alive(3, self.view, State.REG_LEADER, local_aru=1), epoch=1)
         self.assertDiscarded("epoch")
@@ -579,7 +599,8 @@ class LateTests(EpochTestCase):
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_target_above_the_change_is_forgotten(self) -> None:
-        """Trap target_above_s: slots that the former epoch has ordered there never come."""
+        """Slots above the change that a server still wanted to fetch in the former epoch are forgotten: they never
+        come."""
         self.follow()
         self.receive(alive(3, 1, local_aru=1))
         self.replica.perform(self.replica.reconciliation.catch_up_to, 5)
@@ -602,7 +623,8 @@ class ReadTests(EpochTestCase):
         [self.asked] = self.take(ReadRequest)
 
     def test_index_at_the_change_is_asked_for_anew(self) -> None:
-        """Trap read_index_equals_s: the next epoch may have answered above it already."""
+        """A read index that is the slot of the change is asked for anew: the next epoch may have answered commands
+        above it already."""
         self.receive(ReadIndex(1, self.asked.number, 1))
         self.change()
         self.assertEqual(self.answers, [])
@@ -612,7 +634,7 @@ class ReadTests(EpochTestCase):
         self.assertEqual(self.answers, [True])
 
     def test_index_below_the_change_holds(self) -> None:
-        """The index was found before the change was proposed."""
+        """A read index below the slot of the change holds: it was found before the change was proposed."""
         self.receive(proposal(1, 1, 1, ALICE))
         self.take(Accept)
         self.receive(ReadIndex(1, self.asked.number, 1))
@@ -624,7 +646,8 @@ class ReadTests(EpochTestCase):
         self.assertNotSent(ReadRequest)
 
     def test_answer_to_a_request_of_the_former_epoch_is_dropped(self) -> None:
-        """Trap index_for_former_server: neither its epoch nor its number is the present one."""
+        """A read index that comes from the former epoch is discarded, whether its number is that of the former request
+        or of the present one."""
         self.change()
         [again] = self.take(ReadRequest)
         for number in (self.asked.number, again.number):
@@ -668,7 +691,7 @@ class SnapshotTests(EpochTestCase):
         self.assertIn(EpochRecord(evolve(self.next, since=1)), self.storage.records)
 
     def test_snapshot_of_the_present_epoch_leaves_votes_alone(self) -> None:
-        """Trap snapshot_same_epoch: this server has accepted above it."""
+        """A snapshot of the present epoch does not void proposals that this server has accepted above it."""
         pieces = self.snapshot()
         self.start()
         self.follow()
@@ -683,7 +706,8 @@ class SnapshotTests(EpochTestCase):
         self.assertEqual(self.data.views.last_installed, self.view)
 
     def test_damaged_members_are_refused(self) -> None:
-        """An epoch begins at a slot that the snapshot holds, and has a right form."""
+        """A snapshot is refused if its members have a wrong form, or if their epoch does not begin at a slot that the
+        snapshot holds."""
         head = (2, bytes(16), 0, 0, 0)
         for form in (b"garbage", encode_members(evolve(self.next, since=3)), encode_members(self.next), 5):
             restorer = self.replica.ordered_queue.restorer()
@@ -697,7 +721,8 @@ class SnapshotOfFirstLeaderTests(SnapshotTests):
     view = view_of(1, 1)
 
     def test_snapshot_of_a_later_epoch_begins_it(self) -> None:
-        """No server leads the first view after a snapshot: it may have led before, and lost its disk since."""
+        """A server that comes into an epoch by a snapshot does not lead its first view: it may have led that view
+        before, and lost its disk since."""
         self.data.ordering.last_proposed = 0
         members = encode_members(evolve(self.next, since=1))
         executed = Piece("executed", packed([]))
@@ -708,7 +733,7 @@ class SnapshotOfFirstLeaderTests(SnapshotTests):
         self.assertEqual(self.take(ViewChange), [ViewChange(2, self.view + 1)])
 
     def test_snapshot_of_the_present_epoch_leaves_votes_alone(self) -> None:
-        """A leader installs no snapshots."""
+        """There is nothing to test here: a leader installs no snapshots."""
 
 
 class OutsiderTests(EpochTestCase):
@@ -740,7 +765,7 @@ class OutsiderTests(EpochTestCase):
         self.assertEqual([sent for sent in self.transport.sent if isinstance(sent.message, Alive)], [])
 
     def test_learner_executes_what_the_others_order(self) -> None:
-        """By reconciliation."""
+        """A learner fetches and executes what the others order by reconciliation."""
         self.follow()
         self.change()
         self.receive(alive(3, self.view, State.REG_LEADER, local_aru=2))
@@ -756,7 +781,7 @@ class RemovedTests(EpochTestCase):
     next = Members((1, 3, 4), epoch=1, first=3, retired=(2,))
 
     def test_removed_server_takes_no_part(self) -> None:
-        """The server knows that it is gone, and leaves the others alone."""
+        """A server that was removed knows that it is gone: its timer does not run, and it votes for no view."""
         self.follow()
         self.change()
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -775,7 +800,8 @@ class RestartTests(EpochTestCase):
         self.found.accepted = [Accepted(1, 0, batch(CHANGE)), Accepted(2, 0, batch(ALICE)), Accepted(3, 1, batch(BOB))]
 
     def test_change_that_was_executed_and_not_forced_begins_the_epoch(self) -> None:
-        """Trap crash_between_execute_and_force: the disk has the change as ordered, and void slots above it."""
+        """If the disk has the change as ordered, but no record of its epoch, the start begins the epoch, and slots
+        above the change are void."""
         self.found_change()
         self.start()
         self.assertExecuted([CHANGE])
@@ -786,7 +812,8 @@ class RestartTests(EpochTestCase):
         self.take(ViewChange)
 
     def test_epoch_that_is_on_disk_is_rebuilt(self) -> None:
-        """Executing the change again begins nothing, and slots of the epoch stay."""
+        """A start with an epoch on disk executes the change again without beginning another epoch, and keeps the slots
+        of the epoch."""
         after = evolve(self.next, since=1)
         self.found.members = after
         self.found.last_attempted = self.found.last_installed = self.view

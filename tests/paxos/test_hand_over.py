@@ -88,7 +88,7 @@ class LeaderCase(ReplicaTestCase):
 
 class HandingOverTests(LeaderCase):
     def test_leader_asks_the_target_and_goes_on_proposing(self) -> None:
-        """Nothing has happened yet: the target may be gone."""
+        """A leader that has asked a target goes on proposing: the target may be gone."""
         self.begin()
         self.propose(ALICE)
         self.assertSent(proposal(2, 2, 1, ALICE, time_ms=0))
@@ -96,7 +96,8 @@ class HandingOverTests(LeaderCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_leader_leaves_when_the_target_has_answered(self) -> None:
-        """HAND_OVER names the next view of the target; the vote for it follows in the same turn."""
+        """When the target has answered, HAND_OVER names the next view of the target; the leader's vote for it follows
+        in the same turn."""
         number = self.begin()
         self.answer(number)
         sent = [each.message for each in self.transport.sent if not each.looked_at and each.to is None]
@@ -108,12 +109,13 @@ class HandingOverTests(LeaderCase):
         self.assertEqual(self.replica.progress_timer.expiries, 0)
 
     def test_next_view_is_the_next_one_that_the_target_leads(self) -> None:
-        """Server 1 leads views 1, 6, 11 and so on."""
+        """The next view is the next one that the target leads: server 1 leads views 1, 6, 11 and so on."""
         self.leave(target=1, next_view=6)
         self.assertEqual(self.data.views.last_attempted, 6)
 
     def test_nothing_new_is_proposed_while_slots_are_under_way(self) -> None:
-        """New updates are queued meanwhile, and the leader leaves when the last slot is executed."""
+        """While slots are under way, new updates are queued; the leader leaves when the last of these slots is
+        executed."""
         number = self.begin()
         self.propose(ALICE)
         self.assertSent(proposal(2, 2, 1, ALICE))
@@ -132,7 +134,8 @@ class HandingOverTests(LeaderCase):
         self.assertNotSent(Proposal)
 
     def test_slot_that_takes_too_long_is_left_to_the_next_leader(self) -> None:
-        """The wait is the time of a slot, 0.1 s at least and 0.5 s at most: the promises bring the slot."""
+        """A leader waits for a slot under way as long as slots take, 0.1 s at least and 0.5 s at most; after that the
+        promises bring the slot to the next leader."""
         number = self.begin()
         self.propose(ALICE)
         self.answer(number)
@@ -143,7 +146,7 @@ class HandingOverTests(LeaderCase):
         self.take(ViewChange)
 
     def test_time_is_not_ordered_while_nothing_new_is_proposed(self) -> None:
-        """Departure 29: a no-op would be a new proposal, too."""
+        """Departure 29: while nothing new is proposed, no time is ordered: a no-op would be a new proposal, too."""
         number = self.begin()
         self.propose(ALICE)
         self.answer(number)
@@ -155,7 +158,7 @@ class HandingOverTests(LeaderCase):
         self.take(ViewChange)
 
     def test_caller_is_told_when_the_target_leads(self) -> None:
-        """As the ALIVE of the new leader says."""
+        """The caller is told that the hand-over is done when an ALIVE of the target says that it leads."""
         self.leave()
         self.assertEqual(self.told, [])
         self.be_led()
@@ -164,7 +167,8 @@ class HandingOverTests(LeaderCase):
         self.assertIsNone(self.replica.hand_over.under_way)
 
     def test_queue_is_dropped_when_the_next_leader_is_followed(self) -> None:
-        """The queued updates are pending at their own servers, and go to the new leader from there."""
+        """A former leader that follows the next one drops its queue: the queued updates are pending at their own
+        servers, which send them to the new leader."""
         own = client_update("carol", 1, server_id=2)
         number = self.begin()
         self.propose(ALICE)
@@ -182,7 +186,7 @@ class HandingOverTests(LeaderCase):
         self.take(ReconciliationRequest)
 
     def test_leader_that_has_left_proposes_nothing_in_its_view(self) -> None:
-        """An update that comes now is for the next leader."""
+        """An update that comes after the leader has left its view is not proposed there: it is for the next leader."""
         self.leave()
         self.propose(ALICE)
         self.advance(0.5)
@@ -190,21 +194,22 @@ class HandingOverTests(LeaderCase):
         self.assertNotSent(Proposal)
 
     def test_leader_that_has_left_is_not_brought_back(self) -> None:
-        """G10: a server never leads a view again."""
+        """G10: neither a VC_PROOF nor an ALIVE brings a leader that has left its view back into the lead of it."""
         self.leave()
         self.receive(vc_proof(1, 2))
         self.receive(alive(1, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
 
     def test_vote_for_the_next_view_is_repeated(self) -> None:
-        """A server that has missed the HAND_OVER comes along by it; the HAND_OVER is sent once."""
+        """The vote for the next view is repeated, so that a server that has missed the HAND_OVER comes along; the
+        HAND_OVER is sent once."""
         self.leave()
         self.advance(0.5)
         self.assertIn(ViewChange(2, 3), self.take(ViewChange))
         self.assertNotSent(HandOver)
 
     def test_server_that_leads_again_proposes_again(self) -> None:
-        """The window is open after a hand-over that came to nothing."""
+        """After a hand-over that came to nothing, a server that leads again proposes again: its window is open."""
         self.leave()
         self.advance(STOP_SECONDS + 0.1)
         self.assertEqual(len(self.told), 1)
@@ -228,7 +233,7 @@ class HandingOverTests(LeaderCase):
 
 class FailingTests(LeaderCase):
     def test_target_that_does_not_answer_costs_nothing(self) -> None:
-        """The target is asked some times within 0.2 s; the leader has gone on proposing."""
+        """A target that does not answer is asked some times within 0.2 s; the leader goes on proposing."""
         number = self.begin()
         self.advance(ASK_SECONDS + LOOK)
         self.assertEqual({each.number for each in self.take(Confirm)}, {number})
@@ -239,7 +244,8 @@ class FailingTests(LeaderCase):
         self.assertNotSent(HandOver)
 
     def test_answer_that_comes_too_late_counts_for_nothing(self) -> None:
-        """The hand-over is over, and the next one has another number."""
+        """An answer that comes after the hand-over is over counts for nothing, and not for the next hand-over either,
+        which has another number."""
         number = self.begin()
         self.advance(ASK_SECONDS + LOOK)
         self.take(Confirm)
@@ -250,7 +256,7 @@ class FailingTests(LeaderCase):
         self.assertNotSent(HandOver)
 
     def test_only_the_target_answers_for_itself(self) -> None:
-        """A CONFIRMED of another server, another view or another number is none of the target."""
+        """A CONFIRMED of another server, another view or another number does not count as the target's answer."""
         number = self.begin()
         self.receive(Confirmed(4, 2, number))
         self.receive(Confirmed(3, 2, number + 1))
@@ -260,7 +266,8 @@ class FailingTests(LeaderCase):
         self.take(Confirm)
 
     def test_leader_that_is_suspected_meanwhile_gives_it_up(self) -> None:
-        """The window of the next view that it leads is open."""
+        """A leader that suspects itself during a hand-over gives the hand-over up, and opens its window for the next
+        view that it leads."""
         number = self.begin()
         self.propose(ALICE)
         self.answer(number)
@@ -274,7 +281,7 @@ class FailingTests(LeaderCase):
             self.take(kind)
 
     def test_target_that_does_not_come_to_lead(self) -> None:
-        """The target has died after its answer: an election goes on, and the caller is told so."""
+        """If the target dies after its answer, the caller is told that an election is under way."""
         self.leave()
         self.advance(STOP_SECONDS + LOOK)
         self.take(ViewChange)
@@ -282,7 +289,7 @@ class FailingTests(LeaderCase):
         self.assertEqual(self.replica.hand_over.failed, 1)
 
     def test_another_view_that_comes_first(self) -> None:
-        """The target was overtaken by an election."""
+        """If an election overtakes the hand-over, the caller is told that another view has come."""
         self.leave()
         self.receive(vc_proof(4, 4))
         self.advance(LOOK)
@@ -290,7 +297,7 @@ class FailingTests(LeaderCase):
         self.take(ViewChange)
 
     def test_unfit_targets(self) -> None:
-        """Each has its sentence."""
+        """For each target that is not fit to lead there is a sentence that says why."""
         self.assertEqual(self.why_not(2), "server 2 does not vote")
         self.assertEqual(self.why_not(7), "server 7 does not vote")
         self.receive(alive(3, 2, State.LEADER_ELECTION))
@@ -305,7 +312,7 @@ class FailingTests(LeaderCase):
         self.assertIsNone(self.why_not(1))
 
     def test_lag_counts_from_the_time_of_the_alive(self) -> None:
-        """Slots that are executed later are no sign that the server is behind."""
+        """A server's lag is what it lacked at the time of its ALIVE: slots that are executed later do not count."""
         self.propose(ALICE)
         self.take(Proposal)
         self.take(Accept)
@@ -325,7 +332,7 @@ class FailingTests(LeaderCase):
         self.assertIsNone(self.why_not(4))
 
     def test_leader_without_a_majority(self) -> None:
-        """No server could be elected."""
+        """A leader that no majority follows does not hand over: no server could be elected."""
         for other in (1, 3, 4):
             self.receive(alive(other, 2, State.LEADER_ELECTION))
         self.assertEqual(self.why_not(5), "no majority follows this server, so none would follow another one")
@@ -354,7 +361,7 @@ class FollowingTests(ReplicaTestCase):
         self.receive(HandOver(sender, view, next_view, STOPS), sender=sender)
 
     def test_follower_leaves_at_once(self) -> None:
-        """Without its Progress_Timer, and without the time by which a hint would hurry that."""
+        """A follower leaves the view at a HAND_OVER at once, without its Progress_Timer or the delay of a hint."""
         self.hand_over()
         self.assertSent(ViewChange(2, 3))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -362,7 +369,8 @@ class FollowingTests(ReplicaTestCase):
         self.assertEqual(self.replica.hand_over.followed, 1)
 
     def test_target_prepares_as_soon_as_a_majority_has_voted(self) -> None:
-        """The former leader's vote, which follows the HAND_OVER, is one of three."""
+        """The target prepares as soon as a majority has voted: its own vote, the former leader's, which follows the
+        HAND_OVER, and one more of five."""
         self.hand_over(next_view=2)
         self.assertSent(ViewChange(2, 2))
         self.receive(view_change(1, 2))
@@ -371,7 +379,7 @@ class FollowingTests(ReplicaTestCase):
         self.assertSent(Prepare(2, 2, 0))
 
     def test_target_needs_the_promises_of_a_majority(self) -> None:
-        """A HAND_OVER makes no leader."""
+        """The target leads when a majority has promised: a HAND_OVER alone makes no leader."""
         self.hand_over(next_view=2)
         for other in (1, 4):
             self.receive(view_change(other, 2))
@@ -383,7 +391,7 @@ class FollowingTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_copy_has_no_effect(self) -> None:
-        """A server that has left the view follows no leader in it."""
+        """A copy of a HAND_OVER has no effect: a server that has left the view follows no leader in it."""
         self.hand_over()
         self.take(ViewChange)
         self.hand_over()
@@ -391,7 +399,8 @@ class FollowingTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_hand_over_of_a_former_leader_has_no_effect(self) -> None:
-        """The message is late; one of a view that is still to come is early."""
+        """A HAND_OVER of an earlier view is too late and has no effect; one of a view that is still to come is too
+        early."""
         self.hand_over(next_view=2)
         self.take(ViewChange)
         self.receive(vc_proof(4, 4))
@@ -403,13 +412,13 @@ class FollowingTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_only_the_leader_hands_its_view_over(self) -> None:
-        """Departure 15."""
+        """Departure 15: a HAND_OVER of a server that does not lead the view is discarded."""
         self.hand_over(sender=3, next_view=3)
         self.assertDiscarded("leader")
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_next_view_must_be_near_and_of_another_server(self) -> None:
-        """One of the five views above the present one, and not the leader's own."""
+        """A HAND_OVER must name one of the five views above the present one, and none that its sender leads."""
         for next_view in (0 + 1, 6, 7, 2**31):
             self.hand_over(next_view=next_view)
             self.assertDiscarded("implausible")
@@ -419,13 +428,15 @@ class FollowingTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_follower_that_misses_it_comes_along_by_the_vote(self) -> None:
-        """Departures 11 and 50: the leader's vote hurries the Progress_Timer, and names the view."""
+        """Departures 11 and 50: a follower that misses the HAND_OVER comes along by the leader's vote, which hurries
+        the Progress_Timer and names the view."""
         self.receive(view_change(1, 4))
         self.advance(0.03)
         self.assertSent(ViewChange(2, 4))
 
     def test_server_in_an_election_takes_no_notice(self) -> None:
-        """The server joins by the former leader's vote, as it joins any higher view."""
+        """A server in an election discards a HAND_OVER, and joins by the former leader's vote, as it joins any higher
+        view."""
         self.expire_progress_timer()
         self.take(ViewChange)
         self.hand_over(next_view=4)
@@ -443,7 +454,8 @@ class StoppingTests(LeaderCase):
         return self.replica.hand_over.is_stopping
 
     def test_leader_hands_over_to_the_server_that_is_least_behind(self) -> None:
-        """Among equals, to the one with the lowest id."""
+        """A leader that stops hands over to the server that is least behind; among equals, to the one with the lowest
+        id."""
         for other, lag in ((1, 3), (3, 1), (4, 0), (5, 0)):
             self.replica.peers.by_id[other].lag = lag
         self.assertEqual(self.replica.hand_over.best_target(), 4)
@@ -460,7 +472,7 @@ class StoppingTests(LeaderCase):
         self.assertFalse(self.is_stopping())
 
     def test_server_that_does_not_answer_is_passed_over(self) -> None:
-        """The next one is asked."""
+        """If the first target does not answer, a leader that stops asks the next one."""
         self.stop()
         self.assertSent_to(1)
         self.advance(ASK_SECONDS + 2 * LOOK)
@@ -468,7 +480,7 @@ class StoppingTests(LeaderCase):
         self.take(Confirm)
 
     def test_stop_waits_for_a_second_at_most(self) -> None:
-        """Then the server stops as it did before there were hand-overs."""
+        """A stop waits for a hand-over for a second at most; then the server stops without one."""
         self.stop()
         self.advance(STOP_SECONDS + 2 * LOOK)
         self.assertFalse(self.is_stopping())
@@ -481,7 +493,7 @@ class StoppingTests(LeaderCase):
         self.assertFalse(self.is_stopping())
 
     def test_leader_that_hears_no_other_server_stops_at_once(self) -> None:
-        """There is nothing to wait for."""
+        """A leader that hears no other server stops at once: there is no server to hand over to."""
         self.replica.progress_timer.longest = self.data.timers.progress_seconds = 100.0
         self.replica.progress_timer.start()
         self.advance(1.5)
@@ -490,7 +502,8 @@ class StoppingTests(LeaderCase):
         self.assertFalse(self.is_stopping())
 
     def test_leader_waits_until_a_server_tells_that_it_follows(self) -> None:
-        """A leader that has just begun to lead has heard no ALIVE of its view yet."""
+        """A leader that stops soon after it has begun to lead waits for an ALIVE of its view before it asks a
+        target."""
         for other in self.followers:
             self.receive(alive(other, 2, State.LEADER_ELECTION))
         self.stop()
@@ -508,7 +521,7 @@ class StoppingTests(LeaderCase):
         self.assertFalse(self.is_stopping())
 
     def test_server_that_is_about_to_lead_leads_and_hands_over(self) -> None:
-        """Another leader hands over to it while it is asked to stop."""
+        """A server that gets a HAND_OVER while it is asked to stop comes to lead, and hands over in turn."""
         self.leave()
         self.be_led()
         self.receive(HandOver(3, 3, 7, STOPS))
@@ -540,7 +553,7 @@ class PreferenceTests(LeaderCase):
         return []
 
     def test_preferred_server_is_handed_the_view(self) -> None:
-        """After it has been fit for twice the Progress_Timer."""
+        """A preferred server is handed the view when it has been fit to lead for twice the Progress_Timer."""
         self.hear(1.9)
         self.assertNotSent(Confirm)
         (asked,) = self.hear_until_asked(2)
@@ -550,7 +563,7 @@ class PreferenceTests(LeaderCase):
         self.take(ViewChange)
 
     def test_preferred_server_that_is_not_fit_is_waited_for(self) -> None:
-        """The time begins anew."""
+        """If a preferred server is unfit to lead for a moment, the time for which it must be fit begins anew."""
         self.hear(1.5)
         self.receive(alive(3, 2, State.LEADER_ELECTION))
         self.advance(0.2)
@@ -558,14 +571,15 @@ class PreferenceTests(LeaderCase):
         self.assertNotSent(Confirm)
 
     def test_servers_behind_the_leader_get_nothing(self) -> None:
-        """Server 3 is named first, this one second; servers 1, 4 and 5 are not named."""
+        """A server that the priority names behind the leader, or does not name, is handed no view."""
         self.followers = (1, 4, 5)
         self.hear(5.0)
         self.assertNotSent(Confirm)
         self.assertEqual([self.replica.hand_over.rank(i) for i in (3, 2, 1, 5)], [0, 1, 2, 2])
 
     def test_time_doubles_when_a_hand_over_fails(self) -> None:
-        """A server that comes and goes is handed few views."""
+        """When a hand-over to a preferred server fails, the next one waits twice as long: a server that comes and goes
+        is handed few views."""
         self.hear(1.5)
         self.assertTrue(self.hear_until_asked(4))
         self.advance(ASK_SECONDS + LOOK)
@@ -577,7 +591,8 @@ class PreferenceTests(LeaderCase):
         self.assertTrue(self.hear_until_asked(5))
 
     def test_time_doubles_when_a_view_of_the_preferred_server_ends(self) -> None:
-        """Any server notices that, and may be the next leader."""
+        """When a view that a preferred server leads ends, every server doubles the time of the next hand-over to it,
+        since any of them may be the next leader."""
         self.leave()
         self.be_led()
         self.advance(0.3)
@@ -600,7 +615,8 @@ class PreferenceTests(LeaderCase):
         self.assertTrue(self.take(Confirm))
 
     def test_preference_rests_in_a_view_that_lead_has_brought(self) -> None:
-        """An operator wants this server to lead."""
+        """In a view that LEAD has brought, no view is handed to a preferred server: an operator wants the present
+        leader."""
         self.leave()
         self.be_led()
         self.receive(HandOver(3, 3, 7, ASKED))
@@ -622,7 +638,8 @@ class StopsWithPriorityTests(LeaderCase):
     settings = evolve(SMALL, priority=(5, 4))
 
     def test_stopping_leader_hands_over_to_the_preferred_server(self) -> None:
-        """If that is fit; whether it is a little behind makes no difference."""
+        """A leader that stops hands over to the preferred server if that is fit to lead, even if it is a little
+        behind."""
         self.replica.peers.by_id[5].lag = 2
         self.assertEqual(self.replica.hand_over.best_target(), 5)
         self.receive(alive(5, 2, State.LEADER_ELECTION))

@@ -54,14 +54,15 @@ class TellingLearnersTests(EpochTestCase):
         self.take(Accept)
 
     def told(self) -> list[tuple[int | None, list[int]]]:
-        """(to whom, slots) of the replies that were sent."""
+        """(to whom, slots) of the RECONCILIATION_REPLYs that were sent since the last call."""
         found = [sent for sent in self.transport.sent if isinstance(sent.message, ReconciliationReply)]
         rows = [(sent.to, [u.seq for u in sent.message.updates]) for sent in found if not sent.looked_at]
         self.take(ReconciliationReply)
         return rows
 
     def test_slots_are_told_together_after_a_moment(self) -> None:
-        """One message each `NEWS_SECONDS`, to the server that learns for good alone, also for several slots."""
+        """The slots of one period `NEWS_SECONDS` are told in one message, and only to the server that learns for
+        good."""
         self.begin()
         self.ask_for(updates(1, 3))
         self.assertEqual(self.told(), [])
@@ -74,7 +75,8 @@ class TellingLearnersTests(EpochTestCase):
         self.assertEqual(self.told(), [(4, [6])])
 
     def test_much_is_not_sent_but_told_of(self) -> None:
-        """An ALIVE, after which the server asks for the slots."""
+        """If slots are too large for one frame, the leader sends an ALIVE instead, after which the server asks for
+        them."""
         self.begin()
         self.ask_for(updates(1, 2, bytes(NEWS_BYTES_MAX)))
         self.transport.sent.clear()
@@ -89,7 +91,7 @@ class TellingLearnersTests(EpochTestCase):
         self.assertEqual(self.transport.sent, [])
 
     def test_cluster_without_such_servers_does_nothing_more(self) -> None:
-        """No function is called at the end of a turn, and none is left when the last such server is removed."""
+        """`LearnerNews` is called at the end of a turn only while servers learn for good."""
         without = [*self.replica.checks]
         self.begin()
         self.assertEqual(self.replica.checks, [*without, self.replica.learner_news.look])
@@ -118,7 +120,8 @@ class LearnerTests(EpochTestCase):
         self.assertEqual(self.data.ordering.local_aru, 2)
 
     def test_it_asks_at_once_for_what_an_alive_tells_of(self) -> None:
-        """No votes come to it for which it could wait."""
+        """A server that learns for good asks at once for slots of which an ALIVE tells: no votes come to it for which
+        it could wait."""
         self.begin()
         self.receive(alive(3, view_of(1, 2), State.REG_LEADER, local_aru=2))
         self.assertNotDiscarded()

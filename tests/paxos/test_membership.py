@@ -46,7 +46,8 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual([membership.next_led(view) for view in (0, 1, 2, 3, 4, 5)], [2, 2, 5, 5, 5, 8])
 
     def test_next_view_that_another_server_leads(self) -> None:
-        """Departure 59; for a server that does not vote, it is the view after the last one of the epoch."""
+        """Departure 59: the next view that a server leads comes from the line of succession; for a server that does not
+        vote, it is the view after the last one of the epoch."""
         membership = Membership(7, Members((9, 3, 7), (4,)))
         self.assertEqual([membership.next_led_by(9, view) for view in (0, 2, 3, 4)], [3, 3, 6, 6])
         self.assertEqual(membership.next_led_by(4, 1), membership.last_view + 1)

@@ -144,7 +144,8 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(quick.mean, 0.05)
 
     def test_time_beyond_the_longest_wait_fades_as_fast_as_that_wait(self) -> None:
-        """A request that was sent once, to a server whose disk then hung for minutes."""
+        """A measured time beyond the longest wait, as of a request to a server whose disk then hung for minutes, fades
+        as fast as the longest wait."""
         hung, slow = (RoundTrip(0.1, random.Random(3), 0.4) for _ in range(2))
         hung.answered(0.0, 0.0, 300.0)
         slow.answered(0.0, 0.0, 0.4 / 3)

@@ -109,7 +109,8 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.storage.records, [SnapshotRecord(self.name), AruRecord(S)])
 
     def test_snapshot_of_a_later_epoch_is_named_before_the_epoch(self) -> None:
-        """The log then knows that the slots before it may be missing (Departure 60)."""
+        """A snapshot of a later epoch is named in the log before the epoch, so that the log knows that the slots before
+        it may be missing (Departure 60)."""
         self.name, self.data_of_snapshot = snapshot(filling=b"", members=Members((1, 2, 3), epoch=1, since=40))
         self.offer()
         self.serve()

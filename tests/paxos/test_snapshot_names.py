@@ -60,7 +60,8 @@ class SnapshotNameTests(ReplicaTestCase):
         self.assertTrue(self.is_agreed(has_waited=True))
 
     def test_stops_when_a_majority_has_told_another_one_twice(self) -> None:
-        """The text names slot, servers and both digests."""
+        """A server stops when each server of a majority has told another digest twice; the text names slot, servers and
+        both digests."""
         self.names.complete(NAME)
         for server_id in (1, 3):
             self.told(server_id, OTHER, 2)
@@ -72,7 +73,8 @@ class SnapshotNameTests(ReplicaTestCase):
             self.assertIn(part, said)
 
     def test_is_compared_also_with_what_was_told_before(self) -> None:
-        """Peers may have gone on to the next snapshot when this server's is complete."""
+        """A snapshot is compared also with digests that were told before it was complete: peers may have gone on to the
+        next one by then."""
         for server_id in (1, 3, 4):
             self.told(server_id, OTHER, 2)
         self.names.complete(NAME)
@@ -93,7 +95,8 @@ class SnapshotNameTests(ReplicaTestCase):
         self.assertEqual(len([line for line in lines if "server 3 has another state after slot 8" in line]), 1, lines)
 
     def test_server_that_is_silent_contradicts_nothing(self) -> None:
-        """A snapshot does not wait for ever for one that is gone."""
+        """A server that has been silent for some periods contradicts no snapshot, so that none waits for ever for a
+        server that is gone."""
         self.names.complete(NAME)
         self.told(3, OTHER, 2)
         self.advance((SILENCE_PERIODS - 2) * self.settings.alive_seconds)
@@ -111,7 +114,8 @@ class SnapshotNameTests(ReplicaTestCase):
         self.assertTrue(self.is_agreed(has_waited=True))
 
     def test_a_snapshot_whose_state_is_in_doubt_is_not_wanted(self) -> None:
-        """A server that tells another digest contradicts it, unless a majority tells its own."""
+        """An offered snapshot is not wanted while a server tells another digest, unless a majority tells that of the
+        offer."""
         name = SnapshotName(8, 100, OTHER)
         fetcher = self.replica.snapshot_fetcher
         self.told(1, OTHER)

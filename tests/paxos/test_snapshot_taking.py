@@ -227,7 +227,8 @@ class AgreementTests(ReplicaTestCase):
         self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
 
     def test_the_record_waits_for_names_for_a_while_only(self) -> None:
-        """Others may take their snapshots at other slots."""
+        """The record of a snapshot waits for a bounded time for a majority to tell its name: others may take their
+        snapshots at other slots."""
         one, two, *_ = self.replica.membership.others
         name = self.complete()
         self.agree(one, two)
@@ -239,7 +240,8 @@ class AgreementTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_a_snapshot_that_was_asked_for_does_not_wait_for_names(self) -> None:
-        """Others take none of its slot."""
+        """The record of a snapshot that was asked for does not wait for others to tell its name: they take none of its
+        slot."""
         one, two, *_ = self.replica.membership.others
         self.order(1, client_update(timestamp=1))
         self.replica.perform(self.replica.snapshot_taker.take_now, lambda name: None)

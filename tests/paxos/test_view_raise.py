@@ -56,7 +56,8 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 12)})
 
     def test_server_that_was_removed_meanwhile_counts_no_more(self) -> None:
-        """A change of the membership (Departure 60) takes it from the peers."""
+        """The views that a server has told do not count any more when a change of the membership (Departure 60) has
+        removed it."""
         self.hear(1.5, 2, (5, 8))
         del self.replica.peers.by_id[5]
         self.hear(1.0, 2)

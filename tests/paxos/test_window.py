@@ -15,7 +15,8 @@ OWN = client_update("carol", 1, server_id=2)
 
 class WindowTests(ReplicaTestCase):
     def test_closed_window_lets_nothing_be_proposed(self) -> None:
-        """Departure 59: while a view is handed over. What a follower accepts does not change."""
+        """Departure 59: while a view is handed over, the window lets the leader propose nothing; what a follower
+        accepts does not change."""
         window = self.replica.window
         window.close()
         self.assertFalse(window.may_propose(1))

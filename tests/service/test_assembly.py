@@ -54,8 +54,8 @@ class AssemblyTests(SynchronousTestCase):
         server.stop()
 
     def test_place_that_cannot_be_announced_is_not(self) -> None:
-        """An endpoint may be the path of a unix socket with hundreds of characters: the server would announce it again
-        and again."""
+        """An address for clients that is too long to be announced, as the path of a unix socket may be, is not
+        announced: otherwise the server would try again and again."""
         clock, rng = Clock(), Random(1)
         links = Links(frame_identity(ONE, 0), clock, LinkFaults(clock, rng), lambda peer, frame: None)
         given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)

@@ -178,7 +178,7 @@ class MetricsTests(ClusterTestCase):
         self.assertEqual(self.heads(), families)
 
     def test_wrong_tokens_are_counted(self) -> None:
-        """An attack shows in a dashboard, and not only in a log."""
+        """Wrong tokens are counted in the metrics, so that an attack shows in a dashboard, and not only in a log."""
         clock: Any = self.cluster.clock
         shared = SharedLimits.of(self.server(), clock)
         shared.rights.refused = 7

@@ -142,7 +142,7 @@ class OpenTests(SynchronousTestCase):
             self.assertEqual((moved.read_text(), path.read_text(), told), ("old\n", "new\n", []))
 
     def test_sighup_alone_has_the_tokens_read_again(self) -> None:
-        """SIGUSR1 is about the log only."""
+        """SIGHUP has the tokens read again; SIGUSR1 concerns the log only."""
         log, told = self.process_log(nodaemon=1)
         log.on_hangup = lambda: told.append("read again")
         signal.raise_signal(signal.SIGUSR1)

@@ -39,7 +39,8 @@ class EpochTestCase(SynchronousTestCase):
 
 class PlacesTests(EpochTestCase):
     def test_server_announces_where_clients_reach_it(self) -> None:
-        """The place is known until the server has left, or announces another place; each change is counted."""
+        """The address for clients that a server announces is known until the server has left, or announces another one;
+        each change of it is counted."""
         settings = self.machine.settings
         self.driver.execute()
         before = settings.places_changed
@@ -62,7 +63,8 @@ class PlacesTests(EpochTestCase):
 
 class ExecutionTests(EpochTestCase):
     def test_change_begins_the_next_epoch(self) -> None:
-        """The slot becomes a part of the members, and nothing is added to the revision."""
+        """A change begins the next epoch: its slot becomes a part of the members, and nothing is added to the
+        revision."""
         self.driver.execute()
         self.assertEqual(self.change(NEXT), [Done((("epoch", 1),))])
         self.assertEqual(self.begun, [evolve(NEXT, since=2)])
@@ -71,7 +73,7 @@ class ExecutionTests(EpochTestCase):
         self.assertEqual(self.machine.revision, 0)
 
     def test_second_change_for_one_epoch_changes_nothing(self) -> None:
-        """The slot may be the same."""
+        """A second change that was made for the same epoch is refused and changes nothing, also in the same slot."""
         done, refused = self.change(NEXT, evolve(NEXT, learners=(), addresses={}))
         self.assertIsInstance(done, Done)
         assert isinstance(refused, Refused)
@@ -79,7 +81,8 @@ class ExecutionTests(EpochTestCase):
         self.assertEqual(self.begun, [evolve(NEXT, since=1)])
 
     def test_changes_that_cannot_be_are_refused_alike(self) -> None:
-        """An id is not used again, and none that was removed is forgotten."""
+        """Every server refuses a change that is made for another epoch, uses the id of a removed server, or leaves such
+        an id out."""
         self.change(NEXT)
         following = evolve(NEXT, epoch=2)
         back = evolve(following, learners=(2, 3), retired=())
@@ -95,7 +98,8 @@ class ExecutionTests(EpochTestCase):
         self.assertEqual(len(self.begun), 1)
 
     def test_server_that_is_added_announces_and_one_that_was_removed_does_not(self) -> None:
-        """A change of settings waits for the servers of the present epoch."""
+        """The abilities of a server of the present epoch are noted when it announces them, and forgotten when a change
+        removes the server."""
         for server_id in (0, 1, 2):
             self.driver.execute(self.driver.operation(ANNOUNCE, ABLE.encode(), server_id=server_id))
         self.change(NEXT)
@@ -117,7 +121,8 @@ class FormerRulesTests(EpochTestCase):
         self.assertEqual((self.begun, self.machine.revision), ([], 1))
 
     def test_place_is_refused_as_in_earlier_versions(self) -> None:
-        """The text is that of versions which know no places, since it is part of the digest."""
+        """Under earlier rules an announced address for clients is refused with the text of the versions that know none,
+        since the text is part of the digest."""
         self.driver.execute()
         data = evolve(ABLE, client="a.example:9401").encode()
         [[result]] = self.driver.execute(self.driver.operation(ANNOUNCE, data))
@@ -126,7 +131,7 @@ class FormerRulesTests(EpochTestCase):
 
 class SnapshotTests(EpochTestCase):
     def test_members_are_in_the_snapshot(self) -> None:
-        """A change for the next epoch is executed behind it."""
+        """A snapshot brings the members of the present epoch to the server that takes it."""
         self.change(NEXT)
         other = test_restorer.driver()
         test_restorer.restore(other.machine, [*self.machine.freeze()])
@@ -142,7 +147,7 @@ class SnapshotTests(EpochTestCase):
         self.assertIsNone(self.machine.settings.later_members)
 
     def test_wrong_members_are_refused(self) -> None:
-        """The snapshot is not installed."""
+        """A snapshot with members in a wrong form is refused."""
         self.change(NEXT)
         whole = [*self.machine.freeze()]
         wrong = [evolve(each, data=each.data.replace(b"127.0.0.1:7403", b"127.0.0.1:\xff403")) for each in whole]

@@ -268,7 +268,8 @@ class LookOnceMoreTests(TogetherTestCase):
         self.assertEqual(self.sizes(), [2])
 
     def test_later_command_does_not_hold_up_an_earlier_one(self) -> None:
-        """There is one more look and no further one, so that busy clients do not delay an earlier command."""
+        """A command waits for commands of other clients during one further iteration of the reactor, and no longer, so
+        that busy clients do not delay it."""
         others = [self.connect() for _ in range(5)]
         first = self.client.ask("INCR", "n")
 

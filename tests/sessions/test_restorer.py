@@ -81,7 +81,8 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual([*self.machine.freeze()], self.pieces)
 
     def test_end_is_made_in_steps(self) -> None:
-        """A server goes on between them. What is left of them is made when the state is adopted."""
+        """The end of a restored state is made in steps, between which a server goes on; the steps that are left are
+        made when the state is adopted."""
         self.patch(restorer_module, "PAGES_AT_ONCE", 1)
         restorer = self.machine.restorer()
         for piece in self.pieces:

@@ -112,7 +112,8 @@ class SourceTests(TransportTestCase):
         self.addresses = {i: (f"127.0.0.{i + 1}", port) for i, (_, port) in self.addresses.items()}
 
     async def test_servers_send_from_their_own_address(self) -> None:
-        """A host with several addresses: the kernel would choose 127.0.0.1 for all of these."""
+        """A server sends from its own address, also on a host with several ones, where the kernel would choose
+        127.0.0.1."""
         started = {i: self.start(i) for i in sorted(self.ids)}
         await self.meet(*started.values())
         for sender, (transport, _) in started.items():
@@ -309,7 +310,7 @@ class MembershipTests(TransportTestCase):
         await until(lambda: len(receiver.frames) > count, lambda: transport.send([message], to))
 
     async def test_server_that_is_added_is_reached_and_heard(self) -> None:
-        """The address comes with the epoch."""
+        """A server that a change adds is reached at the address in the change, and is heard."""
         self.add(self.a[0])
         await self.arrives(self.a, self.c[1], None)
         await self.arrives(self.c, self.a[1], 0)
@@ -327,7 +328,7 @@ class MembershipTests(TransportTestCase):
         await self.arrives(self.c, receiver, 0)
 
     async def test_server_that_was_removed_is_answered_and_gets_nothing_else(self) -> None:
-        """A message to all does not go to that server."""
+        """A removed server gets messages that are for it alone, and none of those to all."""
         self.add(self.a[0])
         await self.arrives(self.a, self.c[1], None)
         self.a[0].enter_epoch(Members((0, 1), epoch=2, retired=(2,)), [1])
@@ -339,7 +340,8 @@ class MembershipTests(TransportTestCase):
         self.assertEqual(len(self.c[1].frames), count)
 
     async def test_server_that_moves_is_found(self) -> None:
-        """The log says that its address in the configuration counts no more."""
+        """A server that a change moves is found at its new address, and the log says that the one in the configuration
+        counts no more."""
         await self.arrives(self.a, self.b[1], 1)
         self.b[0].stop()
         [port] = free_ports(1)

@@ -64,13 +64,14 @@ class EpochTests(FrameTestCase):
                 self.assertEqual(codec(RECEIVER, epoch=ours, secret=secret).open(frame).epoch, theirs)
 
     def test_sender_goes_on_in_another_epoch(self) -> None:
-        """The next frame tells it."""
+        """When a sender has gone on to another epoch, its next frame tells that epoch."""
         sender = codec(SENDER)
         sender.membership.epoch = 3
         self.assertEqual(codec(RECEIVER).open(one_frame(sender)).epoch, 3)
 
     def test_frames_of_servers_that_are_gone_are_opened(self) -> None:
-        """A server that was removed may ask for the slots from which it learns that."""
+        """A frame of a removed server is opened: that server may ask for the slots from which it learns of its
+        removal."""
         receiver = codec(RECEIVER)
         receiver.membership.peers, receiver.membership.former = frozenset({0, 2}), frozenset({SENDER})
         self.assertEqual(receiver.open(one_frame(codec(SENDER))).sender, SENDER)

@@ -157,7 +157,8 @@ class EpochTests(LinksTestCase):
     """Departure 60: the servers of another epoch of the membership."""
 
     def test_message_to_all_goes_to_the_servers_of_the_epoch(self) -> None:
-        """Server 2 is gone, and is sent only what is for it alone."""
+        """A message to all goes to the servers of the present epoch; a removed server is sent only messages that are
+        for it alone."""
         self.links[0].enter_epoch(Members((0, 1), epoch=4, retired=(2,)), (1,))
         self.links[0].send([accept(sender=0)], None)
         self.assertEqual([peer for _, peer, _ in self.carried], [1])
@@ -168,7 +169,7 @@ class EpochTests(LinksTestCase):
         self.assertEqual(self.receivers[0].epochs, [0])
 
     def test_new_server_is_reached(self) -> None:
-        """Server 3 was no peer when the links were started."""
+        """A server that was no peer when the links were started is reached once an epoch has brought it."""
         self.links[3] = self.make_links(3)
         self.receivers[3] = NotingReceiver()
         self.links[3].start(self.receivers[3], b"disk-003", 1, lambda: 0)

@@ -14,6 +14,7 @@ connects to an event loop; the session, repetitions and the choice of a server b
 * `clerk_options`: the options that every clerk takes, and the core that is made from them.
 * `listening`: several listeners to the chat over one connection.
 * `line_buffer`: the lines of one listener until the program takes them.
+* `chat_lines`: the listeners and iterators of a clerk with an event loop, whichever loop it is.
 * `chat_stream`: the chat as an asynchronous iterator, for `asyncio` and `blocking`; `twisted_chat`: for `twisted`.
 * `asyncio`: `AsyncClerk`, whose calls are coroutines.
 * `twisted`: `TwistedClerk`, whose calls return a Deferred.

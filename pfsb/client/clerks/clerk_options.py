@@ -134,7 +134,7 @@ def _check_authority(name: str, value: Any) -> None:
 
 
 def _check_token(name: str, value: Any) -> None:
-    """The errors never show the value."""
+    """Raise an error if a value is no token. The error does not show the value, since it comes into logs."""
     if value is None:
         return
     if not isinstance(value, str):

@@ -17,6 +17,7 @@ server does not answer, the client repeats the command with the same number at t
 * `replies`: replies and events as values; `odd_replies`: those that no pfsb server sends.
 * `command`, `command_queue`: a command, and the queue of commands that wait or are under way.
 * `hello`: `Hello`, the session and its command numbers, and how the client notices that the session is a new one.
+* `showing`: AUTH, by which a client shows its token on each connection.
 * `retry_policy`: the refusals after which a command is tried again elsewhere or with another number.
 * `held_locks`: `HeldLocks`, the locks of the session as far as the client knows.
 * `chat_cursor`: `ChatCursor`, the position in the chat that the client follows.

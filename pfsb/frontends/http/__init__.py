@@ -7,9 +7,12 @@ the helpers of `frontends.line` and `frontends.stream` that all ports share. Imp
     answers, arguments      refusals and results as status and JSON; path, query, headers and body, parsed
     conditions              ETags, and the headers If-Match and If-None-Match
     sessions                the sessions that requests run in: one per client id, and a few anonymous ones
+    web_pages               guards against web pages of third parties
     request                 one request and its one answer; `Site` is all that a request knows of the port
     chat, key_value, locks  handlers of the applications' resources
     settings                handlers of the settings that all servers share
+    snapshots               handlers that take a snapshot, or send one as a backup
+    commands                the handler of any command of any application
     server_info             handlers of status, health, metrics, faults and the API's description (openapi.yaml)
     routes                  the table of resources, methods and handlers
     protocol                connections, limits, and the site that makes them

@@ -18,5 +18,6 @@ has its number, its verb and the rest of the line, and `Conversation.handle_requ
 Files: `protocol` (the connection), `splitter` (bytes to lines), `grammar` (lines to requests, results to lines, as pure
 functions), `conversation` (what each verb does), `arguments` (options behind a verb), `subscriptions` (LISTEN),
 `members` (MEMBERS), `server_queries` (STATUS, SERVERS, DIGEST, HELP, FAULT), `fault_command` (FAULT's arguments),
-`help` (texts of HELP).
+`help` (texts of HELP), `plain_lines` (many lines of one verb that arrive together), `foreign` (lines of other
+protocols).
 """

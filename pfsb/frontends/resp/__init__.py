@@ -13,5 +13,6 @@ A LOCK that waits blocks its connection, as a blocking command does in Redis: co
 the connection is still read, to notice that its client is gone.
 
 Files: `protocol` (the connection, and RespConversation), `parser` (bytes to commands), `commands` (translations),
-`connection_commands`, `command_replies` (COMMAND), `patterns` (KEYS and SCAN), `replies` (forms, as pure functions).
+`application_commands` (verbs of the line protocol as commands), `plain_commands` (many commands of one name that
+arrive together), `connection_commands`, `command_replies` (COMMAND), `patterns` (KEYS and SCAN), `replies` (forms, as pure functions).
 """

@@ -16,6 +16,7 @@ conversation, and a `Render` function turns a result into bytes.
 - `admission`: AdmissionControl limits the requests under way of all connections, and the time that is spent on those
   that send much, and lets connections take turns.
 - `large_requests`: requests that are much work, such as questions for many rows, take turns, too.
+- `plain_checks`: checks of many commands at once, for the protocols of the client port.
 - `unread`: UnreadOutput limits what all clients leave unread together, and for how long a client may read nothing.
 - `addresses`: how many connections and sessions the clients of one address may have.
 - `shared_limits`: the limits that all doors of a server share.

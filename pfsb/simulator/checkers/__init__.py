@@ -12,7 +12,10 @@ its decisions.
   view or the Local_Aru that a server tells others.
 * `durability_checker`: no message leaves before the records that it relies on are on disk.
 * `update_checker`: in each view an update is bound to one slot only, and each server relays it once.
-* `session_checker`: each command runs once, and its answers are the result of that execution.
+* `session_checker`: each command runs once, and its answers are the result of that execution. `session_model`: which
+  commands run and which sessions are open, computed a second time.
+* `position_checker`: log positions in frames are those of the disks.
+* `snapshot_checker`: snapshots of one slot are equal.
 * `electorate`: which servers vote on a slot, as the epochs of the membership on the disks say.
 * `divergence_checker`: a server that stops because a majority contradicts it is right, and says so.
 * `lock_checker`: a lock has one holder, its tokens grow, and the session that has waited longest gets it.

@@ -42,7 +42,8 @@ class Advertised:
         self._before[server_id] = self._highest.get(server_id, 0)
 
     def begins_anew(self, server_id: int) -> None:
-        """Let a server advertise any number in this incarnation, since it has lost what the number stood for."""
+        """Let a server advertise any number in this incarnation, since it has lost the state to which its former
+        numbers belonged."""
         self._before[server_id] = 0
 
     def tell(self, server_id: int, now: int) -> None:

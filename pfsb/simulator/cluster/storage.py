@@ -44,7 +44,7 @@ class SimulatedStorage(MemoryStorage):
         self._tell(epochs)
 
     def _tell(self, epochs: Sequence[Members]) -> None:
-        """Tell those of these epochs to which the disk has come."""
+        """Call `on_epoch` for those of these epochs whose records have got to the disk."""
         held = self.contents.members
         for members in epochs:
             if held is not None and members.epoch <= held.epoch:

@@ -6,7 +6,11 @@ the code of production knows nothing of defects. If a method that a defect repla
 AttributeError at once, instead of having no effect.
 
 * `defect`: what a defect is, and how it gets into a server. `all_defects`: all of them, by name.
-* `disk`, `votes`, `promises`, `proposals`, `execution`, `progress`, `sessions`, `reads`: the defects, by subject.
+* `disk`, `votes`, `promises`, `proposals`, `telling`, `execution`, `progress`, `hand_overs`, `membership`: defects of
+  the protocol, by subject.
+* `disk_troubles`, `snapshots`, `digests`: defects of servers whose disks hang or are full, of snapshots and of digests.
+* `frames`, `paths`, `names`, `confusion`: defects between servers.
+* `sessions`, `runs`, `reads`: defects above the protocol.
 * `expected_catches`: the first run that shows each defect and the check that reports it, from `expected_catches.json`.
 
 `docs/make_broken_table.py --hunt` looks for the first run that shows each defect, and writes the JSON file and

@@ -7,8 +7,10 @@ that any subset of the list can be run: shrinking depends on that. `AllFaults` c
 called. Each kind of fault is a method of the same name; traces and marks show the name, too.
 
 * `profiles`: all profiles. `parameters`: the values of one run. `plan`: the list of faults.
-* `injector`: the base of all faults. `network_faults`, `server_faults`, `all_faults`: the faults themselves.
-* `foreign_frames`: frames that must not change a server.
+* `injector`: the base of all faults. `network_faults`, `server_faults`, `name_faults`, `snapshot_faults`,
+  `hand_over_faults`, `membership_faults`, `confusion`: the faults themselves. `all_faults`: all of them together.
+* `foreign_frames`: frames that must not change a server. `wrong_messages`: messages of a server in error.
+  `repeated_bundles`: commands that are ordered again.
 
 Faults act on the cluster through its public methods, and never touch the state of a server. A run depends on the order
 in which its seed's random numbers are drawn: a new draw must come after all others, so that old seeds keep their runs.

@@ -299,8 +299,8 @@ class MembershipFaults(HandOverFaults):
         require(not was_retired, f"{text}, and the server was removed before")
 
     def _is_change_under_way(self) -> bool:
-        """Whether one was asked for just now or waits at a server, a server learns, or the latest epoch has not been
-        begun by a majority of its voters and one more, the one that may be lost."""
+        """Whether a change may be under way: one was asked for just now or waits at a server, a server learns, or the
+        latest epoch has not been begun by a majority of its voters and one more, which may be lost."""
         cluster, electorate = self._cluster, self._cluster.checks.electorate
         if not self._parameters.joiners:
             return False

@@ -9,9 +9,10 @@ further. Inputs share the state of the target, since a server must bear them one
 with a new state. An input that fails is written to a file together with those before it that it needs, and the command
 line that repeats it is printed.
 
-Files: `campaign` (the loop and its reports), `finding` (failing inputs as files), `fuzz_command` (`pfsb fuzz`), and the
-targets: `frame_targets` (frames, bodies, batches, payloads), `stream_targets` (frames of a connection), `file_targets`
-(data directories, logs, configurations), `port_targets` (line protocol, RESP, HTTP), `client_targets` (what clients
-read), `cluster_targets` (a cluster, told well-formed messages that are wrong). `small_cluster` is the cluster whose
-frames become seeds, and the one that is told those messages.
+Files: `campaign` (the loop and its reports), `watchdog` (inputs that take too much time or memory), `finding` (failing
+inputs as files), `fuzz_command` (`pfsb fuzz`), `all_targets` (the table of targets), and the targets:
+`snapshot_targets` (snapshots), `frame_targets` (frames, bodies, batches, payloads), `stream_targets` (frames of a
+connection), `file_targets` (data directories, logs, configurations), `port_targets` (line protocol, RESP, HTTP),
+`client_targets` (what clients read), `cluster_targets` (a cluster, told well-formed messages that are wrong).
+`small_cluster` is the cluster whose frames become seeds, and the one that is told those messages.
 """

@@ -8,8 +8,9 @@ violation ends a run; the `RunOutcome` has its text, the marks, and a digest of 
 
 * `run`: the phases. `population`: the users of a run, with servers that are whole or run only the protocol.
 * `bounds_checker`: limits of tables and timers, checked twice a second. `liveness_drills`: bounds on recovery;
-  `disk_drills`, `view_drills` and `dice_drills` are further drills of certain profiles; `client_drills` has what those
-  with clients share.
+  `disk_drills`, `view_drills`, `dice_drills`, `pace_drills`, `hand_over_drills` and `membership_drills` are further
+  drills of certain profiles; `client_drills` has what those with clients share. `idle_hour`: an hour without clients.
+* `fetch_checker`: no server waits too long for parts of a snapshot.
 * `shrink`: smaller runs that still fail. `diagram`: a picture of the last events of a run.
 * `defect_hunt`: the first run that shows a planted defect. `simulate_command`: the command line.
 * `decisive_step`: why a run failed, for a person. `rules`: the rules that checks guard, in sentences.

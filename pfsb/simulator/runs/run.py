@@ -103,9 +103,9 @@ class Plan:
     drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong
     state before a result has shown it."""
     members: bool = False
-    """Whether servers are added, removed, moved and replaced, and leaders hand over, though the profile has neither.
-    All else is drawn as without that, but that faults go on for longer. Where this cannot be
-    (`Profile.why_members_stay`) the members stay all the same."""
+    """Whether servers are added, removed, moved and replaced, and leaders hand over, in a profile that has neither by
+    itself. Other draws of the seed stay as they are without that; its faults go on for longer. In a profile that cannot
+    change its members (`Profile.why_members_stay`) this has no effect."""
 
     def command(self) -> str:
         """The command line that repeats this run."""

@@ -7,8 +7,11 @@ every seed. The first line of a schedule's docstring is printed by `pfsb simulat
 must be a sentence of its own.
 
 * `scenario`: the clusters and clients of schedules. `all_schedules`: their names.
-* `views`: leaders and elections. `updates`: updates, proposals and ACCEPTs on their way.
-* `disks`: records of earlier views and incarnations. `sessions`, `reads`: whole servers, with sessions.
+* `views`: leaders and elections. `updates`: updates, proposals and ACCEPTs on their way. `telling`: ORDERED.
+* `disks`: records of earlier views and incarnations. `slow_disks`: timers while writes take seconds.
+* `long_messages`, `paths`: servers that send much, and networks that carry little.
+* `hand_overs`, `membership`, `snapshots`: leaders that hand over, servers that come and go, snapshots.
+* `sessions`, `reads`: whole servers, with sessions.
 
 Schedules are written for planted defects that random runs forgive, or whose situation random runs rarely reach.
 Schedules act through the cluster, the network and clients; they read the state of servers and do not change it, except

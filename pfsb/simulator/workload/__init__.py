@@ -9,6 +9,7 @@ Listeners follow the events of the chat. Servers that run only the protocol have
 * `users`, `user_profile`, `request`, `numbers`: one user, its behaviour, its commands and their numbers.
 * `commands`: the commands that users may choose. `connection`: the way to a server and back.
 * `listeners`: clients that only listen. `read_checker`: reads and events that do not go through the log.
+* `operators`: operators, who change the settings of the cluster while users work.
 * `paper_clients`: clients as in section 3 of the paper.
 
 Users see of a server what real clients see, and some of them misbehave on purpose: they skip and repeat numbers,

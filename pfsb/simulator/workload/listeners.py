@@ -79,7 +79,7 @@ class SimulatedListener:
         self.cluster.findings.add(Failure(error))
 
     def _ended(self, why: str) -> None:
-        """The simulated clusters always run the chat."""
+        """Called when the cluster stops running the chat, which is a failure: the simulated clusters always run it."""
         self.cluster.findings.add(Failure(AssertionError(why)))
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:

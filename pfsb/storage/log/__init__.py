@@ -11,6 +11,8 @@ as it was forced to disk; or a refusal (`StorageRefused`), if anything of that i
 * `writer`: writing groups, and going on from one file to the next;
 * `snapshot_files`: the files of snapshots beside the log; `snapshots`: the thread that writes them, and deletes what
   they replace; `compaction`: the part of the log that is kept beside a snapshot;
+* `archive`: segments and snapshots that are superfluous, moved aside; `past`: reading these, and what is left here;
+* `listing`: a log for people, as JSON values or tables;
 * `migration`: making a log of a database of format 3;
 * `storage`: `LogStorage`, in the reactor.
 """

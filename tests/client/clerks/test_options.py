@@ -90,7 +90,7 @@ class AtOnceTests(SynchronousTestCase):
             self.error(ValueError, client_id=wrong_id)
 
     def test_wrong_token_is_not_repeated(self) -> None:
-        """The text of an exception comes into logs."""
+        """The error for a wrong token does not repeat it, since the text of an exception comes into logs."""
         for wrong in ("hunter2", "alice.hunter2 ", "al ice.hunter2"):
             self.assertNotIn("hunter2", self.error(ValueError, token=wrong))
         self.assertNotIn("hunter2", self.error(TypeError, token=b"alice.hunter2"))

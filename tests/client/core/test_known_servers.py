@@ -18,7 +18,8 @@ TOLD = '* MEMBERS epoch=2 server1="127.0.0.1:9401" server3="127.0.0.1:9403" serv
 
 class KnownServersTests(SynchronousTestCase):
     def test_told_servers_come_first_and_given_ones_stay(self) -> None:
-        """A given address keeps its form, and has the id that the server tells, unless another server has it."""
+        """Addresses that a server tells come first, and the given ones stay behind them. A given address that is told
+        keeps its form, and gets the id that was told."""
         token = [evolve(each, token="alice.x") for each in ADDRESSES]
         found = KnownServers(token).with_told({"epoch": 2, "server1": "127.0.0.1:9402", "server5": "[::1]:9405"})
         self.assertEqual([(each.id, each.shown) for each in found][:2], [(1, "127.0.0.1:9402"), (5, "[::1]:9405")])
@@ -35,7 +36,7 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual(found, [])
 
     def test_client_over_tls_takes_no_others(self) -> None:
-        """The token of the client would be shown to any program."""
+        """A client over TLS takes no addresses without TLS: it would show its token to any program there."""
         given = address_from_text(0, "tls://a.example:1", "authority.pem")
         found = KnownServers([given]).told({"server1": "b.example:1", "server2": "tls://c.example:1"})
         self.assertEqual(
@@ -43,7 +44,7 @@ class KnownServersTests(SynchronousTestCase):
         )
 
     def test_client_on_the_machine_of_a_server_learns_nothing_on_the_network(self) -> None:
-        """Addresses of the kinds that it was given are taken, and no others."""
+        """A client that was given paths of sockets takes no addresses on the network, and the other way round."""
         given = address_from_text(0, "/run/pfsb.sock")
         found = KnownServers([given]).told(
             {"server0": "/run/pfsb.sock", "server1": "b:1", "server2": "/run/other.sock"}
@@ -52,8 +53,8 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual(KnownServers(ADDRESSES).told({"server1": "/run/pfsb.sock"}), [])
 
     def test_client_at_the_end_of_a_tunnel_learns_no_addresses_of_its_own_machine(self) -> None:
-        """Another cluster may run on the client's machine. Once a given address was told, the others mean the same here
-        as there."""
+        """A client whose given address is on its own machine, as at the end of a tunnel, takes no told addresses there,
+        since another cluster may run on that machine; once a given address was told, it takes them."""
         known = KnownServers([address_from_text(0, "127.0.0.1:19400")])
         told = {"server0": "127.0.0.1:9400", "server1": "localhost:9401", "server2": "[::1]:9402", "server3": "b:1"}
         self.assertEqual([each.shown for each in known.told(told)], ["b:1"])
@@ -67,14 +68,16 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual(len({each.id for each in found}), 5)
 
     def test_place_that_two_servers_tell_is_used_once(self) -> None:
-        """Two servers advertise one address, as by a copied configuration. A client that tried it twice would go back
-        from the second time to the first one at each event, and never come to the server behind them."""
+        """An address that two servers advertise, as by a copied configuration, is used once. A client that tried it
+        twice would go back from the second time to the first one at each event, and never come to the server behind
+        them."""
         told = {"epoch": 1, "server0": "127.0.0.1:9400", "server1": "127.0.0.1:9400", "server2": "127.0.0.1:9402"}
         found = KnownServers(ADDRESSES[:1]).with_told(told)
         self.assertEqual([(each.id, each.shown) for each in found], [(0, "127.0.0.1:9400"), (2, "127.0.0.1:9402")])
 
     def test_earlier_epoch_takes_no_server_away(self) -> None:
-        """A removed server tells of servers that are gone since. Those of the latest epoch stay, before them."""
+        """An event of an earlier epoch, as from a removed server, takes no server of the latest epoch away; the servers
+        that it tells come behind those."""
         known = KnownServers(ADDRESSES[:1])
         known.with_told({"epoch": 7, "server4": "127.0.0.1:9400", "server5": "127.0.0.1:9405"})
         found = known.with_told({"epoch": 2, "server5": "127.0.0.1:9400", "server1": "127.0.0.1:9401"})
@@ -85,13 +88,13 @@ class KnownServersTests(SynchronousTestCase):
         self.assertEqual([each.shown for each in found], ["127.0.0.1:9406", "127.0.0.1:9400"])
 
     def test_strange_event_costs_little(self) -> None:
-        """Ids that are no numbers of servers, and more servers than a cluster has."""
+        """An event with ids that are no numbers of servers, and with more servers than a cluster has, costs little."""
         many = {f"server{i}": f"a{i}:1" for i in range(5_000)}
         found = KnownServers(ADDRESSES[:1]).with_told({"server" + "9" * 5_000: "a:1", "serverx": "a:2", **many})
         self.assertEqual(len(found), 257)
 
     def test_troubles_stay_with_their_servers(self) -> None:
-        """The client knows a server by another id than before."""
+        """A note of trouble stays with its server when an event gives that server another id."""
         rotation = ServerRotation(ADDRESSES, Random(1))
         rotation.note_trouble("refused", is_unreachable=True)
         rotation.replace(KnownServers(ADDRESSES).with_told({"server0": "a:1", "server7": "127.0.0.1:9400"}))
@@ -104,7 +107,7 @@ class LearningTests(SynchronousTestCase):
         self.script = Script(self.core)
 
     def test_client_asks_on_each_connection(self) -> None:
-        """Before everything else that it has to send."""
+        """On each connection a client asks for the servers by MEMBERS before it sends anything else."""
         self.script.take()
         self.script.connect()
         self.assertEqual(self.script.take(), ["MEMBERS"])
@@ -117,7 +120,8 @@ class LearningTests(SynchronousTestCase):
         self.assertEqual([line.split()[0] for line in self.script.take()], ["MEMBERS", "HELLO"])
 
     def test_server_that_refuses_the_session_tells_the_servers_that_do_not(self) -> None:
-        """The client was given a server that was removed, or one that only learns."""
+        """A client that was only given a server which refuses sessions, since it was removed or only learns, is told
+        there of servers that do not, and goes to one."""
         core = ClientCore(ADDRESSES[:1], client_id="bob", dice=Random(1), learns=True)
         script = Script(core)
         core.submit("PUT a b", script.answers.append, script.now)
@@ -135,7 +139,8 @@ class LearningTests(SynchronousTestCase):
         self.assertIn("127.0.0.1:9403", reached)
 
     def test_client_goes_on_at_servers_that_it_was_not_given(self) -> None:
-        """All given servers are gone; a command that was not answered is repeated with its number."""
+        """When all given servers are gone, a client goes on at servers that it was told; a command that was not
+        answered is repeated with its number."""
         self.script.connect()
         self.script.hear("OK epoch=0", TOLD)
         self.assertEqual([each.id for each in self.core.addresses][:3], [1, 3, 4])
@@ -161,7 +166,7 @@ class LearningTests(SynchronousTestCase):
         self.assertIn("#1 PUT a b", self.script.take())
 
     def test_removed_server_stays_until_the_client_leaves_it(self) -> None:
-        """The present server is none of those told."""
+        """A client stays at its present server although the servers that are told do not include it."""
         self.script.connect()
         self.script.hear("OK epoch=3", '* MEMBERS epoch=3 server7="127.0.0.1:9407"')
         self.assertEqual(self.core.server.shown, "127.0.0.1:9400")

@@ -40,7 +40,8 @@ class WriterTests(ShowingTestCase):
         self.assertEqual(self.script.take(), [HELLO])
 
     def test_command_of_the_callback_for_connections_waits_too(self) -> None:
-        """A terminal asks for HELP as soon as there is a connection."""
+        """A command that a program sends as soon as there is a connection, as a terminal sends HELP, waits until the
+        token is taken."""
         self.core.on_server = lambda _: self.script.submit("HELP")
         self.script.submit("STATUS")
         self.script.take()
@@ -48,7 +49,7 @@ class WriterTests(ShowingTestCase):
         self.assertEqual(self.script.take(), [AUTH, "STATUS", "HELP"])
 
     def test_each_connection_is_shown_the_token_anew(self) -> None:
-        """HELLO and what was unanswered come behind it."""
+        """Each new connection is shown the token first, and then gets HELLO and the commands without an answer."""
         command = self.script.submit("PUT a 1")
         self.authenticate()
         self.script.hear('OK client="x" epoch=1 last=0 resumed=no opened=1')
@@ -79,7 +80,8 @@ class WriterTests(ShowingTestCase):
         self.assertEqual(self.script.take(), ["hang up", "connect 1"])
 
     def test_server_of_an_earlier_version_knows_no_tokens(self) -> None:
-        """A cluster whose servers are replaced one by one serves a client with a token all the time."""
+        """A client with a token goes on at a server of an earlier version, which knows no tokens, as in a cluster whose
+        servers are replaced one by one."""
         self.script.submit("PUT a 1")
         self.script.connect()
         self.script.hear("ERR UNKNOWN fate=none there is no command AUTH, HELP shows all")
@@ -94,7 +96,8 @@ class WriterTests(ShowingTestCase):
 
 class RefusalTests(ShowingTestCase):
     def test_other_servers_may_know_the_token(self) -> None:
-        """A token file is changed at one server after the other."""
+        """A client whose token is refused tries the other servers: a token file is changed at one server after the
+        other."""
         self.script.submit("PUT a 1")
         self.script.connect()
         self.script.hear(REFUSED)
@@ -138,14 +141,14 @@ class RefusalTests(ShowingTestCase):
             self.assertIsInstance(error_of(refusal(code, "none", "text")), NoRight)
 
     def test_texts_hide_the_token(self) -> None:
-        """An address is shown in logs and in errors."""
+        """The texts of a client's core and of its addresses, which come into logs and errors, do not show the token."""
         for text in (repr(self.core), repr(self.core.addresses), str(self.core.server)):
             self.assertNotIn("secret", text)
 
 
 class ReaderTests(ShowingTestCase):
     def test_questions_need_no_session(self) -> None:
-        """No server opens one for a client that may only read."""
+        """A client that may only read sends its questions without HELLO: no server opens a session for it."""
         for line in ("GET a", "GET a read=stale", "LOG", "SETTINGS"):
             self.script.submit(line)
         self.authenticate("read")
@@ -163,7 +166,8 @@ class ReaderTests(ShowingTestCase):
         self.assertEqual(self.script.take(), ["GET a"])
 
     def test_sequential_reads_never_go_back(self) -> None:
-        """Another server may be behind: there the first one is asked as a linearizable read."""
+        """At another server, which may be behind, a sequential read of a client without a session is sent as a
+        linearizable one at first."""
         self.script.submit("GET a")
         self.authenticate("read")
         self.script.hear('OK value="1" revision=1')
@@ -187,7 +191,7 @@ class ReaderTests(ShowingTestCase):
 
 class LineTests(SynchronousTestCase):
     def test_line_at_another_level(self) -> None:
-        """Text in quotes is no option."""
+        """A line at another read level has that level in its option; text in quotes is no option."""
         for line, other in (
             ("GET a read=sequential", "GET a read=stale"),
             ('GET "x read=sequential" READ=sequential', 'GET "x read=sequential" READ=stale'),

@@ -37,7 +37,8 @@ class CommandTests(HTTPCase):
         self.assertRefused(self.ask("POST", "/v1/commands?read=stale", change), 400, "BADREQUEST")
 
     def test_value_at_an_earlier_revision(self) -> None:
-        """With ?at=, which goes with GET only, and not with a read level."""
+        """With ?at= a GET shows the value at an earlier revision; other commands refuse it, and so does a read
+        level."""
         self.server.past_reads.values[b"colour", 3] = Done((("value", b"red"), ("revision", 2)))  # type: ignore[attr-defined]
         question = {"command": "get", "args": ["colour"]}
         self.assertEqual(self.content("POST", "/v1/commands?at=3", question), {"value": "red", "revision": 2})

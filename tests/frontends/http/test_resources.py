@@ -172,7 +172,8 @@ class ServerInfoTests(HTTPCase):
         self.assertIn(b"server 2 of cluster four", self.ask("GET", "/").body)
 
     def test_servers_are_added_moved_and_removed(self) -> None:
-        """Each answer has the epoch that the change has begun; wrong ids and bodies are refused."""
+        """Servers are added, moved and removed by requests; each answer has the epoch that the change has begun, and
+        wrong ids and bodies are refused."""
         added = self.content("POST", "/v1/servers", {"id": 4, "address": "127.0.0.1:7404"})
         self.assertEqual(added, {"epoch": 1})
         self.assertEqual(self.content("PATCH", "/v1/servers/1", {"address": "[::1]:7401"}), {"epoch": 2})
@@ -209,7 +210,8 @@ class ServerInfoTests(HTTPCase):
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 
     def test_not_ready_while_it_is_no_member(self) -> None:
-        """A server that has not joined yet, or was removed, says so: no election would make it ready."""
+        """A server that has not joined yet, or was removed, is not ready, and its answer says why: no election would
+        make it ready."""
         server: Any = self.server
         server.no_member = Refused("UNAVAILABLE", "server 2 was removed from the cluster")
         answer = self.ask("GET", "/readyz")
@@ -247,7 +249,7 @@ class ServerInfoTests(HTTPCase):
         self.assertRefused(self.client.reply(), 503, "UNAVAILABLE")
 
     def test_another_leader(self) -> None:
-        """The body names the server; it must be there, and be an integer."""
+        """A request for another leader names the server in its body, as an integer."""
         self.assertEqual(self.content("POST", "/v1/leader", {"server": 2}), {"leader": 2, "view": 8, "changed": "yes"})
         self.assertRefused(self.ask("POST", "/v1/leader", {"server": 9}), 404, "NOTFOUND")
         for body in ({}, {"server": "2"}, {"server": True}, {"server": 2, "wait": 1}):

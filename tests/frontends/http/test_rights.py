@@ -72,7 +72,7 @@ class TokenTests(HTTPCase):
         self.assertIn("WWW-Authenticate", reply.headers)
 
     def test_commands_need_the_rights_of_their_verbs(self) -> None:
-        """POST /v1/commands takes any command of any application."""
+        """POST /v1/commands, which takes any command of any application, needs the right of the command's verb."""
         put = {"command": "PUT", "args": ["a", "1"]}
         self.assertRefused(self.ask("POST", "/v1/commands", put), 401, "NOAUTH")
         self.assertRefused(self.as_("read", "POST", "/v1/commands", put), 403, "DENIED")
@@ -83,7 +83,8 @@ class TokenTests(HTTPCase):
         self.assertEqual(len(self.commands()), 2)
 
     def test_session_needs_the_right_to_write(self) -> None:
-        """A client that opens a session may take over that of another one, and so free its locks."""
+        """A request with a session needs the right to write: it may take over the session of another client, and so
+        free its locks."""
         reply = self.as_("read", "GET", "/v1/kv", Pfsb_Client="alice")
         self.assertRefused(reply, 403, "DENIED")
         self.assertIn("Pfsb-Client", reply.content["text"])
@@ -122,7 +123,7 @@ class TokenTests(HTTPCase):
 
 class WithoutTokenFileTests(HTTPCase):
     def test_header_is_not_looked_at(self) -> None:
-        """A proxy may add what it likes."""
+        """Without a token file, the header Authorization is not looked at, whatever a proxy has added."""
         for value in ("Basic YTpi", "Bearer x"):
             self.assertEqual(self.ask("PUT", "/v1/kv/a", {"value": "1"}, Authorization=value).status, 200)
 
@@ -136,7 +137,8 @@ class WithoutTokenFileTests(HTTPCase):
             self.assertIn("pfsb token FILE NAME --role admin", reply.content["text"])
 
     def test_proxy_on_this_machine_does_not_administer_for_others(self) -> None:
-        """No header gives a right, and one that says that another client asks takes it away."""
+        """A request from this machine whose headers say that a proxy has passed it on has no right to administer; no
+        header gives that right."""
         for header in ("X_Forwarded_For", "Forwarded", "Via", "X_Real_IP", "X_Forwarded_Proto"):
             reply = self.ask("POST", "/v1/faults", {"fault": ["HEAL"]}, **{header: "127.0.0.1"})
             self.assertRefused(reply, 403, "DENIED")

@@ -203,7 +203,7 @@ class CommandTests(LineTestCase):
         self.assertEqual((json.loads(row.removeprefix("#4 +"))["server"], ok), (2, "#4 OK"))
 
     def test_another_leader(self) -> None:
-        """LEAD takes the id of one server (Departure 59)."""
+        """LEAD takes the id of one server, and no other arguments (Departure 59)."""
         self.assertEqual(self.reply("#3 lead 2"), "#3 OK leader=2 view=8 changed=yes")
         self.assertIn("ERR NOTFOUND", self.reply("LEAD 9"))
         for bad in ("LEAD", "LEAD two", "LEAD -1", "LEAD 1 2", "LEAD 1 wait=3", "LEAD 99999999999"):
@@ -239,7 +239,8 @@ class CommandTests(LineTestCase):
         self.assertTrue(said[0].startswith("+id=0 state=REG_LEADER"), said)
 
     def test_members_are_told_now_and_at_each_change(self) -> None:
-        """Once for each change, however often the client asks; and no more when it is gone."""
+        """A client that has sent MEMBERS is told the addresses of the servers at once and at each change: once, however
+        often it has asked, and no more when it is gone."""
         self.server.clients = {0: "127.0.0.1:9400", 3: "[::1]:9403"}
         now = '* MEMBERS epoch=0 server0="127.0.0.1:9400" server3="[::1]:9403"'
         self.assertEqual(self.ask("MEMBERS"), ["OK epoch=0", now])
@@ -254,7 +255,8 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.server.watchers, [])
 
     def test_client_that_does_not_read_is_told_of_the_last_change_when_it_does(self) -> None:
-        """However many changes there were meanwhile."""
+        """A client that has not read while the membership changed is told of the last change alone when it reads
+        again."""
         self.ask("MEMBERS")
         (watcher,) = self.server.watchers
         self.protocol.pauseProducing()
@@ -267,7 +269,7 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.said(), ["* MEMBERS epoch=5"])
 
     def test_servers_are_added_removed_and_moved(self) -> None:
-        """The change is handed over when the earlier requests are answered, and its answer is one line."""
+        """SERVERS ADD, MOVE, REMOVE and REPLACE hand the change over, and their answer is one line."""
         changes = self.server.changes
         self.assertEqual(self.ask("SERVERS ADD 4 127.0.0.1:7404"), ["OK epoch=1"])
         self.assertEqual(self.ask('servers move 1 "[::1]:7401"'), ["OK epoch=2"])
@@ -279,7 +281,7 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.ask("SERVERS REMOVE 2"), ["ERR CONFLICT fate=none no"])
 
     def test_wrong_changes_of_the_servers_are_refused(self) -> None:
-        """Nothing is handed over."""
+        """SERVERS with wrong arguments is refused, and no change is handed over."""
         for line in (
             "SERVERS ADD",
             "SERVERS ADD 4",

@@ -35,7 +35,7 @@ class AuthTests(TokenTestCase):
         self.assertEqual(self.reply(f"#7 AUTH {TOKENS['read']}"), '#7 OK name="the-read" role=read')
 
     def test_requests_behind_auth_wait_for_its_answer(self) -> None:
-        """A client may send all at once. Plain lines, too, are looked at behind it."""
+        """Requests that arrive together with AUTH wait until it is answered, plain lines included."""
         said = self.ask(f"AUTH {TOKENS['write']}\nPUT a 1\nPUT b 2\nGET a")
         self.assertEqual(
             said, ['OK name="the-write" role=write', "OK revision=1", "OK revision=2", 'OK value="1" revision=1']
@@ -49,7 +49,8 @@ class AuthTests(TokenTestCase):
         self.assertEqual(said[1:], ['OK name="the-write" role=write', "OK revision=1"])
 
     def test_wrong_token_is_refused_late_and_the_requests_behind_it_too(self) -> None:
-        """No word of the token comes back."""
+        """A wrong token is refused after a delay, and so are the requests behind it; the replies do not repeat the
+        token."""
         self.assertEqual(self.ask(f"AUTH {WRONG}\nPUT a 1"), [])
         self.clock.advance(1)
         first, second = self.said()
@@ -77,7 +78,7 @@ class AuthTests(TokenTestCase):
         self.clock.advance(20)
 
     def test_session_belongs_to_whoever_may_write_and_knows_its_name(self) -> None:
-        """A session is resumed with any token that permits to write, and with no other."""
+        """A session can be resumed with any token that permits to write, and with no other."""
         self.ask(f"AUTH {TOKENS['write']}\nHELLO alice\nTRYLOCK door")
         for role, right in (("read", False), ("admin", True)):
             protocol, _ = self.connect()
@@ -92,7 +93,7 @@ class RevocationTests(TokenTestCase):
         return protocol, transport
 
     def test_listener_hears_nothing_more(self) -> None:
-        """A client that follows the chat loses its right with the token, and is told why."""
+        """A client that follows the chat is told when its token is revoked, and hears nothing more."""
         protocol, transport = self.authenticated("read")
         self.ask("LISTEN", protocol)
         self.revoke("read")
@@ -106,7 +107,7 @@ class RevocationTests(TokenTestCase):
         self.assertEqual(self.said(transport), [])
 
     def test_nothing_runs_between_the_revocation_and_the_end(self) -> None:
-        """Lines that have arrived, and those that still arrive."""
+        """After a token was revoked, lines of its connection that have arrived, or still arrive, do not run."""
         protocol, transport = self.authenticated("write")
         self.revoke("write")
         self.said(transport)
@@ -114,7 +115,8 @@ class RevocationTests(TokenTestCase):
         self.assertEqual(self.local_clients.cluster.executed, [])
 
     def test_session_of_a_client_that_waits_for_a_lock_is_let_go(self) -> None:
-        """The session lives on for its ttl, as after every hang-up, and its locks are free then."""
+        """When the token of a client that waits for a lock is revoked, its connection ends, and its session lives on
+        for its ttl, as after every hang-up."""
         holder, _ = self.authenticated("admin")
         self.ask("HELLO holder\nLOCK door", holder)
         waiter, transport = self.authenticated("write")

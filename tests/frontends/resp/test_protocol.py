@@ -96,7 +96,8 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
 
     def test_value_at_an_earlier_revision(self) -> None:
-        """By GETAT, in its place among other commands; nil if there was no such key."""
+        """GETAT gives the value at an earlier revision, in its place among other commands; nil if there was no such
+        key."""
         values = self.server.past_reads.values
         values[b"\xffcolour", 3] = Done((("value", b"red\xff"), ("revision", 2)))
         values[b"\xffcolour", 1] = Refused("NOTFOUND", "there was no such key at revision 1")
@@ -334,7 +335,8 @@ class OwnCommandTests(RespTestCase):
         self.assertError(self.ask("COMMAND", "GETKEYS"), "-ERR")
 
     def test_entry_of_a_command_has_the_ten_parts_of_redis_7(self) -> None:
-        """Name, arity, flags, three positions of keys, categories, tips, where keys are, and subcommands."""
+        """An entry of COMMAND has the ten parts of Redis 7: name, arity, flags, three positions of keys, categories,
+        tips, where keys are, and subcommands."""
         find = {b"lastkey": -1, b"keystep": 2, b"limit": 0}
         keys = {
             b"flags": Together((b"OW", b"update")),

@@ -45,7 +45,7 @@ class TokenTests(RespTestCase):
         self.assertError(self.ask("AUTH"), "wrong number of arguments for 'auth' command")
 
     def test_hello_with_auth(self) -> None:
-        """The reply is already that of the new version of the protocol."""
+        """The reply to HELLO with AUTH is already in the new version of the protocol."""
         said = self.ask("HELLO", "3", "AUTH", "default", TOKENS["read"], "SETNAME", "me")
         self.assertTrue(said.startswith(b"%7\r\n"), said)
         self.assertEqual(self.ask("CLIENT", "GETNAME"), b"$2\r\nme\r\n")
@@ -65,7 +65,7 @@ class TokenTests(RespTestCase):
             self.assertNotIn(TOKENS["read"].encode(), said)
 
     def test_commands_behind_auth_wait_for_it(self) -> None:
-        """A pipeline, whose commands may come as plain ones."""
+        """Commands of a pipeline behind AUTH wait for its answer."""
         pipeline = encoded(b"AUTH", TOKENS["write"].encode()) + 3 * encoded(b"INCR", b"a")
         self.assertEqual(self.send(pipeline), b"+OK\r\n:1\r\n:2\r\n:3\r\n")
 
@@ -76,7 +76,7 @@ class TokenTests(RespTestCase):
         self.assertEqual(self.local_clients.cluster.executed, [])
 
     def test_transaction_in_front_of_auth(self) -> None:
-        """Nothing of it runs, and none of its errors makes later commands wait for an EXEC."""
+        """A transaction in front of AUTH is refused as a whole, and later commands do not wait for an EXEC."""
         said = self.send(encoded(b"MULTI") + encoded(b"INCR", b"a") + encoded(b"EXEC"))
         self.assertEqual(said.count(b"-NOAUTH"), 3)
         self.ask("AUTH", TOKENS["write"])
@@ -103,7 +103,8 @@ class TokenTests(RespTestCase):
 
 class WithoutTokenFileTests(RespTestCase):
     def test_passwords_are_refused_as_before(self) -> None:
-        """As by Redis without a password: a client that believes in its password must not be left in that belief."""
+        """Without a token file, AUTH with a password is refused, as by Redis without one: a client must not believe
+        that its password counts."""
         self.assertError(self.ask("AUTH", "secret"), "-ERR fate=none AUTH shows a token", "no passwords here")
         self.assertError(self.ask("HELLO", "3", "AUTH", "default", "secret"), "no passwords here")
         self.assertEqual(self.ask("SET", "a", "1"), b"+OK\r\n")

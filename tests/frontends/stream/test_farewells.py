@@ -72,7 +72,8 @@ class FarewellTests(TestCase):
         return deferToThread(pour, *given)
 
     async def test_last_reply_is_read_at_every_door(self) -> None:
-        """A line without end, wrong requests, a body and a head that are too large, and bytes that are no HTTP."""
+        """The last reply is read by a client that goes on writing: after a line without end, wrong requests, a body or
+        a head that is too large, and bytes that are no HTTP."""
         post = b"POST /v1/kv HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         for port, begin, said in (
             (self.line, b"PUT a ", b"ERR TOOLARGE"),
@@ -87,7 +88,7 @@ class FarewellTests(TestCase):
             self.assertGreater(sent, 3_999_999, begin)
 
     async def test_client_that_is_not_let_in_reads_why(self) -> None:
-        """The first requests of the client are on their way when the server refuses it."""
+        """A client that the server refuses while its first requests are on their way reads the reason."""
         most = self.limits.connections_of_one_address
         for _ in range(most):
             kept = socket.create_connection(("127.0.0.1", self.line))
@@ -98,7 +99,7 @@ class FarewellTests(TestCase):
         self.assertIn(b"ERR BUSY", received)
 
     async def test_client_that_writes_for_ever_is_cut_off(self) -> None:
-        """After so many bytes, and after so long."""
+        """A connection that ends is cut off when its client has sent too many bytes more, or has taken too long."""
         self.patch(farewells, "DISCARD_BYTES", 1_000_000)
         _, sent = await self.pour(self.line, b"PUT a ", 200_000_000)
         self.assertLess(sent, 20_000_000, "buffers of the kernel included")
@@ -112,7 +113,7 @@ class FarewellTests(TestCase):
         self.assertLess(reactor.seconds() - begun, SECONDS / 4)
 
     async def test_only_so_many_connections_end_in_this_way(self) -> None:
-        """Further ones are closed at once."""
+        """When as many connections as allowed are ending and still read, further ones are closed at once."""
         self.patch(farewells, "FAREWELLS_MAX", 0)
         await self.pour(self.line, b"QUIT\n", 0)
         self.assertEqual(self.shared.farewells.under_way, 0)

@@ -49,8 +49,8 @@ class Pouring:
 @longest
 class EndlessTests(HostileCase):
     async def test_clients_that_write_for_ever(self) -> None:
-        """Each is read for a while behind its last reply, and then the connection is gone; another client is answered
-        in time meanwhile, the memory does not grow, and connections are free again."""
+        """A client that writes for ever is read for a while behind its last reply, and then its connection is gone;
+        another client is answered in time meanwhile, the memory does not grow, and connections are free again."""
         cluster = await self.start_cluster(1)
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)

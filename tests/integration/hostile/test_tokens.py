@@ -17,7 +17,7 @@ from tests.integration.test_rights import TOKEN_FILE, pfsb
 CLIENTS = 100
 """Number of hostile clients at each door."""
 TRIES = 100
-"""Number of tokens that each of them shows, one behind the other without waiting."""
+"""Number of tokens that each hostile client shows, one behind the other without waiting."""
 
 
 def fitting(known: KnownToken, count: int) -> list[str]:
@@ -55,8 +55,9 @@ class TokenTests(HostileCase):
         return cluster, await self.quiet_p99(cluster), newcomer
 
     async def test_thousands_of_wrong_tokens(self) -> None:
-        """20,000 of them, by lines and over HTTP. The server answers others as ever, takes a token that it sees for the
-        first time, from the same address, within a second, and holds little for the attackers."""
+        """While clients show 20,000 wrong tokens, by lines and over HTTP, the server answers others as ever, takes a
+        token that it sees for the first time, from the same address, within a second, and holds little for the
+        attackers."""
         cluster, quiet, newcomer = await self.start_with_tokens()
         before = self.memory(cluster, 0)
         lines = "".join(f"AUTH alice.{number:043}\n" for number in range(TRIES)).encode()
@@ -77,7 +78,8 @@ class TokenTests(HostileCase):
         self.assertLess(cluster.log_file(0).read_text().count("wrong tokens were shown"), 10)
 
     async def test_tokens_of_a_thief_of_the_file(self) -> None:
-        """Each costs 16 MiB and 50 ms; but few are checked at once, and in other threads than that of the clients."""
+        """Tokens that fit the quick hash, as a thief of the token file can make them, cost 16 MiB and 50 ms each; but
+        few are checked at once, and in other threads than that of the clients."""
         cluster, quiet, _ = await self.start_with_tokens()
         before = self.memory(cluster, 0)
         known = read_tokens(str(cluster.directory / TOKEN_FILE), TOKEN_FILE)["alice"]

@@ -98,8 +98,8 @@ class WaysTests(SynchronousTestCase):
         self.assertNotEqual((inner[0], *inner[3:]), (b"k", b"k", b"v"))
 
     def test_nothing_runs(self) -> None:
-        """Nothing runs: the client is told a revision, and the state has not changed; the application does not hear of
-        the end of a session, either."""
+        """Dice of the way `nothing` run no command: the client is told a revision, and the state has not changed; the
+        application does not hear of the end of a session, either."""
         self.load("nothing")
         self.assertEqual(self.execute("PUT", b"k", b"v"), Done((("revision", 7),)))
         self.application.session_ended("alice", None)

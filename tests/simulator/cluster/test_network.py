@@ -136,7 +136,8 @@ class SocketBufferTests(NetworkTestCase):
         self.clock.run_until(self.clock.seconds() + 1)
 
     def test_frames_beyond_the_buffer_are_lost(self) -> None:
-        """All frames arrive within a millisecond, and the server reads one in a tenth of a second."""
+        """Frames beyond the buffer of a socket are lost, when they arrive within a millisecond and the server reads one
+        in a tenth of a second."""
         self.network.buffer = SocketBuffer(4, reading_seconds=0.1)
         self.at_once(10)
         self.assertEqual(self.attempts(), [1, 2, 3, 4])

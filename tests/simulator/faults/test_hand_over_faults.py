@@ -17,7 +17,7 @@ KINDS = (
 
 class ProfileTests(SynchronousTestCase):
     def test_no_other_profile_has_hand_overs(self) -> None:
-        """The seeds of such a profile stay what they were."""
+        """In profiles without hand-overs a seed draws none, and no priority, so that their seeds stay as they were."""
         for name, profile in PROFILES.items():
             run = Run(Plan(1, name))
             kinds = {fault.kind for fault in run.faults} & {*KINDS}

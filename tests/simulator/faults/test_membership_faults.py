@@ -89,7 +89,7 @@ class DrawingTests(SynchronousTestCase):
         self.assertEqual({each.family for each in changes}, {"members"})
 
     def test_families_are_left_out_but_for_the_changes(self) -> None:
-        """Over some seeds, each family is there in some and away in others."""
+        """Each family of faults but the changes of the membership is left out in some seeds."""
         left_out = [families_left_out(random.Random(seed), PROFILE) for seed in range(60)]
         self.assertEqual(set().union(*left_out), set(PROFILE.families) - {"members"})
         self.assertNotIn("members", set().union(*left_out))

@@ -302,7 +302,8 @@ class DamageTests(LogTestCase):
 
     @long
     def test_thousands_of_bits(self) -> None:
-        """Every bit of the second segment up to some zeros behind its end is changed, and many others."""
+        """A log is refused, or harmless, if any bit of its second segment, up to some zeros behind its end, is changed,
+        or one of many others."""
         self.flip_at_random(5_000)
         name = "0000000002.log"
         end = len(self.kept[name].rstrip(b"\0"))
