@@ -32,13 +32,8 @@ from pfsb.simulator.workload.users import User
 SHARE_OF_LATER_VERSIONS: Final = 0.4
 """Chance, drawn at each start of a server in a run whose settings change, that it has later versions from then on."""
 SHARE_IF_MEMBERS_CHANGE: Final = 0.8
-<<<<<<< HEAD
-"""Chance of a later version, as `SHARE_OF_LATER_VERSIONS`, in a run whose members change as well: that needs servers
-that all have one."""
-=======
 """Chance, drawn at each start of a server in a run whose settings and members change, that it has later versions from
 then on. It is higher than in other runs, since changes of the membership need later versions at all servers."""
->>>>>>> reader
 
 
 class Population(Protocol):
