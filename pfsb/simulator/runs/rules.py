@@ -57,6 +57,14 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "A leader proposes one batch for a slot of its view, and none for a slot that it knows to be ordered.",
     ),
     (
+        r"told of view .* before it crashed",
+        "A server that has installed a view never goes back to an earlier one, whatever it installs or executes.",
+    ),
+    (
+        r"^(Violation: )?view .* is led by",
+        "A view is led by one server, in one life of that server: a later life does not know what it has proposed.",
+    ),
+    (
         r"G15: the leader of view",
         "A leader gives an update one slot in its view: in two slots at once it might run twice, or in another "
         "order than its client has sent it.",
