@@ -1,7 +1,7 @@
 """Which parts of a long promise or a snapshot a server asks for now, and which of its requests it takes for lost.
 
 A new leader asks for the parts of long promises (Departure 47), and a server that is far behind for those of a snapshot
-(Departure 57). What follows is said of promises, and holds for snapshots as well.
+(Departure 57). The text below is about promises, and holds for snapshots as well.
 
 A promise whose data list is long has many parts. A socket's buffer may hold as little as one of them, and a network may
 lose any of them. So the leader asks for each part that it lacks, and limits the number of requests under way: few at
