@@ -14,6 +14,6 @@ the connection is still read, to notice that its client is gone.
 
 Files: `protocol` (the connection, and RespConversation), `parser` (bytes to commands), `commands` (translations),
 `application_commands` (verbs of the line protocol as commands), `plain_commands` (many commands of one name that
-arrive together), `connection_commands`, `command_replies` (COMMAND), `patterns` (KEYS and SCAN), `replies`
-(forms, as pure functions).
+arrive together), `connection_commands`, `command_replies` (COMMAND), `patterns` (KEYS and SCAN), `replies` (forms, as
+pure functions).
 """

@@ -11,7 +11,7 @@ from pfsb.membership_changes import MembershipChanges
 from pfsb.paxos.data_structures import GlobalHistory
 from pfsb.paxos.members import Members, decode_members, encode_members
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import SnapshotOffer
+from pfsb.paxos.messages import GloballyOrderedUpdate, PrepareOK, ReconciliationReply, SnapshotOffer
 from pfsb.paxos.records import EpochRecord, Record
 from pfsb.sessions.ordered_settings import OrderedSettings
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
@@ -204,3 +204,80 @@ def _change_not_brought(process: Any) -> None:
 )
 def _change_on_full_disk(process: Any) -> None:
     process.replica.ordered_queue.may_hold_change = lambda batch: False
+
+
+@DEFECTS.add(
+    "list-goes-on-past-change",
+    "Departure 60",
+    "a server applies the rest of a promise or a reply, after a change in it, to the epoch that the change begins",
+)
+def _list_goes_on_past_change(process: Any) -> None:
+    replica = process.replica
+
+    def apply_rest(entries: Iterable[object]) -> None:
+        for entry in entries:
+            if isinstance(entry, GloballyOrderedUpdate) and entry.seq > replica.data.ordering.local_aru:
+                replica.ordering.on_globally_ordered_update(entry)
+
+    @instead_of(replica.prepare, "on_prepare_ok")
+    def promised(on_prepare_ok: Callable[..., bool], message: PrepareOK) -> bool:
+        members = replica.membership.members
+        is_new = on_prepare_ok(message)
+        if replica.membership.members is not members:
+            apply_rest(message.data_list)
+        return is_new
+
+    @instead_of(replica.reconciliation, "on_reconciliation_reply")
+    def replied(on_reply: Callable[..., None], message: ReconciliationReply, epoch: int = 0) -> None:
+        members = replica.membership.members
+        on_reply(message, epoch)
+        if replica.membership.members is not members:
+            apply_rest(message.updates)
+
+
+@DEFECTS.add(
+    "enqueued-kept-over-change",
+    "Departure 60",
+    "a leader that leads on in the next epoch takes updates of void slots for ones that it has proposed",
+)
+def _enqueued_kept_over_change(process: Any) -> None:
+    clients, epochs = process.replica.data.clients, process.replica.epochs
+
+    @instead_of(epochs, "begin")
+    def broken(begin: Callable[..., None], members: Members, *, by_snapshot: bool = False) -> None:
+        before = dict(clients.last_enqueued)
+        begin(members, by_snapshot=by_snapshot)
+        if epochs.is_to_fill:
+            clients.last_enqueued.update(before)
+
+
+@DEFECTS.add(
+    "first-view-led-twice", "Departure 60", "the first leader of an epoch leads the first view again after a restart"
+)
+def _first_view_led_twice(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.election, "shift_to_leader_election")
+    def broken(shift: Callable[[int], None], view: int) -> None:
+        first_view, views = replica.membership.members.first_view, replica.data.views
+        leads = (
+            replica.membership.epoch and views.last_installed == first_view and replica.membership.i_lead(first_view)
+        )
+        if leads and replica.election.just_recovered and view == first_view + 1:
+            replica.prepare.shift_to_reg_leader()
+        else:
+            shift(view)
+
+
+@DEFECTS.add(
+    "snapshot-takes-view-back", "Departure 60", "a snapshot of the present epoch takes a server back to its first view"
+)
+def _snapshot_takes_view_back(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.ordered_queue, "change_members")
+    def broken(change_members: Callable[[Members], None], members: Members) -> None:
+        change_members(members)
+        if members == replica.membership.members:
+            views = replica.data.views
+            views.last_attempted = views.last_installed = members.first_view

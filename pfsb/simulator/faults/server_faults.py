@@ -459,9 +459,18 @@ class ServerFaults(FaultInjector):
 
     def may_lose_a_disk(self) -> bool:
         """Whether a further server may lose its disk, or a part of it, as far as the others are concerned."""
-        is_minority = len(self._cluster.amnesiacs) < (len(self._voters) - 1) // 2
+        lost = len(self._cluster.amnesiacs)
         is_too_small = self._parameters.joiners and len(self._voters) < LOSING_VOTERS_MIN
-        return is_minority and not (is_too_small or self._is_a_snapshot_lost() or self._is_change_under_way())
+        if lost >= (len(self._voters) - 1) // 2 or is_too_small or (lost and not self._are_admitted()):
+            return False
+        return not (self._is_a_snapshot_lost() or self._is_change_under_way())
+
+    def _are_admitted(self) -> bool:
+        """Whether all voters that have kept their disks were admitted: until then each of them needs more others than
+        the rest of a majority (Departure 42)."""
+        disks = [self._cluster.disk(i) for i in self._voters if i not in self._cluster.amnesiacs]
+        views = [disk.contents.views for disk in disks]
+        return all(view is not None and view.last_installed > 0 for view in views)
 
     def _is_change_under_way(self) -> bool:
         """Whether a change of the membership may be under way, which was checked when all servers were well."""

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from pfsb.applications.interfaces import Done, Result
-from pfsb.paxos.messages import Accept, HandOverReason, ReconciliationReply
+from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.messages import (
+    Accept,
+    GloballyOrderedUpdate,
+    HandOverReason,
+    Ordered,
+    Proposal,
+    ReconciliationReply,
+)
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.simulator.defects.defect import Plant
@@ -151,6 +159,50 @@ def change_overtakes_what_is_ordered_above_it(seed: int, patch: Plant | None) ->
     cluster.run_until(lambda: cluster.has_leader() and cluster.all_equal(), 10)
 
 
+def promise_brings_a_change_and_what_is_above_it(seed: int, patch: Plant | None) -> None:
+    """Departure 60: of a promise that brings a change, the slots above it are void, though they were ordered before."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    leader = scene.present_leader()
+    replica = cluster.replica(leader)
+    next_leader = replica.membership.leader_of(replica.data.views.last_installed + 1)
+    (other,) = (i for i in cluster.ids if i not in (leader, next_leader))
+    below = cluster.aru(leader) + 1
+    # The slot below the change gets to the next leader alone, the change and the slot above to the other follower
+    # alone, which cannot execute them. A proposal and a vote of its own are a majority there.
+    lost = cluster.network.drop(
+        lambda p: (
+            isinstance(p.message, Ordered | ReconciliationReply)
+            or (isinstance(p.message, Accept) and p.receiver == leader)
+            or (isinstance(p.message, Proposal) and (p.message.seq == below) != (p.receiver == next_leader))
+        )
+    )
+    writers = [scene.connect(next_leader) for _ in range(2)]
+    writers[0].hello("below", 100, lambda result: None)
+    cluster.run(0.02)
+    scene.ask(other, "remove", leader)  # the server that is asked leads the next epoch first
+    cluster.run(0.02)
+    writers[1].hello("above", 100, lambda result: None)
+    cluster.run(0.05)
+    history = cluster.replica(other).data.ordering.global_history
+    marked = [
+        seq for seq in (below + 1, below + 2) if (slot := history.get(seq)) is not None and slot.ordered is not None
+    ]
+    is_there = cluster.aru(next_leader) == below and marked == [below + 1, below + 2] and cluster.aru(other) < below
+    require(is_there, f"{cluster.picture()}\nserver {other} has slots {marked} as ordered")
+    cluster.crash(leader)
+    cluster.run_until(lambda: cluster.replica(next_leader).membership.epoch == 1, 10)
+    batch = cluster.replica(next_leader).data.ordering.global_history.ensure(below).ordered
+    assert batch is not None, "it was executed"
+    brought = GloballyOrderedUpdate(next_leader, below, batch)
+    cluster.hand_over(next_leader, other, [ReconciliationReply(next_leader, below, below, (brought,))])
+    require(cluster.replica(other).membership.epoch == 1, f"server {other} lacks nothing more, and is in epoch 0")
+    cluster.network.filters.remove(lost)
+    for writer in writers:
+        writer.disconnect()
+    cluster.run_until(lambda: cluster.has_leader() and cluster.all_equal(), 10)
+
+
 def two_servers_are_asked_at_once(seed: int, patch: Plant | None) -> None:
     """Departure 60: of two changes that were made for one epoch, the second one changes nothing, and says so."""
     scene = _Members(seed, patch)
@@ -163,6 +215,34 @@ def two_servers_are_asked_at_once(seed: int, patch: Plant | None) -> None:
     held = set(cluster.checks.electorate.latest.addresses.values())
     require(done <= held, f"a change to {done} is done, and the next change has undone it: {held}")
     require(held <= done, f"a change to {held} was refused, and is made: {asked}")
+
+
+def change_is_ordered_while_a_disk_is_full(seed: int, patch: Plant | None) -> None:
+    """Departure 60: a server whose disk is full executes no change of the membership before there is room."""
+    scene = _Members(seed, patch)
+    cluster = scene.cluster
+    leader = scene.present_leader()
+    full = scene.rng.choice([i for i in cluster.ids if i != leader])
+    disk, watch = cluster.disk(full), cluster.replica(full).disk_watch
+    # The vote of this server takes a second to be written; its disk is full before it has a majority of votes.
+    cluster.servers[full].sync_seconds = (1.0, 1.0)
+    late = cluster.network.hold(
+        lambda p: p.receiver == full and isinstance(p.message, Accept | Ordered | ReconciliationReply)
+    )
+    told = scene.ask(leader, "move", full, address(1))
+    cluster.run_until(lambda: cluster.replica(full).turn.is_writing, 1)
+    disk.reserve_records, disk.free_records = 1_000, 1_000
+    cluster.run_until(lambda: bool(watch.begun[DiskTrouble.FULL]), 0.9)
+    votes = [p for p in late.passages if isinstance(p.message, Accept)]
+    for passage in votes:
+        cluster.hand_over(passage.sender, full, [passage.message])
+    late.release()
+    cluster.run(1.0)
+    require(bool(votes) and isinstance(told[0], Done), f"a change is answered {told}")
+    require(cluster.replica(full).membership.epoch == 0, f"server {full}, whose disk is full, has begun an epoch")
+    disk.free_records = None
+    cluster.servers[full].sync_seconds = (0.0005, 0.002)
+    cluster.run_until(lambda: cluster.replica(full).membership.epoch == 1 and cluster.all_equal(), 5)
 
 
 def change_ends_a_hand_over(seed: int, patch: Plant | None) -> None:
@@ -188,6 +268,8 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     server_comes_back_to_others,
     server_comes_back_to_strangers,
     change_overtakes_what_is_ordered_above_it,
+    promise_brings_a_change_and_what_is_above_it,
     two_servers_are_asked_at_once,
+    change_is_ordered_while_a_disk_is_full,
     change_ends_a_hand_over,
 )
