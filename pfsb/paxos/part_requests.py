@@ -28,7 +28,7 @@ for want of room, a lower limit would cost much time: for each loss, one of the 
 in vain."""
 ROOM_MAX = 32.0
 OVERTAKEN = 2
-"""A request counts as lost when this number of later requests to the same server were answered before it."""
+"""Number of later requests to the same server that were answered before a request counts as lost."""
 PATIENCE_MAX = 8
 """Maximum time, in units of `PartRequests.resend_seconds`, that an answer may take before its request for a part counts
 as lost (`PartRequests.patience`)."""
