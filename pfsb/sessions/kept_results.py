@@ -25,8 +25,8 @@ Entry = tuple[Any, ...]
 following constants."""
 
 _SINGLE: Final = 0
-"""Kind of the entry (_SINGLE, first command number, revisions): results "OK revision=R" of commands whose numbers follow
-each other."""
+"""Kind of the entry (_SINGLE, first command number, revisions): results "OK revision=R" of commands whose numbers
+follow each other."""
 _RUNS: Final = 1
 """Kind of the entry (_RUNS, (first number, count, first revision, ...)): results "OK revision=R", where numbers and
 revisions of `count` results count up together."""
