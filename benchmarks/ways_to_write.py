@@ -23,7 +23,8 @@ from typing import ClassVar, Final
 FILE_BYTES: Final = 16 * 2**20
 """Size of the file of zeros that is written into; when it is full, it is written from its beginning again."""
 BLOCK_BYTES: Final = 4_096
-"""A write that leaves out the kernel's cache has to begin at a multiple of this size, and to be one."""
+"""Size, in bytes, at a multiple of which a write that leaves out the kernel's cache must begin; its length is one,
+too."""
 BUFFER_BYTES: Final = 16 * BLOCK_BYTES
 _DSYNC: Final = 2
 _NOWAIT: Final = 8

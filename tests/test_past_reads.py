@@ -116,7 +116,7 @@ class PastReadsTests(ClusterTestCase):
 
     def test_no_address_keeps_others_away(self) -> None:
         """The clients of one address have half of the questions at most, and less while others ask: the next client
-        still gets an answer. What is free again can be asked again."""
+        still gets an answer. A place that is free again can be taken again."""
         answered, share = [], ASKED_MAX
         for address in ("greedy", "second", "third"):
             share //= 2

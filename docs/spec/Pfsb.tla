@@ -273,7 +273,7 @@ OnPrepare(s, m) ==
               ELSE Force(s, ViewRec(m.view), VCProof(m.view) \cup {ok}, {})
            /\ UNCHANGED <<acc, ord, gen, known, bounds>>
         \/ /\ m.view = installed[s]
-           \* only to leave out what nobody would count (Figure 4 D2, D4), and repetitions:
+           \* only to leave out what no server would count (Figure 4 D2, D4), and repetitions:
            /\ role[m.from] = "preparing" /\ installed[m.from] = m.view /\ s \notin oks[m.from]
            /\ IF Mutation = "PromisesAgain" THEN ok \notin msgs
               ELSE ~\E k \in Sent("PREPARE_OK") : k.from = s /\ k.view = m.view
@@ -397,7 +397,7 @@ Next ==
 Spec == Init /\ [][Next]_vars
 
 (* ------------------------------------------------------------ what must hold *)
-(* S1: one value a slot, at whoever has executed it, in memory, on disk or in what was answered. *)
+(* S1: one value a slot, at every server that has executed it, in memory, on disk or in what was answered. *)
 OrderedAt(n) == {ord[s][n] : s \in Server} \cup {dOrd[s][n] : s \in Server} \cup {m.val : m \in {k \in Sent("GOU") : k.seq = n}}
 S1 == \A n \in Slot : Cardinality(OrderedAt(n) \ {None}) <= 1
 
@@ -414,7 +414,7 @@ AnsweredSurvives ==
         LET best == Max({Rank(s, m.seq) : s \in Q}) IN
         \A s \in Q : Rank(s, m.seq) = best => Held(s, m.seq) = m.val
 
-(* Whoever has said anything in a view has that view on disk: views never go back for anybody who heard of them. *)
+(* A server that has said anything in a view has that view on disk: views never go back for a server that heard of them. *)
 PromisesAreDurable ==
     \A m \in msgs : m.type \in {"PREPARE", "PREPARE_OK", "PROPOSAL", "ACCEPT"} /\ m.gen = gen[m.from] =>
         dView[m.from] >= m.view

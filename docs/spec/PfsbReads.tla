@@ -3,8 +3,9 @@
 (* Departure 24: one linearizable read.  The leader notes the highest      *)
 (* number it knows of and asks all whether they follow it still; with the  *)
 (* word of a majority the number is the read's index.                      *)
-(* Whoever has executed up to the index may answer, so the read is right   *)
-(* exactly if no slot above the index was answered before it was asked.    *)
+(* A server that has executed up to the index may answer, so the read is   *)
+(* right exactly if no slot above the index was answered before it was     *)
+(* asked.                                                                  *)
 (*                                                                         *)
 (* The round may begin at any leader at any time after the question: which *)
 (* server was asked, and how often, makes no difference.                   *)
@@ -41,7 +42,7 @@ BeginRound(s) ==
                             !.leader = s, !.view = installed[s], !.index = Index(s), !.confirmed = {s}]
     /\ UNCHANGED vars
 
-(* Departure 24: CONFIRM is answered by whoever has installed this view and no later one; behind the door. *)
+(* Departure 24: CONFIRM is answered by each server that has installed this view and no later one; behind the door. *)
 Confirm(s) ==
     /\ read.phase \in {"round", "early"} /\ s /= read.leader /\ TakesPart(s)
     /\ IF Mutation = "ConfirmedByAnybody" THEN installed[s] >= read.view ELSE installed[s] = read.view

@@ -1,7 +1,8 @@
 ---------------------------- MODULE PfsbTelling ----------------------------
 (***************************************************************************)
 (* Departure 55: the leader counts the votes, and tells what is ordered.   *)
-(* Whoever holds the proposal that is told, by view and value, orders it.  *)
+(* A server that holds the proposal that is told, by view and value,       *)
+(* orders it.                                                              *)
 (*                                                                         *)
 (* The number of servers that makes pfsb do so plays no part: with three   *)
 (* servers there are fewer states.  In the code a server that has left its *)

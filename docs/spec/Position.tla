@@ -3,12 +3,12 @@
 (* Departure 43 alone, for any number of servers: an older copy of a       *)
 (* storage is put back, or the end of its log is cut off.                  *)
 (* Each frame tells the incarnation of its sender's storage and how many   *)
-(* groups of records it holds.  Whoever counts a vote notes the highest    *)
-(* such number, and refuses a storage that starts below it.                *)
+(* groups of records it holds.  A server that counts a vote notes the      *)
+(* highest such number, and refuses a storage that starts below it.        *)
 (* One server, the victim, goes back to an older state once.  `Cut' is     *)
 (* what it came back with.  A vote that rests on a group above Cut is      *)
-(* forgotten: whoever has counted it must not count a vote of the second   *)
-(* life, since that one may contradict it.                                 *)
+(* forgotten: a server that has counted it must not count a vote of the    *)
+(* second life, since that one may contradict it.                          *)
 (***************************************************************************)
 EXTENDS Naturals, FiniteSets, TLC
 

@@ -1,6 +1,6 @@
 """Makes data directories for a new cluster that begins with the state of another one.
 
-What a new cluster must not do is to take a former one's word for its own:
+A new cluster must not take the word of a former one for its own:
 
 * It has an identity of its own (`ClusterSettings.cluster_identity`), which every frame carries: servers of the former
   cluster cannot join, and their late messages are refused.

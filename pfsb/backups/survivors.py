@@ -1,8 +1,8 @@
 """Reads the data directories that are left of a cluster whose majority is lost for ever, and builds the latest state
 that they hold.
 
-The directories are read and not changed. What they hold is what a leader would learn from the servers that they belong
-to: the slots up to the highest Local_Aru are ordered. Of the slots above, each holds the proposal of the highest view
+The directories are read and not changed. They hold all that a leader would learn from the servers to which they belong:
+the slots up to the highest Local_Aru are ordered. Of the slots above, each holds the proposal of the highest view
 that one of these servers has accepted; it may have been ordered or not. They are executed, too, up to the first slot of
 which none of the directories holds anything: a command that was answered is rather run than lost. Whatever only lost
 servers knew is lost.

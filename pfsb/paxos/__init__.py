@@ -1,9 +1,8 @@
 """The protocol: Paxos as Kirsch & Amir, *Paxos for System Builders*, describe it (docs/architecture.rst).
 
-What comes in: the messages of other servers (`Replica.receive`), updates of this server's clients
-(`Replica.introduce`), timers of the clock, and the state on disk at the start. What goes out: records for the storage,
-messages for the transport, and calls of the state machine, which executes the ordered updates in the order of their
-sequence numbers.
+In: the messages of other servers (`Replica.receive`), updates of this server's clients (`Replica.introduce`), timers of
+the clock, and the state on disk at the start. Out: records for the storage, messages for the transport, and calls of
+the state machine, which executes the ordered updates in the order of their sequence numbers.
 
 Rules that the promises S1 to S3 rest on:
 

@@ -15,7 +15,8 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.peers import NEVER, Peers
 
 LINGER_ALIVES = 5
-"""For how many periods of ALIVE after their last request this server's clients still count as waiting for results."""
+"""Number of periods of ALIVE, after their last request, for which this server's clients count as waiting for
+results."""
 
 FOREIGN_UPDATES_MAX = 10_000
 """Maximum number of other servers' updates that are remembered as waiting; one is enough to expect progress."""

@@ -228,8 +228,8 @@ class EpochHandler(Handler):
         self.tell(sender)
 
     def _learn(self, message: Alive | ReconciliationReply | SnapshotOffer | SnapshotPart, epoch: int) -> None:
-        """Learn what was executed from a server of a later epoch, which is none of this one. What it has executed holds
-        in all epochs, and once the changes that have brought it are executed here, it is a peer."""
+        """Learn from a server of a later epoch, which is none of this one, which updates were executed. They hold in
+        all epochs; and once the changes that have brought that server are executed here, it is a peer."""
         match message:
             case Alive():
                 self._reconciliation.ask_stranger(message.server_id, message.local_aru)

@@ -41,7 +41,7 @@ STOP_SECONDS: Final = 1.0
 """How long, in seconds, a server that was asked to stop may take to hand its view over."""
 PREFERENCE: Final = 2
 """How long a preferred server must have been fit to lead before the leader hands over to it, in units of the
-Progress_Timer's default: at first, and when its views have not ended for the longest time."""
+Progress_Timer's default. The time is longer after hand-overs that have failed (`PREFERENCE_MAX`)."""
 PREFERENCE_MAX: Final = 512
 """Maximum of the time that `PREFERENCE` begins, in the same units: the time doubles each time that a view of the
 preferred server ends, or that it does not take the view over."""

@@ -65,7 +65,7 @@ class Membership:
         assert members.epoch > self.members.epoch, "epochs follow each other"
         self.members = members
         self._follow()
-        # What is ordered rules over what this server has heard: all servers then know one storage of each id.
+        # Ordered identities rule over those that this server has heard: all servers then know one storage of each id.
         self.identities |= {i: identity for i, identity in members.storages.items() if i != self.server_id}
         for changed in self.on_change:
             changed()

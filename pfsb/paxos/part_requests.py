@@ -1,7 +1,7 @@
 """Which parts of a long promise or a snapshot a server asks for now, and which of its requests it takes for lost.
 
 A new leader asks for the parts of long promises (Departure 47), and a server that is far behind for those of a snapshot
-(Departure 57). What follows is said of promises, and holds for snapshots as well.
+(Departure 57). The text below is about promises, and holds for snapshots as well.
 
 A promise whose data list is long has many parts. A socket's buffer may hold as little as one of them, and a network may
 lose any of them. So the leader asks for each part that it lacks, and limits the number of requests under way: few at
@@ -28,7 +28,7 @@ for want of room, a lower limit would cost much time: for each loss, one of the 
 in vain."""
 ROOM_MAX = 32.0
 OVERTAKEN = 2
-"""A request counts as lost when this number of later requests to the same server were answered before it."""
+"""Number of later requests to the same server that were answered before a request counts as lost."""
 PATIENCE_MAX = 8
 """Maximum time, in units of `PartRequests.resend_seconds`, that an answer may take before its request for a part counts
 as lost (`PartRequests.patience`)."""

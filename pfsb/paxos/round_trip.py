@@ -17,7 +17,7 @@ pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
 """Maximum time, in seconds, that a wait lasts unless another maximum is given (RFC 6298, section 2.5)."""
 GUESSING_WAITS = 16
-"""For how long, in units of the wait, answers may be taken for answers to the last copy, if all of them are to requests
+"""How long, in units of the wait, answers may be taken for answers to the last copy, if all of them are to requests
 that were sent again. If messages are lost, a request that was sent once is answered within that time, and the guessing
 ends. If answers are slow, none is; then times are measured from the first copy (`RoundTrip._guess`)."""
 JITTER = 0.25

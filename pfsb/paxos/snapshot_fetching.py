@@ -7,7 +7,7 @@ is whole and right on this server's disk, its state is built beside the present 
 From there on reconciliation brings the slots that follow.
 
 Safety: the snapshot stands for the slots up to its own as ordered batches stand for theirs: a server that has executed
-all of them has made it. What this server has promised and accepted stays as it is; slots up to the snapshot's are
+all of them has made it. Promises and votes of this server stay as they are; slots up to the snapshot's are
 ordered, and are dropped from memory as if they had been executed here. A SnapshotRecord and the new Local_Aru are
 forced together, and nothing that rests on them leaves before (Departure 1).
 
@@ -403,8 +403,8 @@ class SnapshotFetcher(Handler):
         self._give_up()
 
     def _go_to_another(self, fetch: Fetch) -> None:
-        """Ask another server that has offered the same snapshot; if there is none, give up for now. What has arrived
-        stays on disk, for the next offer of this snapshot."""
+        """Ask another server that has offered the same snapshot; if there is none, give up for now. Parts that
+        have arrived stay on disk, for the next offer of this snapshot."""
         if not fetch.others:
             self._give_up()
             return

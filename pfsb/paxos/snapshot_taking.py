@@ -43,7 +43,8 @@ PIECE_PAUSE_SECONDS = 0.004
 """Pause, in seconds, after each piece of a snapshot. Making a piece takes some milliseconds, so a snapshot takes less
 than half of a processor that has nothing else to do, and a heartbeat is hardly late."""
 EARLY_LOOKS = 10
-"""At how many slots, between two multiples of `snapshot_slots`, a server looks whether a snapshot is worthwhile."""
+"""Number of slots, between two multiples of `snapshot_slots`, at which a server looks whether a snapshot is
+worthwhile."""
 EARLY_BYTES = 64 * 1_048_576
 """Minimum number of bytes of batches, executed since the last snapshot was begun, with which a snapshot is taken at a
 slot that is no multiple of `snapshot_slots` (`EARLY_LOOKS`)."""

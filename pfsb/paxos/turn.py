@@ -38,7 +38,7 @@ from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 SYNCS_PER_NOTE = 16
-"""One of this number of `sync` calls takes along the records of `Turn.due_records`, which note the states of the other
+"""Number of `sync` calls of which one takes along the records of `Turn.due_records`, which note the states of the other
 servers' storages. If each call took them along, a tenth more would be written."""
 
 

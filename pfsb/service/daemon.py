@@ -19,7 +19,7 @@ READ_BYTES = 65_536
 class Daemon:
     """This process in the background, as long as the command in the terminal waits for it.
 
-    What is written to standard error before `report_up` appears in the terminal.
+    Text that is written to standard error before `report_up` appears in the terminal.
     """
 
     _report: int

@@ -50,7 +50,7 @@ class PidFile:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def remove(self) -> None:
-        """Remove the file: the process ends before twistd would do so. What is no regular file stays."""
+        """Remove the file: the process ends before twistd would do so. A file that is no regular one stays."""
         if self._path is None:
             return
         with suppress(OSError):

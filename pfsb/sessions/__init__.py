@@ -1,7 +1,7 @@
 """Sessions: each command of a client runs at most once, and the client gets its result (docs/internals/sessions.rst).
 
-What comes in: commands of connected clients, from the front ends, and executed updates, from the protocol. What goes
-out: updates for the protocol (`Replica.introduce`), calls of applications, answers and events for clients.
+In: commands of connected clients, from the front ends, and executed updates, from the protocol. Out: updates for the
+protocol (`Replica.introduce`), calls of applications, answers and events for clients.
 
 The package has two halves. The local half may read the state of the replicated half, and changes it only by updates:
 

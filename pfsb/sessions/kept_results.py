@@ -25,13 +25,14 @@ Entry = tuple[Any, ...]
 following constants."""
 
 _SINGLE: Final = 0
-"""(_SINGLE, first command number, revisions): results "OK revision=R" of commands whose numbers follow each other."""
+"""Kind of the entry (_SINGLE, first command number, revisions): results "OK revision=R" of commands whose numbers
+follow each other."""
 _RUNS: Final = 1
-"""(_RUNS, (first number, count, first revision, ...)): results "OK revision=R", where numbers and revisions of `count`
-results count up together."""
+"""Kind of the entry (_RUNS, (first number, count, first revision, ...)): results "OK revision=R", where numbers and
+revisions of `count` results count up together."""
 _COUNTED: Final = 2
-"""(_COUNTED, number, count, names, firsts): `count` results, whose fields count up from each to the next. The last of
-`firsts` is the first revision, and the others are the first values of the fields `names`."""
+"""Kind of the entry (_COUNTED, number, count, names, firsts): `count` results, whose fields count up from each to the
+next. The last of `firsts` is the first revision, and the others are the first values of the fields `names`."""
 _DONE: Final = 3
 """Kind of the entry (_DONE, number, fields, rows): the result `Done` of one command."""
 _REFUSED: Final = 4

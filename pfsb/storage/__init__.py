@@ -1,9 +1,9 @@
 """Stable storage: whatever a server must still know after a crash (docs/internals/storage.rst).
 
-What comes in: records (`pfsb.paxos.records`) by `append`, and requests to `sync` them. What goes out: the content that
-`recover` finds at a start, a callback for each sync when its records and all earlier ones are on disk, and ranges of
-history for servers that are behind. Snapshots come in piece by piece, or as bytes of another server, and stand for the
-history up to their slot. The interface is `IStableStorage`; `LogStorage` and `MemoryStorage` provide it.
+In: records (`pfsb.paxos.records`) by `append`, and requests to `sync` them. Out: the content that `recover` finds at a
+start, a callback for each sync when its records and all earlier ones are on disk, and ranges of history for servers
+that are behind. Snapshots come in piece by piece, or as bytes of another server, and stand for the history up to their
+slot. The interface is `IStableStorage`; `LogStorage` and `MemoryStorage` provide it.
 
 Rules that the protocol rests on:
 

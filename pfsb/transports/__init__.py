@@ -1,8 +1,8 @@
 """Transport: messages between servers, over a network that loses, delays, repeats and reorders them.
 
-What comes in: messages from the protocol by `send`, and frames from the network. What goes out: frames to the network,
-and `receive(sender, identity, messages)` for each frame that was found right. The interface is `ITransport`;
-docs/internals/formats.rst defines the bytes.
+In: messages from the protocol by `send`, and frames from the network. Out: frames to the network, and `receive(sender,
+identity, messages)` for each frame that was found right. The interface is `ITransport`; docs/internals/formats.rst
+defines the bytes.
 
 Rules that the protocol rests on:
 

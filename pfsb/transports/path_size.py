@@ -26,7 +26,7 @@ UDP)."""
 CONTROL_BYTES: Final = 128
 """Size, in bytes, of the small probe that goes with each probe."""
 GRAIN_BYTES: Final = 32
-"""A search ends when the largest size that passes is known to within this number of bytes."""
+"""Number of bytes to within which the largest size that passes is known when a search ends."""
 ETHERNET_BYTES: Final = 1_472
 """Size, in bytes, of the largest datagram over IPv4 on an Ethernet with the usual MTU of 1,500 bytes."""
 

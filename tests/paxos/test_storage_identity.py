@@ -116,7 +116,7 @@ class NewcomerTests(ReplicaTestCase):
 
 
 class AcquaintanceTests(ReplicaTestCase):
-    """Server 2 of five, which takes part."""
+    """Server 2 of five is admitted, and lets other servers know that it knows them."""
 
     def test_newcomer_is_told_that_it_is_known_when_that_is_on_disk(self) -> None:
         """A newcomer is told ACQUAINTED when its identity is on disk here: otherwise a crash could forget it, and

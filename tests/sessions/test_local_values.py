@@ -1,7 +1,7 @@
 """Execution reads no value of the machine it runs on: the source of the modules that execute is searched for uses.
 
-What decides the result of a command comes from the log (Departure 34). A configuration, the clock, random numbers, an
-address in memory or the order of a set would be another one on each server.
+All values that decide the result of a command come from the log (Departure 34). A configuration, the clock, random
+numbers, an address in memory or the order of a set would be another one on each server.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ OPTIONS = examples(200, database=None)
 NAMED = ("alice", "bob")
 ANONYMOUS = ("~0.1", "~0.2")
 NUMBERS = 60
-"""No session of a test has as many commands as this, so that each number is below it."""
+"""Number above all command numbers of the tests: no session has as many commands."""
 
 
 class CountingKeyValue(KeyValue):

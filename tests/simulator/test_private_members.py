@@ -1,7 +1,7 @@
 """The simulator and the tests use the server by its public names, so a private one can be changed in its own module.
 
 A planted defect, a checker or a test that names a private member of another module breaks, or loses its effect, when
-that member is renamed or taken apart. What they need of the server has a public name and a docstring instead.
+that member is renamed or taken apart. Members of the server that they need have a public name and a docstring instead.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ class ClientCore:
     _probed_at: float = field(init=False, default=0.0)
     """The time at which the client last sent a probe."""
     _seen_at: int = field(init=False, default=0)
-    """The number of the connection, counted from 1, on which a read that promises something was last sent outside of a
-    session; 0: none was."""
+    """The number of the connection, counted from 1, on which a sequential or linearizable read was last sent outside of
+    a session; 0: none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _readonly: ReadonlyServers = field(init=False)

@@ -116,7 +116,7 @@ class SimulatedCluster:
         self.in_error: set[int] = set()
         """Ids of the servers at which an application has gone wrong in their present incarnation (`throw_dice`).
 
-        The checkers do not believe the results, the state and the answers of these servers. What the servers order is
+        The checkers do not believe the results, the state and the answers of these servers. The order of updates is
         checked as ever. There are no snapshots in a cluster with such servers.
         """
         self.dice: dict[int, Dice] = {}
@@ -300,7 +300,7 @@ class SimulatedCluster:
         dice.load(self.process(server_id), lambda: self._has_gone_wrong(server_id))
 
     def cure(self, server_id: int) -> None:
-        """Let the applications of a server go wrong no more. What they have done stays so until its next start."""
+        """Let the applications of a server go wrong no more. Their wrong state stays until its next start."""
         dice = self.dice.pop(server_id, None)
         if dice is not None:
             dice.is_over = True

@@ -43,7 +43,7 @@ class Dice:
     ways: Sequence[str] = WAYS
     """The ways in which commands go wrong, of which the dice draw one each time."""
     is_over: bool = False
-    """Whether the applications go wrong no more. What they have done before stays."""
+    """Whether the applications go wrong no more. Their wrong state of before stays."""
 
     def load(self, process: Any, on_error: Callable[[], None]) -> None:
         """Let the applications of a server, a `ServerProcess`, throw these dice from now on.

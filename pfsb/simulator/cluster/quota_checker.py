@@ -1,7 +1,7 @@
 """Checks of quotas: what the state machine counts is right, and exactly the commands beyond a quota are refused.
 
 The checker counts anew, from the values that questions show and from the answers, and compares the sums of the
-applications with its own. What a command writes comes from the specification of one key (`register_model`).
+applications with its own. The writes of a command come from the specification of one key (`register_model`).
 """
 
 from __future__ import annotations

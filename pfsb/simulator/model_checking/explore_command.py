@@ -64,7 +64,7 @@ def command(
     """Explore all orders of messages (lost, late, repeated), timers, disk writes, crashes and restarts of a small
     cluster, breadth first, and check after every step that no promise is broken.
 
-    What is broken is shown as the fewest steps that lead there; the exit status is 1 then.
+    A broken promise is shown as the fewest steps that lead there; the exit status is 1 then.
     """
     bounds = Bounds(
         servers=servers,

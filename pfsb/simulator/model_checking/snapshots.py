@@ -58,7 +58,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Replica, "_told"): None,
     (Turn, "count"): 0,
     (ReconciliationHandler, "bytes_sent"): 0,
-    # What a peer may ask for in a time (Departure 37). No time passes, and the explored histories are short.
+    # The bytes that a peer may ask for in a time (Departure 37). No time passes, and the explored histories are short.
     (Allowance, "_left"): SERVED_BYTES_AT_ONCE,
     (PrepareHandler, "_answered"): (0, 0.0),
     # Which part of a promise answers the next PREPARE (Departure 47). The explored promises have one part each.
@@ -108,11 +108,11 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "state"): State.LEADER_ELECTION,
     # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.
     (AliveHandler, "_leader_at_work_in"): 0,
-    # What ALIVEs have told of views: the next one of the leader may bring a server back (Departure 51), and one that
+    # Views that ALIVEs have told: the next one of the leader may bring a server back (Departure 51), and one that
     # denies a vote makes a server forget it (Departure 52).
     (AliveCounts, "_alives"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED),
     (AliveCounts, "_latest"): {},
-    # What ALIVEs have told about digests. In the explorer no server differs: two values in one slot end the run first.
+    # Digests that ALIVEs have told. In the explorer no server differs: two values in one slot end the run first.
     (DivergenceHandler, "by_peer"): defaultdict(Comparison),
     (SnapshotNames, "heard_at"): {},
     # Figure 2 has this variable, but no code reads it.

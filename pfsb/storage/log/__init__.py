@@ -1,7 +1,7 @@
 """The log of one server: everything that it must still know after a crash (docs/internals/log.rst).
 
-What comes in: the content of groups, one after the other. What goes out: that content again, in the same order, as far
-as it was forced to disk; or a refusal (`StorageRefused`), if anything of that is missing or changed.
+In: the content of groups, one after the other. Out: that content again, in the same order, as far as it was forced to
+disk; or a refusal (`StorageRefused`), if anything of that is missing or changed.
 
 * `items`: the content of a group, as bytes;
 * `groups`: a group: number, checksum, place in the chain of groups;
