@@ -150,6 +150,8 @@ class Server:
         """Changes of the membership that clients ask for, and the promotion of servers that learn."""
         self._on_places: dict[object, Callable[[], None]] = {}
         self._places_told = 0
+        self._was_left_behind = False
+        """Whether clients are refused because this server was left behind (`ServerFacts.is_left_behind`)."""
         self._is_removed_now = False
         """Whether a change that this turn has executed has removed this server: its clients are to be told."""
         self.disk_is_stuck = False
@@ -216,8 +218,11 @@ class Server:
         role, members = self.facts.role, self.replica.membership.members
         outside: Refused | None = None
         if role == REMOVED:
-            others = ", ".join(map(str, members.ids))
+            others = ", ".join(map(str, members.voters))
             text = f"server {self.server_id} was removed from the cluster, and takes no part: ask server {others}"
+            if self._was_left_behind:
+                epoch = self.replica.epochs.missed_epoch
+                text = f"server {self.server_id} is no member in epoch {epoch} of the cluster, and has lost its data"
             outside = Refused("UNAVAILABLE", text)
             self._log.warn("{text}; it can be stopped, and its data deleted together with its configuration", text=text)
             self._is_removed_now = self.local_clients.submission.outside is None
@@ -259,6 +264,9 @@ class Server:
 
     def _look_at_quotas(self, watch: QuotaWatch) -> None:
         self.changes.look()
+        if self.facts.is_left_behind != self._was_left_behind:
+            self._was_left_behind = self.facts.is_left_behind
+            self._follow_membership()
         try:
             ask(self.replica.turn, watch.look)
         except Exception:
@@ -366,6 +374,13 @@ class Server:
         server is."""
         replacing = self.replica.membership.members.replacing
         return () if replacing is None else (("replacing", replacing[0]), ("by", replacing[1]))
+
+    @property
+    def why_outside(self) -> str | None:
+        """A text that says why this server refuses its clients as long as it does not vote; None: it votes, or it is a
+        read replica, which answers what it is there for."""
+        outside = self.local_clients.submission.outside
+        return None if outside is None or self.facts.role == PERMANENT_LEARNER else outside.text
 
     @property
     def too_few_heard(self) -> str | None:

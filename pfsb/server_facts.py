@@ -113,8 +113,13 @@ class ServerFacts:
     @property
     def role(self) -> str:
         """The part of this server in the cluster: `VOTER`, `LEARNER`, `PERMANENT_LEARNER`, `JOINING` or
-        `REMOVED`."""
-        return self.role_of(self.server_id)
+        `REMOVED`. A founder that learns by others alone that it is no member any more was removed as well."""
+        return REMOVED if self.is_left_behind else self.role_of(self.server_id)
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether this server was removed and has lost its data, as others let it know that do not know it."""
+        return self._replica.epochs.is_left_behind
 
     def role_of(self, server_id: int) -> str:
         """The role of a server in the present epoch."""
@@ -148,7 +153,17 @@ class ServerFacts:
 
     @property
     def leader(self) -> int | None:
-        """The id of the leader, as far as this server knows; None during an election."""
+        """The id of the leader, as far as this server knows; None during an election.
+
+        A server that only learns votes for none: it knows the leader by its ALIVE."""
+        if self.role in (LEARNER, PERMANENT_LEARNER):
+            peers = self._replica.peers
+            leading = [
+                (peer.view, server_id)
+                for server_id, peer in peers.by_id.items()
+                if peer.state is State.REG_LEADER and peers.heard_lately(server_id)
+            ]
+            return max(leading)[1] if leading else None
         if self.view == 0 or self.state is State.LEADER_ELECTION:
             return None
         return self.membership.leader_of(self.view)

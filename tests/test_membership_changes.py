@@ -6,10 +6,14 @@ from functools import partial
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 
 from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.frontends.http.server_info import unready
 from pfsb.paxos.members import Members
 from pfsb.paxos.messages import State
+from pfsb.service.metrics import Metrics
+from pfsb.service.reactor_lag import ReactorLag
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
 from pfsb.support.hosts import SocketAddress, literal
 from tests.long import long
@@ -92,6 +96,48 @@ class ChangesTestCase(ClusterTestCase):
         self.assertEqual((result.code, result.fate), (code, "none"))
         for part in parts:
             self.assertIn(part, result.text)
+
+
+class BirthTests(ClusterTestCase):
+    """Founders that were all removed but one, and have lost their data, are started again (Departure 60)."""
+
+    def tell(self, seconds: float) -> None:
+        """Server 9, which knows none of them, tells each of epoch 12, for so long."""
+        self.cluster.run_until(lambda: len(self.cluster.running_ids) == 3)
+        for _ in range(1 + int(2 * seconds)):
+            for i in self.cluster.ids:
+                replica = self.server(i).replica
+                replica.perform(replica.epochs.note_unknown, 9, 12)
+            self.cluster.run(0.5)
+
+    def setUp(self) -> None:
+        self.cluster = SimulatedCluster(self.id(), 3, build=ServerProcess)
+
+    def born(self) -> list[bool]:
+        return [self.server(i).machine.settings.is_born for i in self.cluster.ids]
+
+    @long
+    def test_cluster_begins_once_nobody_tells_of_a_later_epoch(self) -> None:
+        """A leader that has heard one frame begins nothing for ten seconds, and then the cluster works."""
+        self.tell(0.0)
+        self.cluster.run(5.0)
+        self.assertEqual(self.born(), [False] * 3)
+        self.assertTrue(any(self.server(i).facts.state is State.REG_LEADER for i in self.cluster.ids))
+        self.cluster.run(10.0)
+        self.assertEqual(self.born(), [True] * 3)
+
+    @long
+    def test_second_cluster_never_begins(self) -> None:
+        """The servers know that they were removed, and refuse clients, reads too."""
+        self.tell(2.5)
+        self.cluster.run(20.0)
+        self.assertEqual(self.born(), [False] * 3)
+        for i in self.cluster.ids:
+            self.assertEqual(self.server(i).facts.role, "removed")
+            self.assertIn("no member in epoch 12", unready(self.server(i)) or "")
+        refused = self.answer(self.connect().look("GET", "a"), 0.1)
+        assert isinstance(refused, Refused)
+        self.assertIn("no member in epoch 12 of the cluster", refused.text)
 
 
 class RefusalTests(ChangesTestCase):
@@ -358,10 +404,15 @@ class LearnerTests(ChangesTestCase):
     def test_server_learns_for_good(self) -> None:
         """A read replica keeps up without a vote, answers what it knows, and holds up no other change."""
         self.assertDone(self.change("add_for_good", 3, OTHER), 1)
+        self.assertIn("no member", unready(self.server(3)) or "")
         self.cluster.run_until(lambda: self.server(3).facts.role == "permanent-learner", 30.0)
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
         self.cluster.run(5.0)
         self.assertEqual((self.members().voters, self.members().permanent), ((0, 1, 2), (3,)))
+        self.assertEqual((self.server(3).facts.leader, unready(self.server(3))), (self.leader, None))
+        figures = Metrics(self.server(3).facts, ReactorLag(Clock())).render().decode()
+        for figure in ('pfsb_role{role="learner"} 1.0', 'pfsb_role{role="election"} 0.0', "pfsb_knows_leader 1.0"):
+            self.assertIn(f"\n{figure}\n", figures)
         reader = self.connect(3)
         refused = self.do(reader, "GET", "a")
         assert isinstance(refused, Refused)
@@ -369,6 +420,11 @@ class LearnerTests(ChangesTestCase):
         found = self.answer(reader.look("GET", "a"), 0.1)
         assert isinstance(found, Done)
         self.assertIn(("value", b"b"), found.fields)
+        self.cluster.isolate(3)
+        self.cluster.run(5.0)
+        self.assertEqual((self.server(3).facts.leader, unready(self.server(3))), (None, "this server knows no leader"))
+        self.cluster.heal()
+        self.cluster.run(5.0)
         at = self.leader
         gone = next(i for i in (0, 1, 2) if i != at)
         self.assertRefusedChange(self.change("replace", 3, 9, "127.0.0.1:7999", at=at), "CONFLICT", "does not vote")
@@ -383,6 +439,8 @@ class LearnerTests(ChangesTestCase):
         others."""
         self.assertIsInstance(self.do(self.connect(), "PUT", "a", "b"), Done)
         self.assertDone(self.change("add", 3, OTHER), 1)
+        self.cluster.run_until(lambda: self.server(3).facts.role == "learner", 60.0)
+        self.assertIn("still learns", unready(self.server(3)) or "")
         self.cluster.run_until(lambda: self.members(3).voters == (0, 1, 2, 3), 60.0)
         self.cluster.run_until(lambda: self.server(3).facts.is_admitted, 60.0)
         self.assertEqual(self.server(3).facts.role, "voter")

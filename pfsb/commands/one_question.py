@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -33,7 +34,12 @@ def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Defe
     endpoint = client_endpoint(reactor, address)
     asked: Deferred[Any] = endpoint.connect(Factory.forProtocol(lambda: question))
     asked.addCallback(lambda _connected: question.answered)
-    return asked.addTimeout(seconds, reactor).addBoth(ended)
+    return asked.addTimeout(seconds, reactor, _late).addBoth(ended)
+
+
+def _late(_cancelled: object, seconds: float) -> NoReturn:
+    """Called when the time is over, in place of Twisted's error, whose text says nothing to people."""
+    raise TookTooLong(f"no answer for {seconds:.3g} s")
 
 
 @define(eq=False, slots=False)

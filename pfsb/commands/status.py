@@ -96,6 +96,8 @@ def _cells(address: ServerAddress, status: Status | str) -> list[str]:
         return [*head, status]
     if status.get("role", "voter") in ("joining", "removed"):
         return [*head, f"{status['role']}: no member of the cluster"]
+    if status.get("role", "voter") != "voter":
+        status = {**status, "state": status["role"]}
     shown = ["-" if status.get(column) is None else str(status[column]) for column in _COLUMNS]
     return [*head, *shown, _duration(status.get("uptime"))]
 

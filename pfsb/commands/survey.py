@@ -74,8 +74,12 @@ class Survey:
     @property
     def latest(self) -> dict[int, Status]:
         """Server -> its STATUS, for the servers that are in the latest epoch of the membership of which one tells."""
-        epoch = max((_epoch(status) for status in self.up.values()), default=0)
-        return {i: status for i, status in self.up.items() if _epoch(status) == epoch}
+        return {i: status for i, status in self.up.items() if _epoch(status) == self.epoch}
+
+    @property
+    def epoch(self) -> int:
+        """The latest epoch of the membership of which a server tells."""
+        return max((_epoch(status) for status in self.up.values()), default=0)
 
     @property
     def voters(self) -> list[int]:

@@ -111,7 +111,8 @@ def servers(found: Survey) -> Iterator[str]:
 
 def _doing(status: Status) -> str:
     view, attempted = status.get("view"), status.get("attempted")
-    doing = {
+    role = status.get("role", "voter")
+    doing = _OUTSIDE.get(role) or {
         "REG_LEADER": f"leads view {view}",
         "REG_NONLEADER": f"follows server {status.get('leader')} in view {view}",
         "LEADER_ELECTION": f"seeks a leader, and votes for view {attempted}",
@@ -135,9 +136,18 @@ _ROLES: Final = {
     ),
     "joining": "is no member of the cluster yet: pfsb servers FILE add ID ADDRESS brings it in",
     "learner": "learns what the others have executed, and votes by itself when it keeps up",
-    "permanent-learner": "learns what the others have executed for good, and never votes",
+    "permanent-learner": "learns for good what the others have executed, and never votes",
 }
 """Role of a server that does not vote -> what that means, behind "server ID"."""
+
+
+_OUTSIDE: Final = {
+    "removed": "was removed",
+    "joining": "waits to be added",
+    "learner": "learns",
+    "permanent-learner": "learns for good",
+}
+"""Role of a server that does not vote -> what it does, in place of what its state would say of one that votes."""
 
 
 def _majority(found: Survey) -> Iterator[str]:
@@ -151,10 +161,20 @@ def _admission(found: Survey) -> Iterator[str]:
     for server_id, status in found.up.items():
         waits = ", ".join(map(str, status.get("not_acquainted", [])))
         role = status.get("role", "voter")
-        if role in _ROLES:
+        if _is_left_behind(found, server_id):
+            yield (
+                f"server {server_id} is no member since epoch {found.epoch} at the latest, and does not know it: it "
+                "was removed, and is cut off or has lost its data; stop it, and delete its configuration"
+            )
+        elif role in _ROLES:
             yield f"server {server_id} {_ROLES[role]}"
         elif status.get("admitted") is False and waits:
             yield f"server {server_id} does not vote yet: its storage is not known to servers {waits}, which must be up"
+
+
+def _is_left_behind(found: Survey, server_id: int) -> bool:
+    """Whether a server believes that it votes, and is none of those that vote in the latest epoch."""
+    return found.up[server_id].get("role", "voter") == "voter" and server_id not in found.voters
 
 
 def _snapshots(found: Survey) -> Iterator[str]:
@@ -197,7 +217,8 @@ def _hearing(found: Survey) -> Iterator[str]:
     for server_id, status in found.up.items():
         peers = status.get("peers", {})
         deaf = [int(i) for i, peer in peers.items() if peer.get("alive") is False and int(i) in found.up]
-        if deaf:
+        outside = status.get("role") in ("joining", "removed") or _is_left_behind(found, server_id)
+        if deaf and not outside:
             names = ", ".join(map(str, sorted(deaf)))
             yield (
                 f"server {server_id} does not hear servers {names}, which are up: the network between them, "
@@ -224,7 +245,7 @@ def _divergence(found: Survey) -> Iterator[str]:
 def _progress(found: Survey) -> Iterator[str]:
     furthest = max((int(status.get("last_ordered") or 0) for status in found.up.values()), default=0)
     for server_id, status in found.up.items():
-        if status.get("role") in ("joining", "removed"):
+        if status.get("role") in ("joining", "removed") or _is_left_behind(found, server_id):
             continue
         aru = int(status.get("aru") or 0)
         if aru < int(status.get("last_ordered") or 0):

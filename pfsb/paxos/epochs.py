@@ -69,6 +69,13 @@ ANY_EPOCH: Final = (
 executed holds in all epochs; or they are about storages."""
 
 
+LATER_SECONDS: Final = 10.0
+"""How long, in seconds, after one frame of a later epoch a server that has executed nothing begins no cluster."""
+UNKNOWN_SECONDS: Final = 2.0
+"""How long, in seconds, a server must hear of a later epoch without being known until it begins none for good, and
+refuses clients. A server that is a member becomes known within some messages."""
+
+
 class EpochHandler(Handler):
     """Ends an epoch of the membership and begins the next, and discards messages of other epochs."""
 
@@ -113,6 +120,12 @@ class EpochHandler(Handler):
         self._told_at: dict[int, float] = {}
         """Server of an earlier epoch -> time by the clock at which this server has told it last how far it has
         executed."""
+        self._later_at = NEVER
+        """Time by the clock at which a server that this one does not know has told last of a later epoch."""
+        self._later_since = 0.0
+        """Time by the clock at which such a server was heard first, without a pause of `LATER_SECONDS` since."""
+        self.missed_epoch = 0
+        """The epoch of which servers that do not know this one have told for `UNKNOWN_SECONDS`; 0: none have."""
         self.begun: dict[int, int] = {}
         """Epoch -> the slot that this server had executed when it began the epoch, for all that it has begun since its
         start."""
@@ -247,6 +260,38 @@ class EpochHandler(Handler):
         if now - self._told_at.get(sender, NEVER) >= self._settings.resend_seconds:
             self._told_at[sender] = now
             self._turn.send(self._alive.own_alive(), sender)
+
+    def note_unknown(self, sender: int, epoch: int) -> None:
+        """Note the epoch of a frame whose sender's storage this server does not know, so that it was discarded."""
+        membership = self._membership
+        if epoch <= membership.epoch or self._data.ordering.local_aru or membership.server_id not in membership.voters:
+            return
+        now = self._clock.seconds()
+        if now - self._later_at > LATER_SECONDS:
+            self._later_since = now
+        self._later_at = now
+        if self.missed_epoch == 0 and now - self._later_since >= UNKNOWN_SECONDS:
+            self.missed_epoch = epoch
+            self._log.warn(
+                "server {other} is in epoch {epoch} of this cluster, and does not know this server, which has executed "
+                "nothing, and begins no second cluster: if it was removed, stop it, and delete its configuration",
+                other=sender,
+                epoch=epoch,
+            )
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether this server is a founder that has executed nothing, while others, which do not know it, are in a
+        later epoch: it was removed and has lost its data, as far as it knows."""
+        return self.missed_epoch > 0 and self._data.ordering.local_aru == 0
+
+    def may_begin(self) -> bool:
+        """Whether the cluster may begin, as far as this server knows, which has executed nothing.
+
+        A cluster in a later epoch has begun, and a majority of its founders had executed slots then. So when a majority
+        of them has nothing in slot 1, they were removed and have lost their data: they would begin a second cluster.
+        """
+        return self.missed_epoch == 0 and self._clock.seconds() - self._later_at > LATER_SECONDS
 
     def _note_alive(self, message: Alive, *, is_later: bool) -> None:
         """Take from an ALIVE of another epoch how far its sender has executed, and nothing about views.

@@ -53,6 +53,8 @@ class ProposalHandler(Handler):
         self._on_far_ahead = on_far_ahead
         self._on_hole = on_hole
         self.birth = birth
+        self.may_begin: Callable[[], bool] = lambda: True
+        """Tells whether the cluster may begin, as far as this server knows (Departure 60)."""
         """Makes the first update of the cluster (Departure 34); None: the state machine needs none."""
         self.on_sent: Callable[[float], None] = lambda now: None
         """Called with the time by the clock each time that this server, as leader, sends a new PROPOSAL."""
@@ -145,7 +147,7 @@ class ProposalHandler(Handler):
         if self._turn.trouble is not None or self._window.is_closed:
             return False
         self.send_proposal()
-        if ordering.last_proposed > ordering.local_aru:
+        if ordering.last_proposed > ordering.local_aru or not self._window.is_born:
             return False
         seq = ordering.local_aru + 1
         view = self._data.views.last_installed
@@ -206,7 +208,7 @@ class ProposalHandler(Handler):
             return slot.proposal.batch
         if not self._window.is_born:
             assert self.birth is not None
-            if seq > ordering.local_aru + 1:
+            if seq > ordering.local_aru + 1 or not self.may_begin():
                 return None
             return Batch.of(self.now_ms(), [self.birth.make()])
         if seq < ordering.global_history.top:

@@ -289,6 +289,7 @@ class Replica:
         self.ordering.on_gap = self._on_gap
         # A snapshot takes the place of slots that this server lacks: updates in them are pending no more.
         self.ordered_queue.on_adopted = self.update_queue.drop_spent
+        self.proposals.may_begin = self.epochs.may_begin
         # The leader tells what it orders, in a cluster of many servers (Departure 55).
         self._follow_membership()
         self.membership.on_change.append(self._follow_membership)
@@ -516,6 +517,7 @@ class Replica:
         storage_identity, membership = self.storage_identity, self.membership
         members = membership.members
         if not storage_identity.is_who_it_says(sender, identity, messages):
+            self.epochs.note_unknown(sender, epoch)
             return
         if not self.peers.note_frame(sender, start, position):
             self.log_positions.refuse(sender, identity, start)

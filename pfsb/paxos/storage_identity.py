@@ -251,7 +251,8 @@ class StorageIdentityHandler(Handler):
             others = " and ".join(map(str, sorted(self._strangers)))
             raise StorageWasReplaced(
                 f"server {own_id} was here before with another storage, says server {others}: this one lacks its "
-                "promises and must not vote. Bring the old data directory back"
+                "promises and must not vote. Bring the old data directory back; if it is lost, let a server with a new "
+                "id take the place of this one"
             )
         self._log.error("server {other} knows server {own} with another storage", other=message.server_id, own=own_id)
 

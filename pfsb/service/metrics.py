@@ -21,7 +21,7 @@ from pfsb import __version__
 from pfsb.frontends.stream.unread import CROWDED, SILENT
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
-from pfsb.server_facts import ServerFacts
+from pfsb.server_facts import LEARNER, PERMANENT_LEARNER, VOTER, ServerFacts
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.storage.counters import ArchiveCounters, StorageCounters
 from pfsb.support.histogram import Histogram
@@ -232,11 +232,14 @@ class Metrics(Collector):
 
     def _role(self) -> Iterator[Metric]:
         facts = self._facts
-        roles = {role: float(state is facts.state) for state, role in ROLES.items()}
+        votes = facts.role == VOTER
+        roles = {role: float(votes and state is facts.state) for state, role in ROLES.items()}
+        roles["learner"] = float(facts.role in (LEARNER, PERMANENT_LEARNER))
         yield _gauges("pfsb_role", "1 for what this server is at present, else 0.", "role", roles)
         yield _gauge("pfsb_knows_leader", "1 while this server knows a leader, else 0.", int(facts.leader is not None))
         admitted = "1 once the others know this server's storage, so that it votes."
         yield _gauge("pfsb_admitted", admitted, int(facts.is_admitted))
+        yield _gauge("pfsb_epoch", "The number of the epoch of the membership.", facts.membership.epoch)
         differing = "Settings for which this server's file has another value than the cluster."
         yield _gauge("pfsb_differing_settings", differing, len(facts.differing_settings))
 

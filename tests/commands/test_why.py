@@ -71,6 +71,15 @@ class EpochTests(SynchronousTestCase):
         self.assertEqual(survey.summary, "leads: none, 0 of 3 servers up (), 2 needed")
         self.assertFalse(can_take_commands(survey))
 
+    def test_voter_that_is_none_in_the_latest_epoch_was_removed(self) -> None:
+        """The server was cut off, or has lost its data, and does not know. The network is not blamed for its silence."""
+        deaf = {"3": {"alive": False}}
+        gone = status(epoch=0, voters=[0, 1, 2], aru=0, last_ordered=0, leader=None, role="voter", peers=deaf)
+        known = status(epoch=3, voters=[1, 2, 3], quorum=2, role="voter")
+        told = findings(found(gone, known, known, known), {})
+        self.assertEqual(len(told), 1, told)
+        self.assertIn("server 0 is no member since epoch 3 at the latest, and does not know it", told[0])
+
     def test_servers_that_were_added_are_asked_too(self) -> None:
         """Servers that a change has added are asked, too, once each, at the addresses that servers of the latest epoch
         tell."""
@@ -95,6 +104,8 @@ class FindingTests(SynchronousTestCase):
         self.assertEqual(findings(healthy, {}), [FINE])
         self.assertEqual(healthy.summary, "leads: 1, 4 of 4 up, tolerates 1 more")
         self.assertTrue(can_take_commands(healthy))
+        learning = found(status(role="permanent-learner", state="LEADER_ELECTION", attempted="1.1"))
+        self.assertIn("learns for good; has executed 10", next(servers(learning)))
         first, second, *_ = servers(healthy)
         self.assertIn("server 0 (127.0.0.1:9400): follows server 1 in view 2; has executed 10, of 10", first)
         self.assertIn("server 1 (127.0.0.1:9401): leads view 2", second)
@@ -147,6 +158,7 @@ class FindingTests(SynchronousTestCase):
             ({"admitted": False, "not_acquainted": [0], "role": "removed"}, "server 2 was removed from the cluster"),
             ({"admitted": False, "not_acquainted": [0], "role": "joining"}, "server 2 is no member of the cluster yet"),
             ({"admitted": False, "not_acquainted": [0], "role": "learner"}, "server 2 learns what the others"),
+            ({"admitted": False, "role": "permanent-learner"}, "server 2 learns for good what the others"),
             (
                 {"settings_differ": ["window"]},
                 "the configuration of server 2 differs from the cluster's",

@@ -499,6 +499,10 @@ class FakeServer:
         return tuple(i for i in self.config.ids if i != self.server_id)
 
     @property
+    def why_outside(self) -> str | None:
+        return None
+
+    @property
     def too_few_heard(self) -> str | None:
         alive, n, quorum = self.config.n - len(self.dead), self.config.n, self.config.quorum
         if alive >= quorum:

@@ -9,6 +9,7 @@ from attrs import define, evolve, field
 
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.epochs import LATER_SECONDS, UNKNOWN_SECONDS
 from pfsb.paxos.members import Members, encode_members
 from pfsb.paxos.messages import (
     Accept,
@@ -18,6 +19,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     HandOverReason,
+    Heard,
     Prepare,
     PrepareOK,
     Proposal,
@@ -788,6 +790,57 @@ class RemovedTests(EpochTestCase):
         self.assertFalse(self.replica.progress_timer.running)
         self.advance(2.0)
         self.assertNotSent(ViewChange)
+
+
+class LeftBehindTests(EpochTestCase):
+    """Server 2 is a founder without data. Server 1 is in a later epoch, and knows another storage of server 2, or that
+    it was removed: so it takes no frame of this one."""
+
+    def after_start(self) -> None:
+        del self.replica.membership.identities[1]
+
+    def tell_of_later(self) -> None:
+        self.receive(alive(1, view_of(3, 1), State.REG_LEADER, local_aru=9), epoch=3)
+        self.take(Heard)
+
+    def test_cluster_does_not_begin_for_a_time_after_one_frame(self) -> None:
+        """A forged frame holds up a birth, and nothing else."""
+        epochs = self.replica.epochs
+        self.assertTrue(epochs.may_begin())
+        self.tell_of_later()
+        self.assertEqual((epochs.may_begin(), epochs.is_left_behind), (False, False))
+        self.advance(LATER_SECONDS + 0.1)
+        self.assertTrue(epochs.may_begin())
+        self.tell_of_later()
+        self.assertFalse(epochs.is_left_behind, "the time between the two frames does not count")
+        self.take(ViewChange)
+
+    def test_server_that_is_not_known_for_long_was_removed(self) -> None:
+        epochs = self.replica.epochs
+        self.tell_of_later()
+        self.advance(UNKNOWN_SECONDS)
+        self.tell_of_later()
+        self.assertEqual((epochs.is_left_behind, epochs.missed_epoch), (True, 3))
+        self.advance(2 * LATER_SECONDS)
+        self.assertFalse(epochs.may_begin())
+        self.take(ViewChange)
+
+    def test_frames_of_known_servers_and_of_the_same_epoch_mean_nothing(self) -> None:
+        """Nor do any once this server has executed something."""
+        epochs = self.replica.epochs
+        for _ in range(2):
+            self.receive(alive(1, 1, State.REG_LEADER))
+            self.receive(alive(3, view_of(3, 1), State.REG_LEADER), epoch=3)
+            self.advance(UNKNOWN_SECONDS)
+        self.assertTrue(epochs.may_begin())
+        self.receive(reply(3, ordered(3, 1, ALICE), local_aru=1))
+        self.assertExecuted([ALICE])
+        for _ in range(2):
+            self.tell_of_later()
+            self.advance(UNKNOWN_SECONDS)
+        self.assertEqual((epochs.may_begin(), epochs.is_left_behind), (True, False))
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
 
 
 class RestartTests(EpochTestCase):

@@ -110,6 +110,8 @@ FAMILIES = """\
 # TYPE pfsb_knows_leader gauge
 # HELP pfsb_admitted 1 once the others know this server's storage, so that it votes.
 # TYPE pfsb_admitted gauge
+# HELP pfsb_epoch The number of the epoch of the membership.
+# TYPE pfsb_epoch gauge
 # HELP pfsb_differing_settings Settings for which this server's file has another value than the cluster.
 # TYPE pfsb_differing_settings gauge
 # HELP pfsb_peer_alive 1 if that server was heard of late, else 0.

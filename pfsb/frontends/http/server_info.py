@@ -144,9 +144,12 @@ def get_readiness(request: PfsbRequest) -> None:
 
 
 def unready(server: Server) -> str | None:
-    """The reason why commands sent to this server would not be answered soon; None if they would be."""
+    """The reason why commands sent to this server would not be answered soon; None if they would be. A read replica
+    refuses most commands for good, and is ready if it hears the others."""
     if server.local_clients.draining:
         return "this server is stopping"
+    if server.why_outside is not None:
+        return server.why_outside
     if server.disk_trouble is not None:
         return DISK_TROUBLES[server.disk_trouble]
     if server.no_member is not None:
