@@ -221,14 +221,21 @@ class LivenessDrills:
         """
         began = self.cluster.now
         until = began + self.times.longest(self.slowness * SETTLING_SECONDS)
-        request = self._ask(self._any_server())
+        request = self._ask(self._server_to_settle())
         while (wrong := self._unsettled()) or not request.is_answered or (wrong := self._unequal()):
             if self.cluster.now > until:
                 what = wrong or f"server {request.server_id} gets no answer"
                 raise Violation(f"all is well, and {what}\n{self.cluster.picture()}")
             if request.is_answered and not self._unequal():
-                request = self._ask(self._any_server())
+                request = self._ask(self._server_to_settle())
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
+
+    def _server_to_settle(self) -> int:
+        """A server to ask for the next update: one that waits for too long, if there is any. Only the answers to its own
+        updates make its waits shorter."""
+        server_id = self._any_server()
+        waiting = [i for i in self.cluster.ids if self._long_wait(i)]
+        return server_id if not waiting or server_id in waiting else waiting[0]
 
     def _unsettled(self) -> str:
         """A sentence about the first thing that has not settled, or "" if all has.
