@@ -13,7 +13,7 @@ from pfsb.client.core.replies import Reply
 LOCAL_VERBS: Final = frozenset(
     {
         *("PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "LEAD", "HELP", "FAULT"),
-        *("LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"),
+        *("MEMBERS", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"),
     }
 )
 """Verbs of commands that concern one server only. These are sent without a number and outside the session."""
