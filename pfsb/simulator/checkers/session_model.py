@@ -192,8 +192,8 @@ class SessionModel:
         if operation[0] in ABOUT_SERVERS:
             if operation[0] == "BIRTH" and isinstance(operation[1], bytes) and self.settings is None:
                 self._adopt(ClusterSettings.decode(operation[1]))
-            is_announced = operation[0] == "ANNOUNCE" and isinstance(operation[1], bytes)
-            if is_announced and server_id in self._present.ids:
+            of_member = operation[0] == "ANNOUNCE" and server_id in self._present.ids
+            if of_member and isinstance(operation[1], bytes):
                 self._announced[server_id] = Abilities.decode(operation[1])
             if operation[0] == "EPOCH" and isinstance(operation[1], bytes):
                 self._change_members(decode_members(operation[1]))
