@@ -430,8 +430,9 @@ class Server:
         return end
 
     def places(self) -> dict[int, str]:
-        """Id -> where clients reach the server, for the servers of the cluster of which this is known."""
-        found = {i: self.facts.place_of(i) for i in self.facts.membership.ids}
+        """Id -> where clients reach the server, for the servers of the cluster of which this is known, and for this
+        one, also if it is none of them: by its own address clients see that they reach the others as this one does."""
+        found = {i: self.facts.place_of(i) for i in sorted({*self.facts.membership.ids, self.server_id})}
         return {i: place for i, place in found.items() if place}
 
     def memory_is_short(self, is_short: bool) -> None:

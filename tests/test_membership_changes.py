@@ -433,6 +433,9 @@ class LearnerTests(ChangesTestCase):
         self.assertEqual(self.members(at).permanent, (3,))
         self.assertDone(self.change("remove", 3, at=at), 4)
         self.assertEqual((self.members(at).permanent, self.members(at).retired), ((), (*sorted((gone, 3)),)))
+        self.assertNotIn(gone, self.server(at).places())
+        self.assertEqual(self.server(gone).facts.role, "removed")
+        self.assertIn(gone, self.server(gone).places(), "its clients are told that they reach the others as it does")
 
     def test_server_that_was_added_learns_and_then_votes(self) -> None:
         """A server that was added votes once it has the whole state; then the cluster can do without one of the

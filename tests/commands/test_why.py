@@ -72,7 +72,7 @@ class EpochTests(SynchronousTestCase):
         self.assertFalse(can_take_commands(survey))
 
     def test_voter_that_is_none_in_the_latest_epoch_was_removed(self) -> None:
-        """The server was cut off, or has lost its data, and does not know. The network is not blamed for that."""
+        """The server was cut off, or has lost its data, and does not know. The network is not blamed for it."""
         deaf = {"3": {"alive": False}}
         gone = status(epoch=0, voters=[0, 1, 2], aru=0, last_ordered=0, leader=None, role="voter", peers=deaf)
         known = status(epoch=3, voters=[1, 2, 3], quorum=2, role="voter")

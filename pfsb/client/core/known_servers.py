@@ -54,7 +54,7 @@ class KnownServers:
 
     def told(self, fields: Mapping[str, int | str]) -> list[ServerAddress]:
         """The addresses of servers in the fields of an event MEMBERS, of the kinds that the client was given. So one
-        with addresses with TLS, or paths of unix sockets, never shows its token without TLS on a network.
+        with addresses with TLS, or of its own machine alone, never shows its token without TLS on a network.
 
         Addresses that lead nowhere but to their own machine are left out until a given one was told."""
         told = []
@@ -81,7 +81,10 @@ class KnownServers:
         is_host = isinstance(found.place, str) or _HOST.fullmatch(found.place[0])
         if not is_host or _kind(found) not in map(_kind, self._given):
             return None
-        return evolve(found, token=self._given[0].token)
+        token = self._given[0].token
+        if token is not None and not _stays_or_tls(found) and all(map(_stays_or_tls, self._given)):
+            return None
+        return evolve(found, token=token)
 
 
 def _distinct(addresses: Sequence[ServerAddress]) -> list[ServerAddress]:
@@ -108,6 +111,11 @@ def _stays_on_machine(address: ServerAddress) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _stays_or_tls(address: ServerAddress) -> bool:
+    """Whether nobody on a network can read what is sent to an address."""
+    return address.tls or _stays_on_machine(address)
 
 
 def _kind(address: ServerAddress) -> str:

@@ -43,6 +43,16 @@ class KnownServersTests(SynchronousTestCase):
             [(each.shown, each.tls, each.authority) for each in found], [("tls://c.example:1", True, "authority.pem")]
         )
 
+    def test_token_that_stayed_on_the_machine_does_not_leave_it_without_tls(self) -> None:
+        """The given addresses lead to the client's own machine. Without a token nothing is to be kept."""
+        told = {"server0": "127.0.0.1:9400", "server1": "127.0.0.1:9401", "server2": "db2.example:9400"}
+        given = ADDRESSES[:1]
+        self.assertEqual(len(KnownServers(given).told(told)), 3)
+        with_token = [evolve(each, token="alice.x") for each in given]
+        self.assertEqual([each.id for each in KnownServers(with_token).told(told)], [0, 1])
+        far = [*with_token, evolve(address_from_text(1, "db1.example:9400"), token="alice.x")]
+        self.assertEqual(len(KnownServers(far).told(told)), 3)
+
     def test_client_on_the_machine_of_a_server_learns_nothing_on_the_network(self) -> None:
         """A client that was given paths of sockets takes no addresses on the network, and the other way round."""
         given = address_from_text(0, "/run/pfsb.sock")
