@@ -231,7 +231,7 @@ class LivenessDrills:
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
 
     def _server_to_settle(self) -> int:
-        """A server to ask for the next update: one that waits for too long, if there is any. Only the answers to its own
+        """A server to ask for the next update: one that waits for too long, if there is any. Only answers to its own
         updates make its waits shorter."""
         server_id = self._any_server()
         waiting = [i for i in self.cluster.ids if self._long_wait(i)]
