@@ -183,5 +183,7 @@ class PastReads:
 
 
 def _busy(shares: Shares, what: str) -> Refused:
-    """The refusal for a client whose address has its share of questions already."""
-    return Refused("BUSY", f"{shares.under_way} questions {what} already, and your address has its share: try later")
+    """The refusal for a client whose address may have no more questions at present."""
+    return Refused(
+        "BUSY", f"{shares.under_way} questions {what} already, and no more is free for your address: try later"
+    )

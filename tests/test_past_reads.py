@@ -124,7 +124,10 @@ class PastReadsTests(ClusterTestCase):
             refused = [answers for answers in asked if answers]
             self.assertEqual([code(answers[0])[0] for answers in refused], ["BUSY"] * (ASKED_MAX - share))
             answered += asked[:share]
-        self.assertIn("14 questions about the past are under way already, and your address has", str(refused[0][0]))
+        self.assertIn(
+            "14 questions about the past are under way already, and no more is free for your address",
+            str(refused[0][0]),
+        )
         self.cluster.run(0.1)
         for _, _, told in self.reader.asked:
             told(VALUE)

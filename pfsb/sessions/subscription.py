@@ -71,9 +71,14 @@ class Subscription:
 
     def end(self, why: str) -> None:
         """Called when no event comes to the log any more: ends the subscription, and tells the subscriber why. Events
-        that a paused subscriber has not got yet are gone with the log."""
+        that a paused subscriber has not got yet are gone with the log. Does nothing if the subscription has ended."""
+        if not self._is_running:
+            return
         self.stop()
-        self._ended(why)
+        try:
+            self._ended(why)
+        except Exception as error:
+            self._failed(error)
 
     def _deliver_events(self) -> None:
         if self._is_delivering:

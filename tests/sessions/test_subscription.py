@@ -60,6 +60,16 @@ class FollowingTests(SynchronousTestCase):
         subscription.release(5)
         self.assertEqual((self.told, self.ends, self.stopped), ([1, 2], ["no chat"], [subscription]))
         self.assertEqual((subscription.next, self.failures), (3, []))
+        subscription.end("no chat")
+        self.assertEqual(self.ends, ["no chat"])
+
+    def test_subscriber_that_fails_at_the_end_keeps_no_other_from_being_told(self) -> None:
+        """The exception of a subscriber that is told the end goes to its `failed`, and not to the log's other
+        subscribers."""
+        ended = mock.Mock(side_effect=ZeroDivisionError)
+        subscription = Subscription(self.log, 1, self.deliver, self.failures.append, ended, self.stopped.append)
+        subscription.end("no chat")
+        self.assertEqual([*map(type, self.failures)], [ZeroDivisionError])
 
     def test_event_that_would_be_other_lines_ends_the_subscription(self) -> None:
         """An event with a line end in its name or in the name of a field could not be printed as one line: the
