@@ -57,7 +57,7 @@ class KnownServers:
         with addresses with TLS, or of its own machine alone, never shows its token without TLS on a network.
 
         Addresses that lead nowhere but to their own machine are left out until a given one was told."""
-        told = []
+        told: list[ServerAddress] = []
         for name, text in fields.items():
             server_id = name.removeprefix(_NAME)
             is_id = server_id.isdecimal() and len(server_id) <= _ID_DIGITS_MAX
