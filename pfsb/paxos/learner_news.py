@@ -72,9 +72,8 @@ class LearnerNews(Handler):
             self._call = self._clock.callLater(NEWS_SECONDS, self._turn.run, self._tell)
 
     def stop(self) -> None:
-        if self._call is not None:
+        if self._call is not None and self._call.active():
             self._call.cancel()
-            self._call = None
 
     def _tell(self) -> None:
         self._call = None

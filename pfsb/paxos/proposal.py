@@ -53,9 +53,9 @@ class ProposalHandler(Handler):
         self._on_far_ahead = on_far_ahead
         self._on_hole = on_hole
         self.birth = birth
+        """Makes the first update of the cluster (Departure 34); None: the state machine needs none."""
         self.may_begin: Callable[[], bool] = lambda: True
         """Tells whether the cluster may begin, as far as this server knows (Departure 60)."""
-        """Makes the first update of the cluster (Departure 34); None: the state machine needs none."""
         self.on_sent: Callable[[float], None] = lambda now: None
         """Called with the time by the clock each time that this server, as leader, sends a new PROPOSAL."""
         self.skipped: set[int] = set()

@@ -90,6 +90,15 @@ class TellingLearnersTests(EpochTestCase):
         self.advance(NEWS_SECONDS)
         self.assertEqual(self.transport.sent, [])
 
+    def test_server_stops_whether_slots_wait_to_be_told_or_not(self) -> None:
+        """The moment to tell them may pass after the last turn, as when a turn has failed."""
+        self.begin()
+        self.ask_for(updates(1, 1))
+        self.replica.turn.stop()
+        self.clock.advance(2 * NEWS_SECONDS)
+        self.replica.stop()
+        self.assertEqual(self.told(), [])
+
     def test_cluster_without_such_servers_does_nothing_more(self) -> None:
         """`LearnerNews` is called at the end of a turn only while servers learn for good."""
         without = [*self.replica.checks]

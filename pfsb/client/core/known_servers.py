@@ -114,7 +114,7 @@ def _stays_on_machine(address: ServerAddress) -> bool:
 
 
 def _stays_or_tls(address: ServerAddress) -> bool:
-    """Whether nobody on a network can read what is sent to an address."""
+    """Whether what is sent to an address is never readable on a network."""
     return address.tls or _stays_on_machine(address)
 
 
