@@ -284,8 +284,9 @@ class Links:
             self._drop(messages, "server {to} is no peer of ours", to=to)
             return
         peers = sorted(self.membership.peers) if to is None else [to]
-        if peers:
-            _count(messages, self.counters.messages_out, len(peers))
+        if not peers:
+            return  # this server is alone, perhaps since the others were removed
+        _count(messages, self.counters.messages_out, len(peers))
         if self._is_measured:
             self._send_measured(self._codec, messages, peers)
             return

@@ -168,6 +168,15 @@ class EpochTests(LinksTestCase):
         self.links[2].send([accept(sender=2)], 0)
         self.assertEqual(self.receivers[0].epochs, [0])
 
+    def test_server_that_is_left_alone_sends_to_nobody(self) -> None:
+        """All others were removed, and paths were measured before."""
+        for peer in (1, 2):
+            self.links[0].measure(peer)
+        self.carried.clear()
+        self.links[0].enter_epoch(Members((0,), epoch=2, retired=(1, 2)), ())
+        self.links[0].send([accept(sender=0)], None)
+        self.assertEqual(self.carried, [])
+
     def test_new_server_is_reached(self) -> None:
         """A server that was no peer when the links were started is reached once an epoch has brought it."""
         self.links[3] = self.make_links(3)

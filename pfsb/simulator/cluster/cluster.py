@@ -599,8 +599,9 @@ class SimulatedCluster:
         """Check that a server which stops because a majority has executed something otherwise says so truly."""
         self.stopped_by_majority += 1
         chain, known = self.replica(server_id).ordered_queue.digests, self.checks.execution.digests
-        is_exact = server_id in self.in_error
-        self.findings.note(check_stop, server_id, failure.getErrorMessage(), self.ids, chain.at, known, is_exact)
+        is_exact, electorate = server_id in self.in_error, self.checks.electorate
+        voters = electorate.of(electorate.epoch_on_disk(server_id)).voters
+        self.findings.note(check_stop, server_id, failure.getErrorMessage(), voters, chain.at, known, is_exact)
 
     def _failed(self, server_id: int, failure: Failure) -> None:
         """Called when a server has stopped itself after a failure.

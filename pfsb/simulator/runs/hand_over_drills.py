@@ -86,6 +86,7 @@ class HandOverDrills(LivenessDrills):
     def silent_target(self) -> None:
         """A target that stands still does not answer: the leader leads on, and its clients notice nothing."""
         leader, target, view = self.cluster.required_leader(), self._follower(), self._view()
+        self._await_fit(leader, target)
         self.cluster.pause(target)
         ends = self._begin(leader, target)
         request = self._ask(leader)
@@ -150,10 +151,14 @@ class HandOverDrills(LivenessDrills):
 
     def _begin(self, leader: int, target: int) -> list[str | None]:
         replica, ends = self.cluster.replica(leader), list[str | None]()
-        told = 2 * self.times.alive + ROUND_SECONDS  # the time in which the target tells that it follows
-        self._wait(lambda: replica.hand_over.why_not(target) is None, told, f"server {leader} hands over to no server")
+        self._await_fit(leader, target)
         replica.perform(replica.hand_over.begin, target, HandOverReason.ASKED, ends.append)
         return ends
+
+    def _await_fit(self, leader: int, target: int) -> None:
+        """Wait until the leader can hand over to a server: until that one has told that it follows."""
+        hand_over, told = self.cluster.replica(leader).hand_over, 2 * self.times.alive + ROUND_SECONDS
+        self._wait(lambda: hand_over.why_not(target) is None, told, f"server {leader} hands over to no server")
 
     def _retire(self, server_id: int) -> None:
         self.cluster.retire(server_id)
