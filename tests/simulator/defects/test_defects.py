@@ -117,6 +117,7 @@ NOT_SHOWN_BY_CHANCE = {
     "votes-before-word",
     "wrong-names-told",
     "slots-not-waited-for",
+    "no-snapshot-before-admission",
     "storages-not-followed",
     "strangers-not-asked",
     "target-leads-at-once",
