@@ -50,6 +50,7 @@ from pfsb.paxos.snapshot_fetching import SnapshotFetcher
 from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.support.limits import SLOT_MAX
 
 OTHER_EPOCH: Final = "epoch"
 """Reason, given in place of a line of Figure 4, for which a message of another epoch is discarded."""
@@ -67,7 +68,16 @@ ANY_EPOCH: Final = (
 )
 """Kinds of messages that are handled whatever their epoch: they bring or ask for what was executed, and what was
 executed holds in all epochs; or they are about storages."""
-
+FROM_STRANGERS: Final = (
+    Alive,
+    ReconciliationRequest,
+    ReconciliationReply,
+    SnapshotOffer,
+    SnapshotRequest,
+    SnapshotPart,
+)
+"""Kinds of messages that are handled if their sender is none of this epoch."""
+FromStranger = Alive | ReconciliationRequest | ReconciliationReply | SnapshotOffer | SnapshotRequest | SnapshotPart
 
 LATER_SECONDS: Final = 10.0
 """How long, in seconds, after one frame of a later epoch a server that has executed nothing begins no cluster."""
@@ -217,13 +227,13 @@ class EpochHandler(Handler):
         own = self._membership.epoch
         if epoch == own or isinstance(message, ANY_EPOCH):
             return None
-        if isinstance(message, Alive):
+        if isinstance(message, Alive) and message.local_aru <= SLOT_MAX:
             self._note_alive(message, is_later=epoch > own)
         if epoch < own:
             self.tell(sender)
         return OTHER_EPOCH
 
-    def on_stranger_frame(self, sender: int, messages: Sequence[Message], epoch: int) -> None:
+    def on_stranger_frame(self, sender: int, messages: Sequence[FromStranger], epoch: int) -> None:
         """Take a frame of a server that is none of this epoch: serve it the slots or the snapshot that it asks for, and
         tell it that there are some. If it is in a later epoch, ask it in turn: all servers of this epoch may be gone. A
         server that has lost its own state has nothing to serve (Departure 58)."""
@@ -235,7 +245,7 @@ class EpochHandler(Handler):
                     self._reconciliation.on_reconciliation_request(message)
                 case SnapshotRequest():
                     self._snapshots.on_snapshot_request(message)
-                case Alive() | ReconciliationReply() | SnapshotOffer() | SnapshotPart():
+                case _:
                     if epoch > self._membership.epoch:
                         self._learn(message, epoch)
         self.tell(sender)

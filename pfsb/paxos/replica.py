@@ -30,7 +30,7 @@ from pfsb.paxos.data_structures import (
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
-from pfsb.paxos.epochs import OTHER_EPOCH, EpochHandler
+from pfsb.paxos.epochs import FROM_STRANGERS, OTHER_EPOCH, EpochHandler, FromStranger
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.interfaces import (
@@ -79,7 +79,7 @@ from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.passes import list_digest
 from pfsb.paxos.peers import Peers
-from pfsb.paxos.plausibility import Plausibility
+from pfsb.paxos.plausibility import IMPLAUSIBLE, Plausibility
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
@@ -102,6 +102,7 @@ from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.view_raise import ViewRaise
 from pfsb.paxos.window import Window
+from pfsb.support.limits import SLOT_MAX
 from pfsb.support.views import shown
 
 WITHOUT_STATE = (Acquainted, Alive, Heard, KnownPosition, Stranger, SnapshotOffer, SnapshotPart)
@@ -512,7 +513,7 @@ class Replica:
             self.discarded[LINE] = self.discarded.get(LINE, 0) + len(messages) - len(handled)
             messages = handled
         if sender not in self.peers.by_id:
-            self.epochs.on_stranger_frame(sender, messages, epoch)
+            self._receive_from_stranger(sender, messages, epoch)
             return
         storage_identity, membership = self.storage_identity, self.membership
         members = membership.members
@@ -540,13 +541,34 @@ class Replica:
         if without_state and not isinstance(message, WITHOUT_STATE):
             return "no state"
         if sender not in self.peers.by_id:  # a message before this one has brought the change that removes it
-            self.epochs.on_stranger_frame(sender, [message], epoch)
+            self._receive_from_stranger(sender, [message], epoch)
             return OTHER_EPOCH
         if epoch != self.membership.epoch:
             line = self.epochs.line_against(message, sender, epoch)
         if line is None and self.storage_identity.is_newcomer and not without_state:
             line = None if isinstance(message, FOR_NEWCOMERS) else "newcomer"
         return self.dispatch(message, sender, position, epoch) if line is None else line
+
+    def _receive_from_stranger(self, sender: int, messages: Sequence[Message], epoch: int) -> None:
+        """Handle the messages of a server that is none of this epoch: those that ask for executed slots or bring them,
+        but for what cannot be right."""
+        right = []
+        for message in messages:
+            if isinstance(message, FROM_STRANGERS):
+                line = self._line_against_stranger(message, sender)
+                if line is None:
+                    right.append(message)
+                else:
+                    self._discard(message, line)
+        self.epochs.on_stranger_frame(sender, right, epoch)
+
+    def _line_against_stranger(self, message: FromStranger, sender: int) -> str | None:
+        if isinstance(message, Alive):  # its view is one of another epoch, and does not count
+            return None if message.local_aru <= SLOT_MAX else IMPLAUSIBLE
+        line = self.plausibility.line_against(message, sender)
+        if line is None and isinstance(message, ReconciliationReply) and not self.validity.of_entries(message.updates):
+            line = INVALID
+        return line
 
     def dispatch(self, message: Message, sender: int, position: int = 0, epoch: int = 0) -> str | None:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in

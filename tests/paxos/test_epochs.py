@@ -27,14 +27,18 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     VCProof,
     ViewChange,
 )
 from pfsb.paxos.outbound import WaitingVotes
 from pfsb.paxos.records import Accepted, AruRecord, EpochRecord, ViewRecord
-from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, Piece, SnapshotName, WrongSnapshot
 from pfsb.paxos.snapshot_rows import packed
+from pfsb.support.limits import SLOT_MAX
 from pfsb.support.views import view_of
 from tests.paxos import case
 from tests.paxos.case import RecordingStateMachine, ReplicaTestCase, identity_of
@@ -517,6 +521,26 @@ class CountTests(EpochTestCase):
         self.follow()
         self.receive(alive(4, 1, local_aru=2), epoch=0)
         self.receive(reply(4, ordered(4, 1, ALICE), local_aru=2), epoch=0)
+        self.assertNotSent(ReconciliationRequest)
+        self.assertEqual(self.data.ordering.local_aru, 0)
+        self.take(Alive)
+
+    def test_what_cannot_be_right_is_not_taken_from_a_stranger(self) -> None:
+        """An update of the future, far slots, wrong parts of snapshots, and a Local_Aru above all slots, as a confused
+        server sends them."""
+        self.follow()
+        name = SnapshotName(2, 10, bytes(SNAPSHOT_DIGEST_BYTES))
+        wrong = (
+            (reply(4, ordered(4, 1, evolve(ALICE, made_at=1)), local_aru=2), "invalid"),
+            (reply(4, ordered(4, SLOT_MAX - 1, ALICE), local_aru=SLOT_MAX), "implausible"),
+            (SnapshotOffer(4, 1, name), "implausible"),
+            (SnapshotPart(4, name, 8, b"too much"), "implausible"),
+            (SnapshotRequest(4, name, 8, 8), "implausible"),
+            (alive(4, self.view, local_aru=SLOT_MAX + 1), "implausible"),
+        )
+        for message, line in wrong:
+            self.receive(message, epoch=1)
+            self.assertDiscarded(line)
         self.assertNotSent(ReconciliationRequest)
         self.assertEqual(self.data.ordering.local_aru, 0)
         self.take(Alive)
