@@ -171,7 +171,8 @@ class WrongMessages:
         held = [slot.proposal for _, slot in above if slot.proposal is not None]
         named = self._rng.choice(held) if held else None
         seq = self._next_slot() if named is None else named.seq
-        leads = next(v for v in range(installed + ASIDE, installed + ASIDE + membership.n) if self._leads(v))
+        views = range(installed + ASIDE, installed + ASIDE + membership.n)
+        leads = next((view for view in views if self._leads(view)), views[0])  # a server that votes no more leads none
         wrong = [
             Ordered(self._sender, leads, (seq,), self._rng.randbytes(DIGEST_BYTES)),
             Ordered(self._sender, leads, (self._far_slot(),), self._rng.randbytes(DIGEST_BYTES)),
