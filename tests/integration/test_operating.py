@@ -164,7 +164,7 @@ class DaemonTests(OperatingCase):
     async def test_other_storage_nearby_is_warned_of(self) -> None:
         """A server that begins with an empty storage, because it is started in another directory, warns of a storage
         nearby that was made for it."""
-        cluster = self.make_cluster(1)
+        cluster = self.make_cluster(1, transport="udp")  # elsewhere there are no certificates
         pid = await self.start_daemon(cluster)
         os.kill(pid, signal.SIGTERM)
         await self.until(cluster, "the server to stop", lambda: not is_running(pid))

@@ -85,7 +85,7 @@ class StartTests(ClusterCase):
         self.assertTrue((await visitor.ask("PUT colour blue")).startswith("OK"))
         for server_id in cluster.ids:
             self.assertEqual(await cluster.terminate(server_id), 0)
-        other = self.changed(cluster, lambda c: c.update(cluster="other"))
+        other = self.changed(cluster, lambda c: c.update(cluster="other", transport="udp"))
         self.assertIn('not for cluster "other"', await self.start(cluster.directory, "--id", "0", "--config", other))
         own = ("--config", "cluster.yaml", "--storage", "var/0")
         self.assertIn("made for server 0, not for server 1", await self.start(cluster.directory, "--id", "1", *own))
