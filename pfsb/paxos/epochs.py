@@ -68,16 +68,8 @@ ANY_EPOCH: Final = (
 )
 """Kinds of messages that are handled whatever their epoch: they bring or ask for what was executed, and what was
 executed holds in all epochs; or they are about storages."""
-FROM_STRANGERS: Final = (
-    Alive,
-    ReconciliationRequest,
-    ReconciliationReply,
-    SnapshotOffer,
-    SnapshotRequest,
-    SnapshotPart,
-)
-"""Kinds of messages that are handled if their sender is none of this epoch."""
 FromStranger = Alive | ReconciliationRequest | ReconciliationReply | SnapshotOffer | SnapshotRequest | SnapshotPart
+"""A message of a kind that is handled if its sender is none of this epoch."""
 
 LATER_SECONDS: Final = 10.0
 """How long, in seconds, after one frame of a later epoch a server that has executed nothing begins no cluster."""

@@ -30,7 +30,7 @@ from pfsb.paxos.data_structures import (
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
-from pfsb.paxos.epochs import FROM_STRANGERS, OTHER_EPOCH, EpochHandler, FromStranger
+from pfsb.paxos.epochs import OTHER_EPOCH, EpochHandler, FromStranger
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.hand_over import HandOverHandler
 from pfsb.paxos.interfaces import (
@@ -554,7 +554,7 @@ class Replica:
         but for what cannot be right."""
         right = []
         for message in messages:
-            if isinstance(message, FROM_STRANGERS):
+            if isinstance(message, FromStranger):
                 line = self._line_against_stranger(message, sender)
                 if line is None:
                     right.append(message)
